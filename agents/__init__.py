@@ -1,0 +1,1 @@
+"""Agents: the protocol, and the baselines that need no learning."""

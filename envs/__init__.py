@@ -1,0 +1,16 @@
+"""The Gymnasium environments, real and learned, and their registration."""
+
+from __future__ import annotations
+
+from gymnasium.envs.registration import register, registry
+
+
+def register_environments() -> None:
+    """Registers every environment of this package once, by string, so that nothing heavy is imported."""
+    if "RNEM-BallsReal-v0" not in registry:
+        register(
+            id="RNEM-BallsReal-v0",
+            entry_point="rnem_world.envs.bouncing_balls:BouncingBallsEnv",
+            vector_entry_point="rnem_world.envs.bouncing_balls_vector:BouncingBallsVectorEnv",
+            max_episode_steps=100,
+        )

@@ -1,0 +1,1 @@
+"""Datasets of video sequences: schema, collection, HDF5 storage and loading."""

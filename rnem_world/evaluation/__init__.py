@@ -1,0 +1,1 @@
+"""Evaluation: metrics, tables, figures and videos."""

@@ -1,0 +1,1 @@
+"""R-NEM and its baselines: configuration, encoders, cores, EM and rollouts."""

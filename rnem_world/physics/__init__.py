@@ -1,0 +1,1 @@
+"""Ball physics in NumPy, vectorised over worlds."""
