@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+from torch import Tensor
+from torch.nn import functional
+
+from rnem_world.evaluation.metrics import (
+    adjusted_mutual_information,
+    adjusted_rand_index,
+    bernoulli_cross_entropy,
+    foreground_ari,
+    mean_iou,
+    slot_centroids,
+)
+
+GOLDENS = Path(__file__).parents[1] / "goldens" / "metrics.npz"
+STEP_WEIGHTS = {"ones": [1.0, 1.0, 1.0, 1.0], "list": [0.5, 1.0, 2.0, 0.0]}
+
+
+def golden_inputs(name: str) -> tuple[Tensor, Tensor]:
+    """The stored arrays are time first, end in a channel and begin with the initial responsibilities."""
+    with np.load(GOLDENS, allow_pickle=False) as arrays:
+        gammas = torch.from_numpy(arrays[f"gammas_{name}"][1:, ..., 0]).transpose(0, 1)
+        groups = torch.from_numpy(arrays[f"groups_{name}"][1:, :, 0, ..., 0]).transpose(0, 1)
+    return gammas, groups
+
+
+def golden(key: str) -> np.ndarray:
+    with np.load(GOLDENS, allow_pickle=False) as arrays:
+        return arrays[key]
+
+
+def one_hot_gammas(labels: Tensor, slots: int) -> Tensor:
+    return functional.one_hot(labels.long(), slots).movedim(-1, 2).float()
+
+
+def random_scene(seed: int, slots: int = 5, objects: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    groups = torch.randint(0, objects + 1, (3, 4, 20, 24), generator=generator, dtype=torch.uint8)
+    gammas = torch.rand(3, 4, slots, 20, 24, generator=generator)
+    # Half of the pixels of an object go to its own slot, so that scores are far from 0 and from 1.
+    own = one_hot_gammas(groups.long() % slots, slots)
+    gammas = gammas + own * torch.randint(0, 2, (3, 4, 1, 20, 24), generator=generator)
+    return gammas / gammas.sum(dim=2, keepdim=True), groups
+
+
+@pytest.mark.parametrize("weights", STEP_WEIGHTS)
+@pytest.mark.parametrize("name", ["A", "B"])
+def test_ari_is_the_original_programs(name: str, weights: str) -> None:
+    scores = adjusted_rand_index(*golden_inputs(name), torch.tensor(STEP_WEIGHTS[weights]))
+    found = torch.stack([scores.ari, scores.last_ari, scores.confidence, scores.last_confidence])
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), golden(f"ARI_{name}_{weights}"), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", STEP_WEIGHTS)
+@pytest.mark.parametrize("name", ["A", "B"])
+def test_ami_is_the_original_programs(name: str, weights: str) -> None:
+    scores, confidences = adjusted_mutual_information(
+        *golden_inputs(name), torch.tensor(STEP_WEIGHTS[weights])
+    )
+    np.testing.assert_allclose(scores.numpy(), golden(f"AMI_{name}_{weights}"), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(confidences.numpy(), golden(f"AMIconf_{name}_{weights}"), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["arithmetic", "max"])
+def test_ami_normalises_as_asked(method: Literal["arithmetic", "max"]) -> None:
+    # Every object is halved: mutual information log 2, entropies log 2 and log 4.
+    groups = torch.tensor([1, 1, 2, 2], dtype=torch.uint8).repeat(16).sort().values.reshape(1, 1, 8, 8)
+    gammas = one_hot_gammas(torch.arange(4).repeat_interleave(16).reshape(1, 1, 8, 8), 4)
+    scores, _ = adjusted_mutual_information(gammas, groups, torch.ones(1), average_method=method)
+    assert scores.item() == pytest.approx({"arithmetic": 2 / 3, "max": 1 / 2}[method], abs=0.02)
+
+
+def test_ari_of_frames_with_less_than_two_foreground_pixels_is_zero_not_nan() -> None:
+    gammas = torch.full((2, 1, 3, 4, 4), 1 / 3)
+    groups = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    groups[1, 0, 2, 2] = 1
+    scores = adjusted_rand_index(gammas, groups, torch.ones(1))
+    assert scores.ari == 0
+    assert scores.confidence.item() == pytest.approx(1 / 6)
+
+
+def test_ami_of_a_frame_without_foreground_is_finite() -> None:
+    groups = torch.zeros(1, 2, 4, 4, dtype=torch.uint8)
+    scores, confidences = adjusted_mutual_information(torch.full((1, 2, 2, 4, 4), 0.5), groups, torch.ones(2))
+    assert scores.tolist() == [1.0]
+    assert confidences.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8])
+def test_foreground_ari_is_scikit_learns_on_every_frame(slots: int) -> None:
+    gammas, groups = random_scene(seed=slots, slots=slots)
+    found = foreground_ari(gammas, groups)
+    for i, j in np.ndindex(*found.shape):
+        foreground = groups[i, j] > 0
+        expected = adjusted_rand_score(groups[i, j][foreground], gammas[i, j].argmax(0)[foreground])
+        assert found[i, j].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_foreground_ari_of_degenerate_frames() -> None:
+    groups = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
+    groups[0, 1, 0, 0] = 3  # a single pixel
+    groups[0, 2:] = 1  # one object ...
+    labels = torch.zeros(1, 4, 4, 4)
+    labels[0, 3, :2] = 1  # ... split between two slots in the last frame
+    found = foreground_ari(one_hot_gammas(labels, 2), groups)
+    assert found.tolist() == [[1.0, 1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize("score", ["ari", "foreground_ari", "iou"])
+def test_scores_ignore_the_names_of_slots_and_objects(score: str) -> None:
+    gammas, groups = random_scene(seed=3)
+
+    def value(gammas: Tensor, groups: Tensor) -> Tensor:
+        if score == "ari":
+            return adjusted_rand_index(gammas, groups, torch.ones(4)).ari
+        return foreground_ari(gammas, groups) if score == "foreground_ari" else mean_iou(gammas, groups)
+
+    renamed = torch.tensor([0, 3, 1, 7, 2], dtype=torch.uint8)[groups.long()]
+    expected = value(gammas, groups)
+    assert 0.1 < expected.mean() < 0.9
+    torch.testing.assert_close(value(gammas[:, :, [4, 2, 0, 1, 3]], renamed), expected)
+
+
+def test_perfect_grouping_scores_one() -> None:
+    _, groups = random_scene(seed=4)
+    gammas = one_hot_gammas(groups, 5)
+    assert adjusted_rand_index(gammas, groups, torch.ones(4)).ari.item() == pytest.approx(1, abs=1e-6)
+    assert foreground_ari(gammas, groups).eq(1).all()
+    assert mean_iou(gammas, groups).eq(1).all()
+    assert mean_iou(gammas, groups, foreground_only=False).eq(1).all()
+
+
+def test_random_grouping_scores_about_zero() -> None:
+    generator = torch.Generator().manual_seed(5)
+    _, groups = random_scene(seed=5)
+    gammas = torch.rand(3, 4, 5, 20, 24, generator=generator)
+    assert abs(adjusted_rand_index(gammas, groups, torch.ones(4)).ari.item()) < 0.01
+    assert foreground_ari(gammas, groups).abs().max() < 0.03
+
+
+def test_iou_by_hand() -> None:
+    groups = torch.tensor([[1, 1, 1, 1], [2, 2, 0, 0]], dtype=torch.uint8).reshape(1, 1, 2, 4)
+    labels = torch.tensor([[0, 0, 0, 1], [1, 1, 1, 0]]).reshape(1, 1, 2, 4)
+    gammas = one_hot_gammas(labels, 3)
+    # Object 1 shares 3 of 4 pixels with slot 0, object 2 shares 2 of 3 with slot 1; both hold background too.
+    assert mean_iou(gammas, groups).item() == pytest.approx((3 / 4 + 2 / 3) / 2)
+    assert mean_iou(gammas, groups, foreground_only=False).item() == pytest.approx((3 / 5 + 2 / 4) / 2)
+
+
+def test_iou_counts_objects_without_a_slot_as_zero_and_hidden_ones_not_at_all() -> None:
+    groups = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    groups[0, 0, 0], groups[0, 0, 1], groups[0, 0, 2] = 1, 2, 3  # two slots for three objects
+    groups[0, 1, 0] = 3  # objects 1 and 2 are hidden
+    labels = (torch.arange(4) == 1).reshape(1, 1, 4, 1).expand(1, 3, 4, 4)
+    gammas = one_hot_gammas(labels, 2)
+    assert mean_iou(gammas, groups)[0].tolist() == pytest.approx([(1 / 2 + 1 + 0) / 3, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("slots", [1, 2, 9])
+def test_iou_lies_between_zero_and_one(slots: int) -> None:
+    found = mean_iou(*random_scene(seed=6, slots=slots))
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_cross_entropy_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(7)
+    prediction = torch.rand(2, 3, 2, 5, 6, generator=generator)
+    frames = torch.rand(2, 3, 2, 5, 6, generator=generator).round()
+    expected = functional.binary_cross_entropy(prediction, frames, reduction="none").sum(dim=(2, 3, 4))
+    torch.testing.assert_close(bernoulli_cross_entropy(prediction, frames), expected)
+
+
+def test_cross_entropy_of_certain_and_wrong_predictions_is_clipped() -> None:
+    prediction = torch.tensor([0.0, 1.0, 0.0, 1.0]).reshape(4, 1, 1, 1, 1)
+    frames = torch.tensor([0.0, 1.0, 1.0, 0.0]).reshape(4, 1, 1, 1, 1)
+    found = bernoulli_cross_entropy(prediction, frames)[:, 0]
+    assert found[:2].max() < 2e-6
+    assert found[2:].tolist() == pytest.approx([13.8155, 13.8155], rel=0.01)
+
+
+def test_centroid_of_a_disc_is_its_centre() -> None:
+    rows, columns = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(40) + 0.5, indexing="ij")
+    disc = ((columns - 25) ** 2 + (rows - 9) ** 2 <= 36).float()
+    found = slot_centroids(torch.stack([disc * 0.3, torch.zeros_like(disc)]).reshape(1, 1, 2, 32, 40))
+    torch.testing.assert_close(found.positions, torch.tensor([[[[25.0, 9.0], [20.0, 16.0]]]]))
+    torch.testing.assert_close(found.masses, torch.tensor([[[0.3 * disc.sum().item(), 0.0]]]))
