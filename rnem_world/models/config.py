@@ -1,0 +1,188 @@
+"""What a model is made of: the image architecture, the recurrent core, slots and actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from rnem_world.errors import ConfigError, suggest
+
+CoreName = Literal["relational", "relational_no_attention", "rnn", "lstm"]
+
+
+@dataclass(frozen=True)
+class ConvolutionConfig:
+    """One convolution of the encoder, followed by layer norm and ELU."""
+
+    channels: int
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class UpsamplingConfig:
+    """One layer of the decoder: nearest-neighbour resize to ``scale * size + offset``, then a convolution."""
+
+    channels: int
+    kernel: int
+    scale: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class ImageArchitecture:
+    """The convolutional encoder and decoder for square frames of one size.
+
+    Attributes:
+        image_size: Height and width of a frame in pixels.
+        convolutions: The encoder's convolutions, first to last.
+        encoding_size: Width of the fully connected layer that ends the encoder.
+        decoder_hidden_size: Width of the decoder's first fully connected layer.
+        decoder_map: Height (= width) and channels of the map that the second one yields.
+        upsamplings: The decoder's layers, first to last; the last one has the frame's channels and no norm.
+    """
+
+    image_size: int
+    convolutions: tuple[ConvolutionConfig, ...]
+    encoding_size: int
+    decoder_hidden_size: int
+    decoder_map: tuple[int, int]
+    upsamplings: tuple[UpsamplingConfig, ...]
+
+
+ARCHITECTURES: dict[str, ImageArchitecture] = {
+    # The two of the paper (van Steenkiste et al., 2018, appendix) ...
+    "conv64": ImageArchitecture(
+        image_size=64,
+        convolutions=(
+            ConvolutionConfig(16, 4, 2),
+            ConvolutionConfig(32, 4, 2),
+            ConvolutionConfig(64, 4, 2),
+        ),
+        encoding_size=512,
+        decoder_hidden_size=512,
+        decoder_map=(8, 64),
+        upsamplings=(UpsamplingConfig(32, 4, 2), UpsamplingConfig(16, 4, 2), UpsamplingConfig(1, 4, 2)),
+    ),
+    "conv84": ImageArchitecture(
+        image_size=84,
+        convolutions=(ConvolutionConfig(16, 8, 4), ConvolutionConfig(32, 4, 2)),
+        encoding_size=250,
+        decoder_hidden_size=250,
+        decoder_map=(10, 32),
+        upsamplings=(UpsamplingConfig(16, 4, 2, offset=1), UpsamplingConfig(1, 8, 4)),
+    ),
+    # ... and a smaller one of the same family, for CPUs.
+    "conv32": ImageArchitecture(
+        image_size=32,
+        convolutions=(ConvolutionConfig(16, 4, 2), ConvolutionConfig(32, 4, 2)),
+        encoding_size=256,
+        decoder_hidden_size=256,
+        decoder_map=(8, 32),
+        upsamplings=(UpsamplingConfig(16, 4, 2), UpsamplingConfig(1, 4, 2)),
+    ),
+}
+
+
+def architecture_for(image_size: int) -> str:
+    """Names the architecture for square frames of ``image_size`` pixels.
+
+    Raises:
+        ConfigError: If there is none for that size.
+    """
+    for name, architecture in ARCHITECTURES.items():
+        if architecture.image_size == image_size:
+            return name
+    sizes = ", ".join(str(architecture.image_size) for architecture in ARCHITECTURES.values())
+    raise ConfigError(
+        f"no architecture for frames of {image_size}x{image_size} pixels, only for {sizes}: resize the frames "
+        "(`rnem-world data import --size`)"
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes a model's parameters, and the number of slots it runs with by default.
+
+    Attributes:
+        core: The recurrent core. ``relational`` and ``relational_no_attention`` are R-NEM's.
+        architecture: A key of :data:`ARCHITECTURES`.
+        slots: K, the number of slots in training; a trained model runs with any other number too.
+        channels: Channels of a frame.
+        hidden_size: H, the width of theta and of the relational core's layers.
+        attention_size: Width of the attention's hidden layer.
+        number_of_actions: Actions fed to the core; 0 for a model without actions.
+        action_size: Width of an action's embedding.
+        initial_prediction: What every slot predicts before the first frame.
+    """
+
+    core: CoreName = "relational"
+    architecture: str = "conv64"
+    slots: int = 5
+    channels: int = 1
+    hidden_size: int = 250
+    attention_size: int = 100
+    number_of_actions: int = 0
+    action_size: int = 10
+    initial_prediction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.core not in get_args(CoreName):
+            raise ConfigError(f"unknown core {self.core!r}: {suggest(self.core, get_args(CoreName))}")
+        if self.architecture not in ARCHITECTURES:
+            raise ConfigError(
+                f"unknown architecture {self.architecture!r}: {suggest(self.architecture, ARCHITECTURES)}"
+            )
+        validate_slots(self.core, self.slots)
+        for name in ("channels", "hidden_size", "attention_size", "action_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if self.number_of_actions < 0:
+            raise ConfigError(f"number_of_actions is {self.number_of_actions}, it must be 0 (none) or more")
+        if not 0.0 <= self.initial_prediction <= 1.0:
+            raise ConfigError(
+                f"initial_prediction is {self.initial_prediction}, it is a probability: choose it in [0, 1]"
+            )
+
+    @property
+    def image(self) -> ImageArchitecture:
+        """The layers of the encoder and the decoder."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def is_relational(self) -> bool:
+        """Whether slots interact."""
+        return self.core in ("relational", "relational_no_attention")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Turns the configuration into JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Reads what :meth:`to_dict` wrote.
+
+        Raises:
+            ConfigError: If a key is unknown or a value is out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown model option {key!r}: {suggest(key, known)}")
+        return cls(**values)
+
+
+def validate_slots(core: str, slots: int) -> None:
+    """Checks that ``core`` can run with this number of slots.
+
+    Raises:
+        ConfigError: If there are too few slots.
+    """
+    if slots < 1:
+        raise ConfigError(f"the number of slots is {slots}, it must be at least 1")
+    if slots < 2 and core.startswith("relational"):
+        raise ConfigError(
+            "R-NEM needs at least 2 slots, it models their interactions, and was given 1: "
+            "choose --slots 2 or more, or the model rnn or lstm"
+        )

@@ -1,0 +1,87 @@
+"""R-NEM's recurrent core: every slot is updated from its own state and from the effects of all others on it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rnem_world.models.cores import CoreOutput
+from rnem_world.models.layers import VectorNorm, linear
+
+
+def other_slots(slots: int, device: torch.device) -> Tensor:
+    """Lists for each slot all the others in increasing order: an int64 tensor (slots, slots - 1)."""
+    own = torch.arange(slots, device=device)[:, None]
+    others = torch.arange(slots - 1, device=device)[None, :]
+    return others + (others >= own)
+
+
+class RelationalCore(nn.Module):
+    """The relational update of van Steenkiste et al. (2018), equations 4 and 5.
+
+    Each ordered pair of a focus slot and a context slot goes through a shared layer; from it come the context's
+    effect and how far the focus attends to it. The effects are summed, not normalised.
+    """
+
+    def __init__(
+        self, inputs: int, hidden_size: int, attention_size: int, action_size: int, attends: bool
+    ) -> None:
+        super().__init__()
+        self.state_size = hidden_size
+        self.encoder = linear(hidden_size + action_size, hidden_size)
+        self.encoder_norm = VectorNorm(hidden_size)
+        self.pair = linear(2 * hidden_size, hidden_size)
+        self.pair_norm = VectorNorm(hidden_size)
+        self.context = linear(hidden_size, hidden_size)
+        self.context_norm = VectorNorm(hidden_size)
+        self.attends = attends
+        if attends:
+            self.attention = linear(hidden_size, attention_size)
+            self.attention_norm = VectorNorm(attention_size)
+            self.attention_logit = linear(attention_size, 1)
+        self.update = linear(2 * hidden_size + inputs + action_size, hidden_size)
+        self.output_norm = VectorNorm(hidden_size)
+
+    def forward(
+        self,
+        theta: Float[Tensor, "b k h"],
+        encoding: Float[Tensor, "b k e"],
+        action: Float[Tensor, "b k a"] | None,
+    ) -> CoreOutput:
+        """Updates all slots at once.
+
+        Args:
+            theta: The slots' states.
+            encoding: What the encoder made of the slots' masked errors.
+            action: The action's embedding, the same for all slots of a sequence; None without actions.
+
+        Returns:
+            The output for the decoder (behind layer norm), the new theta (without it), and the attention.
+        """
+        actions = [] if action is None else [action]
+        state = F.relu(self.encoder_norm(self.encoder(torch.cat([theta, *actions], dim=2))))
+        effect, attention = self._effects(state)
+        update = self.update(torch.cat([state, effect, encoding, *actions], dim=2))
+        output = torch.sigmoid(self.output_norm(update))
+        return CoreOutput(output, torch.sigmoid(update), attention)
+
+    def _effects(
+        self, state: Float[Tensor, "b k h"]
+    ) -> tuple[Float[Tensor, "b k h"], Float[Tensor, "b k j"] | None]:
+        batch, slots, size = state.shape
+        # The pair layer is linear in (focus, context): two products a slot instead of one a pair.
+        focus_weight, context_weight = self.pair.weight.split(size, dim=1)
+        focus = F.linear(state, focus_weight, self.pair.bias)
+        context = F.linear(state, context_weight)
+        others = other_slots(slots, state.device)
+        context = context.index_select(1, others.flatten()).view(batch, slots, slots - 1, size)
+        pairs = F.relu(self.pair_norm(focus[:, :, None] + context))
+        effects = F.relu(self.context_norm(self.context(pairs)))
+        if not self.attends:
+            return effects.sum(dim=2), None
+        hidden = torch.tanh(self.attention_norm(self.attention(pairs)))
+        attention = torch.sigmoid(self.attention_logit(hidden))
+        effect = torch.matmul(attention.transpose(2, 3), effects).squeeze(2)
+        return effect, attention.squeeze(3)

@@ -1,0 +1,182 @@
+"""Running the model over frames, and on without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rnem_world.errors import ConfigError, suggest
+from rnem_world.models import em
+from rnem_world.models.world_model import SlotState, Transition, WorldModel
+
+Feedback = Literal["soft", "binary"]
+
+
+def flip_bits(
+    frames: Float[Tensor, "*s"], probability: float, generator: torch.Generator | None
+) -> Float[Tensor, "*s"]:
+    """Flips each pixel with the given probability: x + n - 2 x n, n Bernoulli."""
+    if probability == 0.0:
+        return frames
+    noise = torch.rand(frames.shape, generator=generator, device=frames.device) < probability
+    return torch.where(noise, 1.0 - frames, frames)
+
+
+def observe(
+    model: WorldModel,
+    state: SlotState,
+    frames: Float[Tensor, "b t c h w"],
+    targets: Float[Tensor, "b s c h w"],
+    actions: Int64[Tensor, "b s"] | None,
+) -> Iterator[tuple[Transition, SlotState]]:
+    """Runs the model over real frames.
+
+    Args:
+        model: The model.
+        state: The slots before the first frame.
+        frames: The inputs, with noise if any; one more than the targets is allowed and not looked at.
+        targets: The frames to predict, without noise: ``targets[:, t]`` follows ``frames[:, t]``.
+        actions: The actions between them.
+
+    Yields:
+        For each step the prediction, and the slots after the E-step on its target.
+    """
+    for step in range(targets.shape[1]):
+        transition = model.predict(state, frames[:, step], None if actions is None else actions[:, step])
+        state = model.update(transition, targets[:, step])
+        yield transition, state
+
+
+def imagine(
+    model: WorldModel,
+    state: SlotState,
+    horizon: int,
+    actions: Int64[Tensor, "b s"] | None,
+    feedback: Feedback = "soft",
+    threshold: float | None = None,
+) -> Iterator[tuple[Transition, SlotState]]:
+    """Runs the model on its own frames.
+
+    ``soft`` is the original's rollout: the next input is sum_k gamma_k mu_k. ``binary`` feeds back the frame in black
+    and white, so that imagining is filtering one's own frames. Both estimate gamma on the binarised frame.
+
+    Args:
+        model: The model.
+        state: The slots after the last real frame; its gamma may have seen that frame.
+        horizon: Number of frames to imagine.
+        actions: The actions, at least ``horizon`` of them.
+        feedback: How an imagined frame becomes the next input.
+        threshold: A pixel is white where a slot's mean exceeds it; None takes 0.1 for soft, 0.4 for binary.
+
+    Yields:
+        For each step the prediction, and the slots with the gamma the model itself estimates.
+
+    Raises:
+        ConfigError: If the feedback is unknown or there are too few actions.
+    """
+    if feedback not in get_args(Feedback):
+        raise ConfigError(f"unknown feedback {feedback!r}: {suggest(feedback, get_args(Feedback))}")
+    if actions is not None and actions.shape[1] < horizon:
+        raise ConfigError(f"{actions.shape[1]} actions were given to imagine {horizon} frames: give one a frame")
+    if threshold is None:
+        threshold = em.SOFT_THRESHOLD if feedback == "soft" else em.BINARY_THRESHOLD
+    for step in range(horizon):
+        if feedback == "soft":
+            frame = em.mixture_prediction(state.prediction, state.gamma)
+        else:
+            frame = em.binarised_prediction(state.prediction, threshold)
+        transition = model.predict(state, frame, None if actions is None else actions[:, step])
+        gamma = em.own_gamma(transition.prediction, threshold)
+        state = SlotState(transition.theta, transition.prediction, gamma)
+        yield transition, state
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A recorded rollout: context frames followed by imagined ones, one entry a predicted frame.
+
+    Attributes:
+        context: Number of entries that were predicted from real frames.
+        logits: Float (b, t, k, c, h, w).
+        predictions: Float (b, t, k, c, h, w), the slots' means.
+        gammas: Float (b, t, k, 1, h, w); from the real frame in the context, the model's own when imagining.
+        estep_gammas: Float (b, t, k, 1, h, w), from the E-step on the true frame at every entry.
+        attentions: Float (b, t, k, k - 1), or None.
+    """
+
+    context: int
+    logits: Tensor
+    predictions: Tensor
+    gammas: Tensor
+    estep_gammas: Tensor
+    attentions: Tensor | None
+
+
+@torch.no_grad()
+def roll_out(
+    model: WorldModel,
+    frames: Float[Tensor, "b t c h w"],
+    context: int,
+    horizon: int,
+    actions: Int64[Tensor, "b s"] | None = None,
+    slots: int | None = None,
+    feedback: Feedback = "soft",
+    noise: float = 0.0,
+    generator: torch.Generator | None = None,
+    state: SlotState | None = None,
+) -> Rollout:
+    """Watches ``context`` frames and imagines ``horizon`` more, as the original's rollouts do.
+
+    Entry t predicts frame t + 1. The last real frame that the model is told of is ``frames[:, context]``: the E-step
+    sees it, the encoder does not.
+
+    Args:
+        model: The model.
+        frames: The true frames in [0, 1]; at least ``context + horizon + 1``.
+        context: Number of predictions from real frames, at least 1.
+        horizon: Number of imagined frames, at least 0.
+        actions: The true actions, at least ``context + horizon``; needed by a model with actions.
+        slots: Number of slots; None takes the configuration's.
+        feedback: How an imagined frame becomes the next input; see :func:`imagine`.
+        noise: Probability that a pixel of a real input is flipped.
+        generator: Draws the noise and the first responsibilities, on the model's device.
+        state: A state to start from instead of the initial one.
+
+    Raises:
+        ConfigError: If there are too few frames.
+    """
+    needed = context + horizon + 1
+    if context < 1 or horizon < 0 or frames.shape[1] < needed:
+        raise ConfigError(
+            f"context {context} and {horizon} imagined frames need a context of at least 1 and sequences of "
+            f"{needed} frames, and these have {frames.shape[1]}: choose fewer"
+        )
+    if state is None:
+        state = model.initial_state(frames.shape[0], slots, generator)
+    inputs = flip_bits(frames[:, :context], noise, generator)
+    seen = None if actions is None else actions[:, :context]
+    steps: list[tuple[Transition, Tensor]] = []
+    for transition, after in observe(model, state, inputs, frames[:, 1 : context + 1], seen):
+        steps.append((transition, after.gamma))
+        state = after
+    future = None if actions is None else actions[:, context : context + horizon]
+    for transition, after in imagine(model, state, horizon, future, feedback):
+        steps.append((transition, after.gamma))
+    predictions = torch.stack([transition.prediction for transition, _ in steps], dim=1)
+    gammas = torch.stack([gamma for _, gamma in steps], dim=1)
+    targets = frames[:, 1:needed]
+    estep_gammas = em.e_step(predictions.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, gammas.shape[:2])
+    attentions = [transition.attention for transition, _ in steps if transition.attention is not None]
+    return Rollout(
+        context=context,
+        logits=torch.stack([transition.logits for transition, _ in steps], dim=1),
+        predictions=predictions,
+        gammas=gammas,
+        estep_gammas=estep_gammas,
+        attentions=torch.stack(attentions, dim=1) if attentions else None,
+    )

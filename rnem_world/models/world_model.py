@@ -1,0 +1,167 @@
+"""The world model: slots that see a frame, act on one another, and predict the next frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rnem_world.errors import ConfigError
+from rnem_world.models import em
+from rnem_world.models.config import ModelConfig, validate_slots
+from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore
+from rnem_world.models.decoder import Decoder
+from rnem_world.models.encoder import Encoder
+from rnem_world.models.layers import VectorNorm, linear
+from rnem_world.models.relational import RelationalCore
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """All that the model carries from one frame to the next.
+
+    Attributes:
+        theta: Float (b, k, s), the slots' states.
+        prediction: Float (b, k, c, h, w), each slot's means for the current frame.
+        gamma: Float (b, k, 1, h, w), each slot's responsibility for the pixels of the current frame.
+    """
+
+    theta: Tensor
+    prediction: Tensor
+    gamma: Tensor
+
+    def detach(self) -> SlotState:
+        """Cuts the gradient, for truncated backpropagation through time."""
+        return SlotState(self.theta.detach(), self.prediction.detach(), self.gamma.detach())
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What the model expects of the next frame, before it has seen it.
+
+    Attributes:
+        theta: Float (b, k, s).
+        logits: Float (b, k, c, h, w), each slot's prediction.
+        prediction: Float (b, k, c, h, w), its sigmoid: Bernoulli means.
+        attention: Float (b, k, k - 1), each slot's attention to the others in increasing order; None without.
+    """
+
+    theta: Tensor
+    logits: Tensor
+    prediction: Tensor
+    attention: Tensor | None
+
+
+class ActionEmbedding(nn.Module):
+    """One fully connected layer with layer norm and ReLU over one-hot actions."""
+
+    def __init__(self, number_of_actions: int, size: int) -> None:
+        super().__init__()
+        self.number_of_actions = number_of_actions
+        self.linear = linear(number_of_actions, size)
+        self.norm = VectorNorm(size)
+
+    def forward(self, actions: Int64[Tensor, " b"]) -> Float[Tensor, "b a"]:
+        """Embeds one action a sequence."""
+        one_hot = F.one_hot(actions, self.number_of_actions).to(self.linear.weight.dtype)
+        return F.relu(self.norm(self.linear(one_hot)))
+
+
+class WorldModel(nn.Module):
+    """R-NEM (van Steenkiste et al., 2018) or one of its baselines.
+
+    A step has two halves: :meth:`predict` looks at the current frame and predicts the next one, :meth:`update` sees
+    the next frame and decides by an E-step which slot is responsible for which pixel. Imagining replaces the
+    second half; see :mod:`rnem_world.models.rollout`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        image, hidden = config.image, config.hidden_size
+        self.encoder = Encoder(image, config.channels)
+        action_size = config.action_size if config.number_of_actions else 0
+        self.action_embedding: ActionEmbedding | None = None
+        if config.number_of_actions:
+            self.action_embedding = ActionEmbedding(config.number_of_actions, config.action_size)
+        self.core: RelationalCore | RecurrentCore | LongShortTermMemoryCore
+        if config.is_relational:
+            attends = config.core == "relational"
+            self.core = RelationalCore(
+                image.encoding_size, hidden, config.attention_size, action_size, attends
+            )
+        elif config.core == "rnn":
+            self.core = RecurrentCore(image.encoding_size, hidden, action_size)
+        else:
+            self.core = LongShortTermMemoryCore(image.encoding_size, hidden, action_size)
+        self.decoder = Decoder(image, hidden, config.channels)
+
+    def initial_state(
+        self, batch_size: int, slots: int | None = None, generator: torch.Generator | None = None
+    ) -> SlotState:
+        """Makes the state before the first frame: empty slots with random responsibilities.
+
+        Args:
+            batch_size: Number of sequences.
+            slots: Number of slots; None takes the configuration's.
+            generator: Draws the responsibilities, on the model's device.
+
+        Raises:
+            ConfigError: If the core can't run with so few slots.
+        """
+        slots = self.config.slots if slots is None else slots
+        validate_slots(self.config.core, slots)
+        like = self.decoder.linears[0].weight
+        size = self.config.image.image_size
+        theta = like.new_zeros(batch_size, slots, self.core.state_size)
+        prediction = like.new_full(
+            (batch_size, slots, self.config.channels, size, size), self.config.initial_prediction
+        )
+        if slots == 1:
+            gamma = like.new_ones(batch_size, 1, 1, size, size)
+        else:
+            gamma = em.initial_gamma(batch_size, slots, size, size, generator, like.device)
+        return SlotState(theta, prediction, gamma.to(like.dtype))
+
+    def predict(
+        self,
+        state: SlotState,
+        frame: Float[Tensor, "b c h w"],
+        actions: Int64[Tensor, " b"] | None = None,
+    ) -> Transition:
+        """Predicts the next frame from the current one.
+
+        Args:
+            state: The slots at the current frame.
+            frame: The current frame in [0, 1], real, noisy or imagined.
+            actions: What is done now; needed if and only if the model has actions.
+
+        Raises:
+            ConfigError: If actions are missing or not wanted.
+        """
+        error = em.masked_error(frame, state.prediction, state.gamma)
+        batch, slots = error.shape[:2]
+        encoding = self.encoder(error.flatten(0, 1)).unflatten(0, (batch, slots))
+        output = self.core(state.theta, encoding, self._embed(actions, slots))
+        logits = self.decoder(output.output.flatten(0, 1)).unflatten(0, (batch, slots))
+        return Transition(output.theta, logits, torch.sigmoid(logits), output.attention)
+
+    def update(self, transition: Transition, frame: Float[Tensor, "b c h w"]) -> SlotState:
+        """Takes in the frame that was predicted: the E-step."""
+        gamma = em.e_step(transition.prediction, frame)
+        return SlotState(transition.theta, transition.prediction, gamma)
+
+    def _embed(self, actions: Tensor | None, slots: int) -> Tensor | None:
+        if self.action_embedding is None:
+            if actions is not None:
+                raise ConfigError("actions were given to a model trained without them: leave them out")
+            return None
+        if actions is None:
+            raise ConfigError(
+                f"this model needs actions (it knows {self.config.number_of_actions}) and none were given: "
+                "use a dataset with actions"
+            )
+        return self.action_embedding(actions)[:, None].expand(-1, slots, -1)
