@@ -1,0 +1,339 @@
+"""Reading a dataset: one HDF5 file, or a folder of shards read as one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from rnem_world.data.decoding import decode
+from rnem_world.data.inspection import (
+    READ_ERRORS,
+    Shard,
+    StoredArray,
+    find_number_of_actions,
+    find_shards,
+    first_line,
+    guess_maximum_value,
+    inspect_file,
+    open_hdf5,
+)
+from rnem_world.data.schema import ARRAYS, ORIGINAL_LAYOUT, DatasetAttributes
+from rnem_world.errors import DataError, suggest
+from rnem_world.types import SPLITS, Split
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """The sizes of one split.
+
+    Attributes:
+        number_of_sequences: N.
+        number_of_frames: T.
+        height: H in pixels.
+        width: W in pixels.
+        channels: C.
+        arrays: The names of the arrays, in the order of the schema.
+        number_of_actions: A, or None if unknown or without actions.
+    """
+
+    number_of_sequences: int
+    number_of_frames: int
+    height: int
+    width: int
+    channels: int
+    arrays: tuple[str, ...]
+    number_of_actions: int | None
+
+
+class Dataset:
+    """A dataset opened for reading.
+
+    Reads are safe from several threads; a pickled or forked copy opens the files for itself. Usable as a
+    context manager.
+
+    Attributes:
+        path: What was opened.
+        shard_paths: Its files.
+        attributes: What the files say about themselves.
+    """
+
+    def __init__(self, path: Path, shard_paths: Sequence[Path]) -> None:
+        self.path = path
+        self.shard_paths = tuple(shard_paths)
+        self._connect()
+        try:
+            self._shards: tuple[Shard, ...] = tuple(
+                inspect_file(shard, self._file(number)) for number, shard in enumerate(self.shard_paths)
+            )
+            self.attributes: DatasetAttributes = self._read_attributes()
+            self._check_shards_agree()
+        except BaseException:
+            self.close()
+            raise
+        self._offsets = {
+            split: np.cumsum(
+                [0, *(shard[split]["features"].shape[1] if split in shard else 0 for shard in self._shards)]
+            )
+            for split in SPLITS
+        }
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Dataset:
+        """Opens a file, a folder of shards, or a list of shards.
+
+        Args:
+            path: One ``.h5`` file, a folder whose ``.h5`` files, sorted by name, are read as one dataset, or
+                the files themselves in the order wanted.
+
+        Raises:
+            DataError: If it is missing, damaged, no dataset, or its shards differ.
+        """
+        if isinstance(path, str | os.PathLike):
+            return cls(Path(path), find_shards(Path(path)))
+        shards = [Path(shard) for shard in path]
+        if not shards:
+            raise DataError("no files were given: expected at least one shard")
+        return cls(shards[0], shards)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that the dataset has."""
+        return tuple(split for split in SPLITS if any(split in shard for shard in self._shards))
+
+    def info(self, split: Split) -> SplitInfo:
+        """Returns the sizes of a split.
+
+        Raises:
+            DataError: If the dataset lacks it.
+        """
+        stored = self.stored(split)
+        frames, sequences, height, width, channels = stored["features"].shape
+        return SplitInfo(
+            number_of_sequences=sequences,
+            number_of_frames=frames,
+            height=height,
+            width=width,
+            channels=channels,
+            arrays=tuple(stored),
+            number_of_actions=self.attributes.number_of_actions if "actions" in stored else None,
+        )
+
+    def stored(self, split: Split) -> dict[str, StoredArray]:
+        """Describes the arrays of a split as they are stored, all shards together.
+
+        Raises:
+            DataError: If the dataset lacks the split.
+        """
+        shards = [shard[split] for shard in self._shards if split in shard]
+        if not shards:
+            raise DataError(f"{self.path} has no split {split!r}: {suggest(split, self.splits)}")
+        described = {}
+        for name, first in shards[0].items():
+            sequences = sum(shard[name].shape[1] for shard in shards)
+            stored_bytes = sum(shard[name].stored_bytes for shard in shards)
+            shape = (first.shape[0], sequences, *first.shape[2:])
+            described[name] = StoredArray(shape, first.dtype, stored_bytes)
+        return described
+
+    def shard_sizes(self, split: Split) -> list[int]:
+        """Returns how many sequences of a split each shard has."""
+        return [int(size) for size in np.diff(self._offsets[split])]
+
+    def handle(self, shard: int, split: Split, name: str) -> h5py.Dataset:
+        """Returns the open HDF5 array of one shard."""
+        if self._process != os.getpid():  # forked: HDF5 handles and locks of the parent are not ours to use
+            self._connect()
+        with self._lock:
+            key = (shard, split, name)
+            if key not in self._arrays:
+                self._arrays[key] = self._file(shard)[split][name]
+            return self._arrays[key]
+
+    def require(self, split: Split, arrays: Iterable[str]) -> None:
+        """Checks that a split has the arrays.
+
+        Raises:
+            DataError: Naming the first that is missing, and those that are there.
+        """
+        there = self.info(split).arrays
+        for name in arrays:
+            if name not in there:
+                raise DataError(f"{self.path} has no array {name!r} in {split!r}: {suggest(name, there)}")
+
+    def read(
+        self,
+        split: Split,
+        indices: Sequence[int] | np.ndarray[Any, Any],
+        arrays: Sequence[str],
+        start: int | Sequence[int] | np.ndarray[Any, Any] = 0,
+        length: int | None = None,
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Reads sequences, sample by sample, or run by run where indices are consecutive.
+
+        Args:
+            split: The split.
+            indices: Which sequences, in any order, repeated or not.
+            arrays: Which arrays.
+            start: The first frame, one for all or one for each sequence.
+            length: How many frames; all from ``start`` on if None.
+
+        Returns:
+            The arrays by name, time first, (length, len(indices), ...), in the schema's dtypes.
+
+        Raises:
+            DataError: If something isn't there or is damaged.
+        """
+        self.require(split, arrays)
+        info, stored = self.info(split), self.stored(split)
+        chosen = np.asarray(indices, dtype=np.int64)
+        starts = np.broadcast_to(np.asarray(start, dtype=np.int64), chosen.shape)
+        if length is None:
+            length = info.number_of_frames - int(starts.max(initial=0))
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < info.number_of_sequences):
+            raise DataError(
+                f"sequences {chosen.min()} to {chosen.max()} were asked for, but {split!r} of {self.path} "
+                f"has {info.number_of_sequences}, counted from 0"
+            )
+        last = int(starts.max(initial=0)) + length
+        if length < 1 or starts.min(initial=0) < 0 or last > info.number_of_frames:
+            raise DataError(
+                f"frames {starts.min(initial=0)} to {last - 1} were asked for, but the sequences in "
+                f"{split!r} of {self.path} have {info.number_of_frames}, counted from 0"
+            )
+        result = {
+            name: np.empty((length, len(chosen), *_decoded_tail(name, stored[name])), ARRAYS[name].dtype)
+            for name in arrays
+        }
+        for begin, end, shard, row in self._runs(split, chosen, starts):
+            first = int(starts[begin])
+            for name, array in result.items():
+                rows = slice(row, row + end - begin)
+                array[:, begin:end] = self._read_rows(shard, split, name, slice(first, first + length), rows)
+        return result
+
+    def close(self) -> None:
+        """Closes the files; a later read opens them again."""
+        with self._lock:
+            if self._process == os.getpid():
+                for file in self._files.values():
+                    file.close()
+            self._files.clear()
+            self._arrays.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        hidden = ("_lock", "_files", "_arrays", "_process")
+        return {name: value for name, value in self.__dict__.items() if name not in hidden}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {self._offsets[split][-1]}" for split in self.splits)
+        return f"Dataset({str(self.path)!r}: {sizes})"
+
+    def _connect(self) -> None:
+        self._lock = threading.RLock()
+        self._files: dict[int, h5py.File] = {}
+        self._arrays: dict[tuple[int, str, str], h5py.Dataset] = {}
+        self._process = os.getpid()
+
+    def _file(self, shard: int) -> h5py.File:
+        if shard not in self._files:
+            self._files[shard] = open_hdf5(self.shard_paths[shard])
+        return self._files[shard]
+
+    def _runs(
+        self, split: Split, chosen: np.ndarray[Any, Any], starts: np.ndarray[Any, Any]
+    ) -> Iterable[tuple[int, int, int, int]]:
+        """Yields (begin, end) of consecutive sequences, their shard, and the first one's row there."""
+        if not len(chosen):
+            return
+        shard = np.searchsorted(self._offsets[split], chosen, side="right") - 1
+        breaks = (np.diff(chosen) != 1) | (np.diff(shard) != 0) | (np.diff(starts) != 0)
+        edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(chosen)]
+        for begin, end in itertools.pairwise(edges):
+            number = int(shard[begin])
+            yield begin, end, number, int(chosen[begin] - self._offsets[split][number])
+
+    def _read_rows(
+        self, shard: int, split: Split, name: str, frames: slice, rows: slice
+    ) -> np.ndarray[Any, Any]:
+        place = f"{self.shard_paths[shard]}: {split}/{name}, sequences {rows.start} to {rows.stop - 1},"
+        try:
+            array = self.handle(shard, split, name)
+            with self._lock:
+                values = array[frames, rows]
+        except READ_ERRORS as error:
+            raise DataError(
+                f"{place} can't be read ({first_line(error)}): the file is damaged; copy it again or make it "
+                "anew"
+            ) from error
+        return decode(name, values, self.attributes.maximum_value, place)
+
+    def _read_attributes(self) -> DatasetAttributes:
+        """Reads the attributes of all shards and checks that those that matter are the same."""
+        found: list[DatasetAttributes] = []
+        guessed: list[int] = []
+        for number, (path, shard) in enumerate(zip(self.shard_paths, self._shards, strict=True)):
+            file = self._file(number)
+            attributes = DatasetAttributes.from_hdf5(file.attrs, str(path))
+            if attributes.schema_version == ORIGINAL_LAYOUT:
+                if "maximum_value" not in file.attrs:
+                    guessed.append(guess_maximum_value(path, file, shard))
+                attributes = replace(attributes, number_of_actions=find_number_of_actions(attributes, shard))
+            found.append(attributes)
+        if guessed:
+            found = [replace(attributes, maximum_value=max(guessed)) for attributes in found]
+        for path, attributes in zip(self.shard_paths, found, strict=True):
+            for name in (
+                "schema_version",
+                "environment_id",
+                "settings",
+                "number_of_actions",
+                "maximum_value",
+            ):
+                expected, given = getattr(found[0], name), getattr(attributes, name)
+                if given != expected:
+                    raise DataError(
+                        f"{path}: {name} is {given!r}, but {expected!r} in {self.shard_paths[0].name}; only "
+                        "shards made with the same settings can be read as one dataset"
+                    )
+        same_seed = all(attributes.seed == found[0].seed for attributes in found)
+        return replace(found[0], seed=found[0].seed if same_seed else None)
+
+    def _check_shards_agree(self) -> None:
+        for split in self.splits:
+            first: tuple[Path, dict[str, tuple[int, ...]]] | None = None
+            for path, shard in zip(self.shard_paths, self._shards, strict=True):
+                if split not in shard:
+                    continue
+                shapes = {name: (array.shape[0], *array.shape[2:]) for name, array in shard[split].items()}
+                if first is None:
+                    first = (path, shapes)
+                elif shapes != first[1]:
+                    raise DataError(
+                        f"{path}: {split!r} has the arrays {shapes} (sizes without the sequences), but "
+                        f"{first[0].name} has {first[1]}; only equal shards can be read as one dataset"
+                    )
+
+
+def _decoded_tail(name: str, stored: StoredArray) -> tuple[int, ...]:
+    return () if name == "actions" else stored.shape[2:]
