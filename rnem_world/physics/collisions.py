@@ -2,7 +2,8 @@
 
 Within a span of time every ball moves straight until the first event of its world: two discs meet, or a
 disc meets a wall. The world is moved exactly to that moment, the velocities change, and the rest of the span
-goes on with the new ones. Discs therefore never overlap, however fast they are, and no position has to be mended.
+goes on with the new ones. Discs therefore never overlap, however fast they are, and no position has to be
+mended.
 """
 
 from __future__ import annotations

@@ -24,7 +24,12 @@ PRESETS: Mapping[str, BallsConfig] = MappingProxyType(
         # Worlds with a player.
         "control": BallsConfig(player=True, initial_speed=0.5),
         "stove": BallsConfig(
-            numbers_of_balls=(3,), kinds=((1.0, 1.0),), initial_speed=0.5, image_size=32, player=True
+            numbers_of_balls=(3,),
+            kinds=((1.0, 1.0),),
+            initial_speed=0.5,
+            start_region=0.5,
+            image_size=32,
+            player=True,
         ),
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -14,7 +15,7 @@ CANDIDATES = 32
 """Places tried for each ball before the whole world is drawn again."""
 
 MOST_DRAWS = 1000
-"""Draws after which a world counts as too crowded; `BallsConfig` forbids such worlds, so that it is a guard."""
+"""Draws after which a world counts as too crowded."""
 
 
 def sample_state(config: BallsConfig, generators: Sequence[np.random.Generator]) -> BallsState:
@@ -58,22 +59,23 @@ def sample_state(config: BallsConfig, generators: Sequence[np.random.Generator])
     positions = np.zeros((n, b, 2))
     missing = np.arange(n)
     for _ in range(MOST_DRAWS):
-        numbers = np.stack([generators[world].random((b, CANDIDATES, 2)) for world in missing])
-        placed, complete = _drop(numbers, radii[missing], present[missing], config.box_size)
+        numbers = np.stack([generators[world].random((b, CANDIDATES, 2)) for world in missing.tolist()])
+        placed, complete = _drop(numbers, radii[missing], present[missing], config)
         positions[missing[complete]] = placed[complete]
         missing = missing[~complete]
         if not len(missing):
             break
     else:
         raise ConfigError(
-            f"{b} balls don't fit into a box of side {config.box_size}; use fewer or smaller balls"
+            f"{b} balls don't fit into a box of side {config.box_size} with start_region "
+            f"{config.start_region}; use fewer or smaller balls"
         )
     return BallsState(positions, velocities, radii, masses, present, curtain)
 
 
 def _choice(
-    uniform: Float[np.ndarray, "..."], number: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    uniform: np.ndarray[Any, np.dtype[np.float64]], number: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Turns uniform numbers in [0, 1) into integers in [0, number)."""
     return (uniform * number).astype(np.int64)
 
@@ -82,7 +84,7 @@ def _drop(
     uniform: Float[np.ndarray, "n b candidates 2"],
     radii: Float[np.ndarray, "n b"],
     present: Bool[np.ndarray, "n b"],
-    box_size: float,
+    config: BallsConfig,
 ) -> tuple[Float[np.ndarray, "n b 2"], Bool[np.ndarray, " n"]]:
     """Puts ball after ball on the first of its candidate places that is free.
 
@@ -90,8 +92,8 @@ def _drop(
         The places, and whether all balls of a world found one.
     """
     n, b = radii.shape
-    margin = radii[..., None, None]
-    candidates = margin + uniform * (box_size - 2.0 * margin)
+    margin = np.maximum(radii, 0.5 * config.box_size * (1.0 - config.start_region))[..., None, None]
+    candidates = margin + uniform * (config.box_size - 2.0 * margin)
     positions = np.zeros((n, b, 2))
     complete = np.ones(n, dtype=np.bool_)
     for ball in range(b):  # a ball's place depends on those of the balls before it
