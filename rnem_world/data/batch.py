@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.data.dataset import Dataset, SplitInfo
@@ -16,7 +17,7 @@ from rnem_world.data.schema import ARRAYS
 from rnem_world.errors import DataError
 from rnem_world.types import Split
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from rnem_world.data.decoding import decode
 from rnem_world.data.inspection import (
@@ -172,11 +173,11 @@ class Dataset:
     def read(
         self,
         split: Split,
-        indices: Sequence[int] | np.ndarray[Any, Any],
+        indices: Sequence[int] | NDArray[Any],
         arrays: Sequence[str],
-        start: int | Sequence[int] | np.ndarray[Any, Any] = 0,
+        start: int | Sequence[int] | NDArray[Any] = 0,
         length: int | None = None,
-    ) -> dict[str, np.ndarray[Any, Any]]:
+    ) -> dict[str, NDArray[Any]]:
         """Reads sequences, sample by sample, or run by run where indices are consecutive.
 
         Args:
@@ -229,7 +230,7 @@ class Dataset:
             self._files.clear()
             self._arrays.clear()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Dataset:
         return self
 
     def __exit__(
@@ -261,7 +262,7 @@ class Dataset:
         return self._files[shard]
 
     def _runs(
-        self, split: Split, chosen: np.ndarray[Any, Any], starts: np.ndarray[Any, Any]
+        self, split: Split, chosen: NDArray[Any], starts: NDArray[Any]
     ) -> Iterable[tuple[int, int, int, int]]:
         """Yields (begin, end) of consecutive sequences, their shard, and the first one's row there."""
         if not len(chosen):
@@ -273,9 +274,7 @@ class Dataset:
             number = int(shard[begin])
             yield begin, end, number, int(chosen[begin] - self._offsets[split][number])
 
-    def _read_rows(
-        self, shard: int, split: Split, name: str, frames: slice, rows: slice
-    ) -> np.ndarray[Any, Any]:
+    def _read_rows(self, shard: int, split: Split, name: str, frames: slice, rows: slice) -> NDArray[Any]:
         place = f"{self.shard_paths[shard]}: {split}/{name}, sequences {rows.start} to {rows.stop - 1},"
         try:
             array = self.handle(shard, split, name)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnem_world.data.schema import ARRAYS
 from rnem_world.errors import DataError
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 def is_binary(array: Array) -> bool:

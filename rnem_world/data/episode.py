@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
+from numpy.typing import NDArray
 
 from rnem_world.data.schema import ARRAYS
 from rnem_world.errors import DataError
@@ -52,7 +53,7 @@ class EpisodeBatch:
         """N."""
         return int(self.features.shape[1])
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns the arrays that are there, in the order of the schema."""
         return {name: array for name in ARRAYS if (array := getattr(self, name)) is not None}
 
@@ -82,9 +83,7 @@ class EpisodeBatch:
             check_values(name, array, number_of_actions, maximum_value)
 
 
-def check_values(
-    name: str, array: np.ndarray[Any, Any], number_of_actions: int | None, maximum_value: int
-) -> None:
+def check_values(name: str, array: NDArray[Any], number_of_actions: int | None, maximum_value: int) -> None:
     """Checks the values of one array of the schema's dtype.
 
     Args:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnem_world.data.batch import Batch, make_batch, read_batch, select_arrays
 from rnem_world.data.dataset import Dataset
@@ -126,7 +127,7 @@ class SequenceLoader:
         self._open_source()  # here, not in the thread: reading a large split must heed Ctrl-C
         return prefetch(self._batches(epoch, first_batch), PREFETCHED_BATCHES)
 
-    def indices(self, epoch: int) -> list[np.ndarray[Any, Any]]:
+    def indices(self, epoch: int) -> list[NDArray[Any]]:
         """Returns which sequences this process's batches of an epoch hold."""
         order = np.arange(self.number_of_sequences)
         if self.config.shuffle:
@@ -153,7 +154,7 @@ class SequenceLoader:
                 self._source = FileSource(self.dataset, self.split, self.arrays)
         return self._source
 
-    def _starts(self, epoch: int) -> np.ndarray[Any, Any]:
+    def _starts(self, epoch: int) -> NDArray[Any]:
         """The first frame of each sequence's window; drawn for all, so that it depends on nothing else."""
         last = self.info.number_of_frames - self.config.number_of_frames
         if self.config.window == "start":

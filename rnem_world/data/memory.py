@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rnem_world.data.batch import batch_first, batch_shape
@@ -13,7 +14,7 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import ARRAYS
 from rnem_world.types import Split
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 _BLOCK_BYTES = 2**26  # decoded bytes read at a time while a split is copied into memory
 
