@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnem_world.errors import ConfigError, OutputError
+from rnem_world.evaluation.plots import (
+    colour_gamma,
+    colour_grouping,
+    curves_figure,
+    figure_to_array,
+    overview_figure,
+    save_figure,
+    slot_colours,
+)
+
+
+def sequence(steps: int = 6, slots: int = 3, size: int = 16, channels: int = 1) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    gammas = generator.random((steps + 1, slots, size, size))
+    return {
+        "frames": generator.random((steps, channels, size, size)).round(),
+        "corrupted": generator.random((steps, channels, size, size)).round(),
+        "predictions": generator.random((steps, slots, channels, size, size)),
+        "gammas": gammas / gammas.sum(axis=1, keepdims=True),
+        "attention": generator.random((steps, slots, slots)),
+    }
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 8, 12])
+def test_slot_colours_are_bright_and_distinct(slots: int) -> None:
+    colours = slot_colours(slots)
+    assert colours.shape == (slots, 3)
+    assert colours.min() >= 0
+    assert colours.max() <= 1
+    assert colours.max(axis=1).min() > 0.8
+    distances = [np.abs(a - b).max() for a, b in itertools.combinations(colours, 2)]
+    assert min(distances, default=1) > 0.3
+
+
+def test_a_pixel_of_one_slot_has_its_colour_and_a_shared_one_the_mixture() -> None:
+    gamma = np.zeros((2, 4, 2, 3))
+    gamma[:, 1] = 1
+    gamma[0, :, 0, 0] = [0.5, 0, 0.5, 0]
+    colours = slot_colours(4)
+    found = colour_gamma(gamma)
+    assert found.shape == (2, 2, 3, 3)
+    np.testing.assert_allclose(found[1], np.broadcast_to(colours[1], (2, 3, 3)))
+    np.testing.assert_allclose(found[0, 0, 0], (colours[0] + colours[2]) / 2)
+
+
+def test_grouping_is_black_where_the_prediction_is() -> None:
+    gamma = np.full((3, 2, 2), 1 / 3)
+    prediction = np.array([[0.0, 0.5], [1.0, 0.0]])
+    found = colour_grouping(gamma, prediction)
+    np.testing.assert_allclose(found, colour_gamma(gamma) * prediction[..., None])
+    assert found[0, 0].max() == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_overview_grows_with_its_rows_and_columns(channels: int) -> None:
+    arrays = sequence(channels=channels)
+    full = figure_to_array(overview_figure(**arrays, title="all"))
+    arrays["gammas"] = arrays["gammas"][1:]
+    no_initial = figure_to_array(overview_figure(**arrays))
+    short = figure_to_array(overview_figure(**arrays, max_columns=2))
+    no_attention = figure_to_array(overview_figure(**{**arrays, "attention": None}))  # type: ignore[arg-type]
+    cell = full.shape[1] - no_initial.shape[1]
+    assert cell >= 64
+    assert no_initial.shape[1] - short.shape[1] == 4 * cell
+    assert full.shape[0] - no_attention.shape[0] == 3 * cell
+
+
+def test_overview_contains_the_target_pixel_for_pixel() -> None:
+    arrays = sequence(size=64)
+    picture = figure_to_array(overview_figure(**arrays))
+    target = (arrays["frames"][2, 0] * 255).astype(np.uint8)
+    windows = np.lib.stride_tricks.sliding_window_view(picture[:140, :, 0], (64, 64))
+    assert (windows[:, ::1] == target).all(axis=(2, 3)).any()
+
+
+def test_attention_row_shows_the_context_slot_that_is_attended_to() -> None:
+    arrays = sequence(steps=1, slots=2, size=64)
+    arrays["predictions"][:] = 0
+    arrays["predictions"][0, 1, 0, 20:40, 20:40] = 1
+    rows = {}
+    for strength in (0.0, 1.0):
+        arrays["attention"] = np.full((1, 2, 2), strength)
+        rows[strength] = figure_to_array(overview_figure(**arrays)).astype(int)
+    changed = np.abs(rows[1.0] - rows[0.0]).max(axis=-1) > 0
+    # Focus 1 sees slot 2 appear; focus 2 sees nothing of the empty slot 1, and itself doesn't count.
+    assert changed.sum() == 400
+    colour = rows[1.0][changed]
+    np.testing.assert_allclose(colour, np.broadcast_to(slot_colours(2)[1] * 255, colour.shape), atol=1)
+
+
+def test_overview_refuses_responsibilities_of_other_steps() -> None:
+    arrays = sequence()
+    arrays["gammas"] = arrays["gammas"][:3]
+    with pytest.raises(ConfigError, match="expected 6, or 7"):
+        overview_figure(**arrays)
+
+
+def test_overview_refuses_to_show_no_column() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        overview_figure(**sequence(), max_columns=0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_figures_are_saved_alone(suffix: str, tmp_path: Path) -> None:
+    figure = curves_figure({"a": [1.0, 2.0, float("nan")], "b": [3.0]}, "title", "step", "nats")
+    save_figure(figure, tmp_path / "new" / f"curves{suffix}")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"curves{suffix}"]
+    start = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix]
+    assert (tmp_path / "new" / f"curves{suffix}").read_bytes().startswith(start)
+
+
+def test_curves_are_drawn_over_counting_numbers() -> None:
+    figure = curves_figure({"a": [1.0, 2.0], "b": [3.0]}, "title", "step", "nats")
+    (axes,) = figure.axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2], [1]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_unknown_suffix_and_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    figure = curves_figure({}, "title", "x", "y")
+    with pytest.raises(ConfigError, match=r"did you mean '\.png'"):
+        save_figure(figure, tmp_path / "a.pngg")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="is a file; give another folder"):
+        save_figure(figure, tmp_path / "file" / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError, match="directory"):
+        save_figure(figure, tmp_path / "folder.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+def test_importing_plots_imports_no_matplotlib_and_drawing_no_pyplot() -> None:
+    code = (
+        "import sys; from rnem_world.evaluation import plots; assert 'matplotlib' not in sys.modules;"
+        "plots.figure_to_array(plots.curves_figure({'a': [1.0]}, '', '', ''));"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
