@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from rnem_world.errors import ConfigError, suggest
 
 CoreName = Literal["relational", "relational_no_attention", "rnn", "lstm"]
+
+# The models by the names of the paper's comparison: the core, and the slots they are trained with.
+MODELS: dict[str, tuple[CoreName, int]] = {
+    "r_nem": ("relational", 5),
+    "r_nem_no_attention": ("relational_no_attention", 5),
+    "rnn_em": ("rnn", 5),
+    "rnn": ("rnn", 1),
+    "lstm": ("lstm", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -154,23 +162,6 @@ class ModelConfig:
     def is_relational(self) -> bool:
         """Whether slots interact."""
         return self.core in ("relational", "relational_no_attention")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Turns the configuration into JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Reads what :meth:`to_dict` wrote.
-
-        Raises:
-            ConfigError: If a key is unknown or a value is out of range.
-        """
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"unknown model option {key!r}: {suggest(key, known)}")
-        return cls(**values)
 
 
 def validate_slots(core: str, slots: int) -> None:

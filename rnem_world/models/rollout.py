@@ -59,7 +59,7 @@ def imagine(
     actions: Int64[Tensor, "b s"] | None,
     feedback: Feedback = "soft",
     threshold: float | None = None,
-) -> Iterator[tuple[Transition, SlotState]]:
+) -> Iterator[tuple[Tensor, Transition, SlotState]]:
     """Runs the model on its own frames.
 
     ``soft`` is the original's rollout: the next input is sum_k gamma_k mu_k. ``binary`` feeds back the frame in black
@@ -74,7 +74,8 @@ def imagine(
         threshold: A pixel is white where a slot's mean exceeds it; None takes 0.1 for soft, 0.4 for binary.
 
     Yields:
-        For each step the prediction, and the slots with the gamma the model itself estimates.
+        For each step the frame that was fed back, the prediction from it, and the slots with the gamma that the
+        model itself estimates.
 
     Raises:
         ConfigError: If the feedback is unknown or there are too few actions.
@@ -93,7 +94,7 @@ def imagine(
         transition = model.predict(state, frame, None if actions is None else actions[:, step])
         gamma = em.own_gamma(transition.prediction, threshold)
         state = SlotState(transition.theta, transition.prediction, gamma)
-        yield transition, state
+        yield frame, transition, state
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Rollout:
 
     Attributes:
         context: Number of entries that were predicted from real frames.
+        inputs: Float (b, t, c, h, w), what the model was fed: noisy real frames, then its own.
         logits: Float (b, t, k, c, h, w).
         predictions: Float (b, t, k, c, h, w), the slots' means.
         gammas: Float (b, t, k, 1, h, w); from the real frame in the context, the model's own when imagining.
@@ -110,6 +112,7 @@ class Rollout:
     """
 
     context: int
+    inputs: Tensor
     logits: Tensor
     predictions: Tensor
     gammas: Tensor
@@ -160,12 +163,14 @@ def roll_out(
         state = model.initial_state(frames.shape[0], slots, generator)
     inputs = flip_bits(frames[:, :context], noise, generator)
     seen = None if actions is None else actions[:, :context]
+    fed = list(inputs.unbind(dim=1))
     steps: list[tuple[Transition, Tensor]] = []
     for transition, after in observe(model, state, inputs, frames[:, 1 : context + 1], seen):
         steps.append((transition, after.gamma))
         state = after
     future = None if actions is None else actions[:, context : context + horizon]
-    for transition, after in imagine(model, state, horizon, future, feedback):
+    for frame, transition, after in imagine(model, state, horizon, future, feedback):
+        fed.append(frame)
         steps.append((transition, after.gamma))
     predictions = torch.stack([transition.prediction for transition, _ in steps], dim=1)
     gammas = torch.stack([gamma for _, gamma in steps], dim=1)
@@ -174,6 +179,7 @@ def roll_out(
     attentions = [transition.attention for transition, _ in steps if transition.attention is not None]
     return Rollout(
         context=context,
+        inputs=torch.stack(fed, dim=1),
         logits=torch.stack([transition.logits for transition, _ in steps], dim=1),
         predictions=predictions,
         gammas=gammas,

@@ -1,0 +1,198 @@
+"""``rnem-world train``: from data to a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rnem_world.cli.options import Flag, add_flags, comma_separated, given_values, merged, read_options_file
+from rnem_world.errors import CheckpointError, ConfigError, suggest
+from rnem_world.models.config import MODELS
+
+if TYPE_CHECKING:
+    from rnem_world.training.config import RunConfig
+
+
+def _step_weights(text: str) -> str | list[float]:
+    if text in ("all", "last"):
+        return text
+    weights: list[float] = comma_separated(float)(text)
+    return weights
+
+
+_step_weights.__name__ = "all|last|list"
+
+# These may change when a run is resumed; everything else is part of what the run is.
+RESUMABLE = [
+    Flag("--epochs", "training.epochs", int, "Largest number of passes over the training split. [500]"),
+    Flag("--patience", "training.patience", int, "Epochs without a better validation loss before it stops. [10]"),
+    Flag("--max-updates", "training.max_updates", int, "Stop after so many updates in all."),
+    Flag("--max-minutes", "training.max_minutes", float, "Stop after so many minutes of this sitting."),
+    Flag("--checkpoint-minutes", "training.checkpoint_minutes", float, "Minutes between checkpoints. [5]"),
+    Flag("--keep-checkpoints", "training.keep_checkpoints", int, "Latest checkpoints to keep beside the best. [2]"),
+    Flag("--save-epochs", "training.save_epochs", comma_separated(int), "Epochs to keep. [1,5,10,20,50,100]"),
+    Flag("--score-every", "training.score_every", int, "Updates between grouping scores. [20]"),
+    Flag("--memory-gigabytes", "training.memory_gigabytes", float, "Keep a split in memory up to this. [4]"),
+    Flag("--learning-rate", "training.optimizer.learning_rate", float, "Step size. [0.001]"),
+    Flag("--clip-norm", "training.optimizer.clip_norm", float, "Largest norm of a gradient. [none]"),
+    Flag("--clip-by", "training.optimizer.clip_by", str, "Clip each 'parameter' or 'global'. [parameter]"),
+]
+FIXED = [
+    Flag("--hidden-size", "model.hidden_size", int, "Width of a slot's state. [250]"),
+    Flag("--initial-prediction", "model.initial_prediction", float, "Slots' mean before the first frame. [0]"),
+    Flag("--steps", "training.sequence_steps", int, "Predictions in a sequence. [30]"),
+    Flag("--step-weights", "training.step_weights", _step_weights, "Weight of each step: all, last or a list."),
+    Flag("--inter-weight", "training.loss.inter_weight", float, "Weight of the inter-slot loss. [1]"),
+    Flag("--pixel-prior", "training.loss.pixel_prior", float, "Mean of the prior of a pixel. [0]"),
+    Flag("--noise", "training.noise.type", str, "Noise on inputs: bitflip or none. [bitflip]"),
+    Flag("--noise-probability", "training.noise.probability", float, "Probability of a flipped pixel. [0.2]"),
+    Flag("--optimizer", "training.optimizer.name", str, "adam, sgd, momentum, adadelta, adagrad, rmsprop. [adam]"),
+    Flag("--momentum", "training.optimizer.momentum", float, "Of the optimizer momentum. [0.9]"),
+    Flag("--batch-size", "training.batch_size", int, "Sequences in an update. [64]"),
+    Flag("--train-size", "training.train_size", int, "Use at most so many training sequences."),
+    Flag("--valid-size", "training.valid_size", int, "Use at most so many validation sequences. [1000]"),
+    Flag("--test-size", "training.test_size", int, "Use at most so many test sequences when evaluating."),
+    Flag("--window", "training.window", str, "Train on the 'start' of sequences or 'random' pieces. [start]"),
+    Flag("--relational-loss", "training.relational_loss", str, "Array for it: collisions, events or none."),
+    Flag("--last-steps", "training.last_steps", int, "Last steps that are reported by themselves. [10]"),
+    Flag("--seed", "training.seed", int, "Seed of weights, noise and order. [0]"),
+]
+
+
+@click.command()
+@click.option("--env", "environment", default="balls", show_default=True, help="Where data comes from: balls.")
+@click.option("--data", type=click.Path(path_type=Path), help="Dataset; without one, the preset's is collected.")
+@click.option("--preset", default="balls4mass64", show_default=True, help="What to collect when there is no --data.")
+@click.option("--model", "model_name", default="r_nem", show_default=True, help=f"{', '.join(MODELS)}.")
+@click.option("--slots", type=int, help="Number of slots, K. [5, for rnn and lstm 1]")
+@click.option("--architecture", help="conv64, conv84 or conv32. [by the size of the frames]")
+@click.option("--feed-actions", is_flag=True, help="Tell the model what the player does.")
+@click.option("--config", "options_file", type=click.Path(path_type=Path), help="Options as YAML or JSON.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [runs/MODEL-DATA]")
+@click.option("--resume", is_flag=True, help="Continue the run in --out as if it had never stopped.")
+@click.option("--start-from", help="Checkpoint, run or shipped world whose weights to start with.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--threads", type=int, help="CPU threads. [all cores]")
+@add_flags([*RESUMABLE, *FIXED])
+def command(
+    environment: str,
+    data: Path | None,
+    preset: str,
+    model_name: str,
+    slots: int | None,
+    architecture: str | None,
+    feed_actions: bool,
+    options_file: Path | None,
+    out: Path | None,
+    resume: bool,
+    start_from: str | None,
+    device: str,
+    threads: int | None,
+    **parameters: Any,
+) -> None:
+    """Train R-NEM or one of its baselines.
+
+    With no data at hand the preset's default set is collected first. A run's folder keeps its configuration, log,
+    TensorBoard files and checkpoints; Ctrl-C saves and stops.
+    """
+    if environment != "balls":
+        raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ['balls'])}")
+    if model_name not in MODELS:
+        raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")
+    if resume:
+        if out is None:
+            raise ConfigError("--resume needs --out, the folder of the run to continue")
+        fixed = given_values(FIXED, parameters)
+        if fixed or slots or feed_actions or start_from or options_file:
+            raise ConfigError(
+                "--resume continues the run as it was configured: leave out the model's and the data's options, or "
+                "begin a new run with --start-from"
+            )
+        config = _resumed_config(out, given_values(RESUMABLE, parameters))
+        data = data or Path(config.data)
+    else:
+        values = _new_values(model_name, slots, options_file, given_values([*RESUMABLE, *FIXED], parameters))
+        data = data or _data_path(values, preset)
+        config = _build(values)
+    _run(config, data, out, resume, start_from, device, threads, feed_actions, architecture, model_name)
+
+
+def _new_values(
+    model_name: str, slots: int | None, options_file: Path | None, flags: dict[str, Any]
+) -> dict[str, Any]:
+    core, default_slots = MODELS[model_name]
+    values: dict[str, Any] = {"model": {"core": core, "slots": default_slots}}
+    if options_file is not None:
+        values = merged(values, read_options_file(options_file))
+    if slots is not None:
+        values = merged(values, {"model": {"slots": slots}})
+    return merged(values, flags)
+
+
+def _build(values: dict[str, Any]) -> RunConfig:
+    from rnem_world.options import build
+    from rnem_world.training.config import RunConfig
+
+    return build(RunConfig, values)
+
+
+def _data_path(values: dict[str, Any], preset: str) -> Path:
+    if values.get("data"):
+        return Path(values["data"])
+    from rnem_world.cli.collect import collect_balls
+
+    path = Path("data") / f"{preset}.h5"
+    if not path.exists():
+        click.echo(f"no data at hand: collecting {path}")
+        collect_balls(preset, path)
+    return path
+
+
+def _resumed_config(out: Path, flags: dict[str, Any]) -> RunConfig:
+    from dataclasses import asdict
+
+    from rnem_world.training.checkpoint import read_config
+
+    if not (out / "config.json").is_file():
+        raise CheckpointError(f"{out} holds no run to resume: train without --resume")
+    # A sitting's own limits end with it.
+    sitting = {"training": {"max_minutes": None}}
+    return _build(merged(merged(asdict(read_config(out)), sitting), flags))
+
+
+def _run(
+    config: RunConfig,
+    data: Path,
+    out: Path | None,
+    resume: bool,
+    start_from: str | None,
+    device: str,
+    threads: int | None,
+    feed_actions: bool,
+    architecture: str | None,
+    model_name: str,
+) -> None:
+    import torch
+
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.training.setup import choose_device, fit_model_to, make_trainer
+
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads is {threads}, it must be at least 1")
+        torch.set_num_threads(threads)
+    out = out or Path("runs") / f"{model_name}-{data.stem}"
+    with Dataset.open(data) as dataset:
+        if not resume:
+            config = fit_model_to(dataset, config, feed_actions, architecture)
+        trainer = make_trainer(config, dataset, out, choose_device(device), click.echo, resume, start_from)
+        count = sum(parameter.numel() for parameter in trainer.model.parameters())
+        click.echo(
+            f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}, "
+            f"into {out}"
+        )
+        evaluation = trainer.fit()
+    if evaluation is not None:
+        click.echo(f"validation loss {evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")

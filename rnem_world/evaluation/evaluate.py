@@ -1,0 +1,265 @@
+"""Evaluating a model one step ahead: the original's figures, and the honest ones that no gamma has helped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnem_world.errors import ConfigError
+from rnem_world.evaluation import metrics
+from rnem_world.models import em
+from rnem_world.models.losses import LossConfig, LossTerms, slot_losses, upper_bound_losses
+from rnem_world.models.rollout import flip_bits, observe
+from rnem_world.models.world_model import Transition, WorldModel
+
+TERMS = ("total", "intra", "inter")
+
+
+class EvaluationBatch(Protocol):
+    """What is evaluated: see :class:`rnem_world.data.batch.Batch`, which fits."""
+
+    @property
+    def frames(self) -> Tensor:
+        """UInt8 (b, t, c, h, w)."""
+
+    @property
+    def groups(self) -> Tensor | None:
+        """UInt8 (b, t, h, w)."""
+
+    @property
+    def collisions(self) -> Tensor | None:
+        """UInt8 (b, t, c, h, w) or broadcastable."""
+
+    @property
+    def actions(self) -> Tensor | None:
+        """Int64 (b, t)."""
+
+    @property
+    def maximum_value(self) -> int:
+        """What a white pixel has: 1 or 255."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a model is evaluated.
+
+    Attributes:
+        step_weights: Weight of each step; their number is the number of steps.
+        slots: Number of slots; None takes the model's own.
+        noise: Probability that an input pixel is flipped; the original keeps its training noise here.
+        loss: Weights within a step's loss.
+        last_steps: How many last steps are reported by themselves (the original's dt).
+        ami_sequences: Adjusted mutual information is slow; it is taken over so many sequences at most.
+        honest: Whether to compute plain cross-entropy, FG-ARI and IoU too.
+    """
+
+    step_weights: tuple[float, ...] = (1.0,) * 30
+    slots: int | None = None
+    noise: float = 0.0
+    loss: LossConfig = field(default_factory=LossConfig)
+    last_steps: int = 10
+    ami_sequences: int = 100
+    honest: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.step_weights or sum(self.step_weights) <= 0.0:
+            raise ConfigError("step_weights must hold a number for each step, and one of them above 0")
+        if self.last_steps < 1:
+            raise ConfigError(f"last_steps is {self.last_steps}, it must be at least 1")
+        if self.ami_sequences < 0:
+            raise ConfigError(f"ami_sequences is {self.ami_sequences}, it must be at least 0")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of an evaluation.
+
+    Attributes:
+        sequences: Number of sequences.
+        slots: Number of slots.
+        noise: Probability that an input pixel was flipped.
+        losses: The four losses ``loss``, ``upper_bound``, ``relational`` and ``relational_upper_bound``, in nats a
+            frame; each with ``total``, ``intra``, ``inter`` and the same of the last steps, ``last_total`` ...
+        scores: Grouping scores by name; those that the data doesn't allow are left out.
+        curves: For each step: the losses' totals, and every honest figure, by name.
+    """
+
+    sequences: int
+    slots: int
+    noise: float
+    losses: dict[str, dict[str, float]]
+    scores: dict[str, float]
+    curves: dict[str, list[float]]
+
+    @property
+    def loss(self) -> float:
+        """The loss that training minimises, in nats a frame."""
+        return self.losses["loss"]["total"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the figures as JSON-ready values."""
+        return {
+            "sequences": self.sequences,
+            "slots": self.slots,
+            "noise": self.noise,
+            "losses": self.losses,
+            "scores": self.scores,
+            "curves": self.curves,
+        }
+
+
+class _Sums:
+    """Running sums over sequences of curves and scores."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, name: str, total: Tensor, count: int) -> None:
+        total = total.detach().double().cpu()
+        self.values[name] = self.values[name] + total if name in self.values else total
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def mean(self, name: str) -> Tensor:
+        return self.values[name] / self.counts[name]
+
+
+def unit_frames(frames: Tensor, maximum_value: int) -> Float[Tensor, "b t c h w"]:
+    """Turns stored frames into floats in [0, 1]."""
+    floats = frames.to(torch.float32)
+    return floats if maximum_value == 1 else floats / maximum_value
+
+
+@torch.no_grad()
+def evaluate(
+    model: WorldModel,
+    batches: Iterable[EvaluationBatch],
+    config: EvaluationConfig,
+    generator: torch.Generator,
+) -> Evaluation:
+    """Runs a model over real frames and measures its predictions of the next one.
+
+    Args:
+        model: The model; it is put into evaluation mode and back.
+        batches: What to evaluate on; each with one frame more than there are steps.
+        config: How.
+        generator: Draws noise and first responsibilities, on the model's device.
+
+    Returns:
+        Means over all sequences.
+
+    Raises:
+        ConfigError: If there is nothing to evaluate on, or too few frames.
+    """
+    was_training = model.training
+    model.eval()
+    sums = _Sums()
+    sequences = 0
+    device = next(model.parameters()).device
+    for batch in batches:
+        _evaluate_batch(model, batch, config, generator, device, sums, sequences)
+        sequences += batch.frames.shape[0]
+    model.train(was_training)
+    if sequences == 0:
+        raise ConfigError("there is no sequence to evaluate on: choose a larger split")
+    return _collect(sums, config, sequences, config.slots or model.config.slots)
+
+
+def _evaluate_batch(
+    model: WorldModel,
+    batch: EvaluationBatch,
+    config: EvaluationConfig,
+    generator: torch.Generator,
+    device: torch.device,
+    sums: _Sums,
+    before: int,
+) -> None:
+    steps = len(config.step_weights)
+    if batch.frames.shape[1] < steps + 1:
+        raise ConfigError(
+            f"{steps} steps need sequences of {steps + 1} frames, these have {batch.frames.shape[1]}: "
+            "evaluate fewer steps"
+        )
+    frames = unit_frames(batch.frames[:, : steps + 1].to(device), batch.maximum_value)
+    actions = None
+    if model.config.number_of_actions and batch.actions is not None:
+        actions = batch.actions[:, :steps].to(device)
+    collisions = None if batch.collisions is None else batch.collisions.to(device, torch.float32)
+    count = frames.shape[0]
+    state = model.initial_state(count, config.slots, generator)
+    inputs = flip_bits(frames[:, :-1], config.noise, generator)
+    rows: dict[str, list[Tensor]] = {}
+    gammas: list[Tensor] = []
+    for step, (transition, after) in enumerate(observe(model, state, inputs, frames[:, 1:], actions)):
+        target = frames[:, step + 1]
+        mask = None if collisions is None else collisions[:, step]
+        for name, terms in _step_losses(transition, after.gamma, target, mask, config.loss).items():
+            rows.setdefault(name, []).append(torch.stack([term.sum() for term in terms]))
+        if config.honest:
+            # The mixture's weights come from the model's own frame: no gamma here has seen the target.
+            own = em.mixture_prediction(transition.prediction, em.own_gamma(transition.prediction))
+            plain = metrics.bernoulli_cross_entropy(own[:, None], target[:, None])
+            rows.setdefault("plain_bce", []).append(plain.sum())
+        gammas.append(after.gamma[:, :, 0])
+    for name, values in rows.items():
+        sums.add(name, torch.stack(values), count)
+    if batch.groups is not None:
+        groups = batch.groups[:, 1 : steps + 1].to(device)
+        _score_batch(torch.stack(gammas, dim=1), groups, config, sums, before)
+
+
+def _step_losses(
+    transition: Transition, gamma: Tensor, target: Tensor, mask: Tensor | None, config: LossConfig
+) -> dict[str, LossTerms]:
+    losses = {
+        "loss": slot_losses(transition.logits, gamma, target, config),
+        "upper_bound": upper_bound_losses(transition.logits, target, config),
+    }
+    if mask is not None:
+        losses["relational"] = slot_losses(transition.logits, gamma, target, config, mask)
+        losses["relational_upper_bound"] = upper_bound_losses(transition.logits, target, config, mask)
+    return losses
+
+
+def _score_batch(gammas: Tensor, groups: Tensor, config: EvaluationConfig, sums: _Sums, before: int) -> None:
+    count = gammas.shape[0]
+    weights = torch.tensor(config.step_weights, device=gammas.device)
+    scores = metrics.adjusted_rand_index(gammas, groups, weights)
+    for name in ("ari", "last_ari", "confidence", "last_confidence"):
+        sums.add(name, getattr(scores, name) * count, count)
+    room = min(config.ami_sequences - before, count)
+    if room > 0:
+        values, _ = metrics.adjusted_mutual_information(gammas[:room], groups[:room], weights)
+        sums.add("ami", values.sum(), room)
+    if config.honest:
+        sums.add("fg_ari", metrics.foreground_ari(gammas, groups).sum(dim=0), count)
+        sums.add("miou", metrics.mean_iou(gammas, groups).sum(dim=0), count)
+
+
+def _collect(sums: _Sums, config: EvaluationConfig, sequences: int, slots: int) -> Evaluation:
+    weights = torch.tensor(config.step_weights, dtype=torch.float64)
+    last = min(config.last_steps, len(weights))
+    losses: dict[str, dict[str, float]] = {}
+    scores: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}
+    for name in sums.values:
+        mean = sums.mean(name)
+        if mean.ndim == 2:
+            curves[name] = mean[:, 0].tolist()
+            losses[name] = {}
+            for index, term in enumerate(TERMS):
+                column = mean[:, index]
+                losses[name][term] = float((column * weights).sum() / weights.sum())
+                losses[name][f"last_{term}"] = float(column[-last:].mean())
+        elif mean.ndim == 1:
+            curves[name] = mean.tolist()
+            scores[name] = float(mean.mean())
+            scores[f"last_{name}"] = float(mean[-last:].mean())
+        else:
+            scores[name] = float(mean)
+    return Evaluation(sequences, slots, config.noise, losses, scores, curves)

@@ -1,0 +1,76 @@
+"""Options from files and flags to frozen dataclasses, with errors that name the option."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from rnem_world.errors import ConfigError, suggest
+
+Options = TypeVar("Options")
+
+
+def build(cls: type[Options], values: Mapping[str, Any], where: str = "") -> Options:
+    """Makes a dataclass of options from plain values, as JSON and YAML have them.
+
+    Args:
+        cls: A dataclass; its fields may be dataclasses themselves, given as mappings.
+        values: Options by name; what is left out takes its default.
+        where: Dotted path of these options, for messages.
+
+    Raises:
+        ConfigError: If a name is unknown, a value has the wrong type, or the dataclass refuses it.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'the options'}: {values!r} was given, a mapping of options was expected")
+    hints = get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    arguments = {}
+    for name, value in values.items():
+        path = f"{where}.{name}" if where else str(name)
+        if name not in known:
+            raise ConfigError(f"unknown option {path!r}: {suggest(str(name), known)}")
+        arguments[name] = _convert(hints[name], value, path)
+    return cls(**arguments)
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _convert_union(get_args(kind), value, path)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{path} is {value!r}: {suggest(str(value), map(str, get_args(kind)))}")
+        return value
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return value if isinstance(value, kind) else build(kind, value, path)
+    if origin is tuple:
+        if isinstance(value, (list, tuple)):
+            element = get_args(kind)[0]
+            return tuple(_convert(element, entry, f"{path}[{index}]") for index, entry in enumerate(value))
+    elif kind is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif kind is Any or (isinstance(kind, type) and isinstance(value, kind)):
+        return value
+    expected = getattr(kind, "__name__", str(kind))
+    raise ConfigError(f"{path} is {value!r}, a value of type {expected} was expected")
+
+
+def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    problems = []
+    for kind in kinds:
+        if kind is type(None):
+            continue
+        try:
+            return _convert(kind, value, path)
+        except ConfigError as problem:
+            problems.append(str(problem))
+    raise ConfigError(" / ".join(problems))

@@ -1,0 +1,290 @@
+"""Checkpoints: folders with ``config.json``, ``model.safetensors`` and, to train on, ``trainer.pt``.
+
+A checkpoint is written to a temporary folder beside its place, synchronised to the disk and renamed: what is there
+is whole. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rnem_world.errors import CheckpointError, ConfigError, OutputError, suggest
+from rnem_world.models.config import ModelConfig
+from rnem_world.models.world_model import WorldModel
+from rnem_world.options import build
+from rnem_world.training.config import RunConfig
+
+FORMAT = "rnem-world checkpoint"
+FORMAT_VERSION = 1
+CONFIG_FILE, MODEL_FILE, TRAINER_FILE = "config.json", "model.safetensors", "trainer.pt"
+CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"
+PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
+_NAME = re.compile(r"(?:update|epoch)-\d+")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusals into one error that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"can't write {path}: {reason}; free space or choose a folder that you may write to"
+        ) from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON file at once or not at all.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with temporary.open("w") as file:
+                json.dump(values, file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _synchronise(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _config_values(config: RunConfig) -> dict[str, Any]:
+    return {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(config)}
+
+
+def write_run_config(run: Path, config: RunConfig) -> None:
+    """Writes the run's own ``config.json``.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    write_json(run / CONFIG_FILE, _config_values(config))
+
+
+def save_checkpoint(
+    folder: Path, model: WorldModel, config: RunConfig, trainer: Mapping[str, Any] | None = None
+) -> None:
+    """Writes a checkpoint folder at once or not at all; an existing one of that name is replaced.
+
+    Args:
+        folder: The checkpoint's own folder.
+        model: The weights to keep.
+        config: The run, which fixes the model.
+        trainer: Training state of tensors and plain values; None leaves it out.
+
+    Raises:
+        OutputError: If it can't be written; what was there before is unharmed.
+    """
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            temporary.chmod(0o755)
+            (temporary / CONFIG_FILE).write_text(json.dumps(_config_values(config), indent=2) + "\n")
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+            try:
+                save_file(tensors, temporary / MODEL_FILE)
+            except SafetensorError as error:
+                raise OSError(0, str(error)) from error
+            if trainer is not None:
+                try:
+                    torch.save(dict(trainer), temporary / TRAINER_FILE)
+                except RuntimeError as error:  # torch reports a full disk so
+                    raise OSError(0, str(error).splitlines()[0]) from error
+            for file in temporary.iterdir():
+                _synchronise(file)
+            _synchronise(temporary)
+            if folder.exists():
+                displaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+                os.replace(folder, displaced / "old")
+                os.replace(temporary, folder)
+                shutil.rmtree(displaced, ignore_errors=True)
+            else:
+                os.replace(temporary, folder)
+            _synchronise(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def pretrained_names() -> list[str]:
+    """Lists the worlds that are shipped with the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG_FILE}"))
+
+
+def updates_of(run: Path) -> list[Path]:
+    """Lists a run's checkpoints, the oldest first."""
+    return sorted((run / CHECKPOINTS).glob("update-*"))
+
+
+def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
+    """Finds the checkpoint folder that a path or a shipped name means.
+
+    Args:
+        path: A checkpoint, a run (then its best or last checkpoint), or the name of a shipped world.
+        prefer: ``best`` or ``last``.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    folder = Path(path)
+    if (folder / MODEL_FILE).is_file():
+        return folder
+    updates = updates_of(folder)
+    if updates:
+        if prefer == "best" and (folder / BEST_FILE).is_file():
+            best = folder / CHECKPOINTS / str(json.loads((folder / BEST_FILE).read_text())["checkpoint"])
+            if (best / MODEL_FILE).is_file():
+                return best
+        return updates[-1]
+    shipped = PRETRAINED / str(path)
+    if len(folder.parts) == 1 and (shipped / MODEL_FILE).is_file():
+        return shipped
+    if folder.exists():
+        raise CheckpointError(f"{folder} holds no checkpoint (no {MODEL_FILE} and no {CHECKPOINTS}/update-*)")
+    known = pretrained_names()
+    hint = f"; of the shipped worlds: {suggest(str(path), known)}" if known else ""
+    raise CheckpointError(f"there is no checkpoint at {folder}: give a run folder or a checkpoint folder{hint}")
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Reads the configuration of a checkpoint folder.
+
+    Raises:
+        CheckpointError: If it is missing, broken, or of another program.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise CheckpointError(f"can't read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON file ({error}): the checkpoint is broken") from error
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path} is not the configuration of a rnem-world checkpoint")
+    version = values.pop("version", None)
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has the format version {version}, this program reads {FORMAT_VERSION}: update rnem-world"
+        )
+    try:
+        return build(RunConfig, values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Reads the weights of a checkpoint folder.
+
+    Raises:
+        CheckpointError: If the file is missing or is no safetensors file, a pickle for example.
+    """
+    path = folder / MODEL_FILE
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}); pickled weights are never loaded: convert them"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"can't read {path}: {error.strerror or error}") from error
+
+
+def load_weights(model: WorldModel, folder: Path) -> None:
+    """Fills a model from a checkpoint folder; half-precision weights are widened.
+
+    Raises:
+        CheckpointError: If the weights are broken or of another model; the model is then unchanged.
+    """
+    weights = read_weights(folder)
+    expected = model.state_dict()
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        detail = f"lacks {missing[0]!r}" if missing else f"has an unknown {unknown[0]!r}"
+        raise CheckpointError(f"{folder / MODEL_FILE} belongs to another model: it {detail}")
+    for name, tensor in expected.items():
+        if weights[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{folder / MODEL_FILE} belongs to another model: {name!r} has shape "
+                f"{tuple(weights[name].shape)}, {tuple(tensor.shape)} was expected"
+            )
+    model.load_state_dict(weights)
+
+
+def load_model(
+    path: str | Path, device: str | torch.device = "cpu", prefer: str = "best"
+) -> tuple[WorldModel, RunConfig]:
+    """Loads a trained model, ready to evaluate.
+
+    Args:
+        path: A checkpoint, a run, or the name of a shipped world.
+        device: Where to put it.
+        prefer: Of a run, the ``best`` or the ``last`` checkpoint.
+
+    Raises:
+        CheckpointError: If it can't be loaded.
+    """
+    folder = find_checkpoint(path, prefer)
+    config = read_config(folder)
+    model = WorldModel(config.model)
+    load_weights(model, folder)
+    return model.to(device).to(memory_format=torch.channels_last).eval(), config
+
+
+def load_trainer(folder: Path) -> dict[str, Any]:
+    """Reads the training state of a checkpoint folder.
+
+    Raises:
+        CheckpointError: If there is none or it is broken.
+    """
+    path = folder / TRAINER_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no training state ({TRAINER_FILE}): start from it with --start-from")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises errors of many kinds for a broken file
+        raise CheckpointError(f"{path} is broken ({str(error).splitlines()[0]}): resume an older one") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no training state")
+    return state
+
+
+def start_model(config: ModelConfig, path: str | Path) -> WorldModel:
+    """Makes a new model with the weights of a checkpoint."""
+    model = WorldModel(config)
+    load_weights(model, find_checkpoint(path))
+    return model
+
+
+def prune(run: Path, keep: int, protect: set[str]) -> None:
+    """Deletes all but the latest ``keep`` checkpoints, the protected ones, and what a killed run left half-written."""
+    for orphan in (run / CHECKPOINTS).glob(".*.tmp"):
+        shutil.rmtree(orphan, ignore_errors=True)
+    for folder in updates_of(run)[:-keep]:
+        if folder.name not in protect and _NAME.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)

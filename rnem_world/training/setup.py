@@ -1,0 +1,175 @@
+"""From a dataset and options to a trainer that is ready to run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.loader import LoaderConfig, SequenceLoader
+from rnem_world.errors import ConfigError, OutputError
+from rnem_world.models.config import architecture_for
+from rnem_world.models.world_model import WorldModel
+from rnem_world.seeding import derive_seed
+from rnem_world.training import checkpoint
+from rnem_world.training.config import RunConfig, TrainingConfig
+from rnem_world.training.trainer import Trainer, check_fits
+from rnem_world.types import Split
+
+
+def choose_device(name: str) -> torch.device:
+    """Turns a device's name into a device; ``auto`` takes CUDA where there is any.
+
+    Raises:
+        ConfigError: If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"there is no device {name!r} here ({str(error).splitlines()[0]}): use --device cpu") from error
+    return device
+
+
+def fit_model_to(dataset: Dataset, config: RunConfig, feed_actions: bool, architecture: str | None) -> RunConfig:
+    """Chooses what the data decides: the architecture, the channels and the number of actions.
+
+    Args:
+        dataset: The data; its training split is looked at.
+        config: The run, complete but for that.
+        feed_actions: Whether the model is told the actions.
+        architecture: The user's choice; None takes the one for the size of the frames.
+
+    Raises:
+        ConfigError: If actions are wanted and the data has none, or no architecture fits.
+        DataError: If there is no training split.
+    """
+    info = dataset.info("training")
+    if feed_actions and info.number_of_actions is None:
+        raise ConfigError(
+            f"--feed-actions: {dataset.path} holds no actions; collect from an environment with a player "
+            "(`rnem-world collect --preset control`) or leave the flag out"
+        )
+    if architecture is None:
+        if info.height != info.width:
+            raise ConfigError(
+                f"the frames in {dataset.path} are {info.height}x{info.width}, square ones are needed: import them "
+                "again with --size"
+            )
+        architecture = architecture_for(info.height)
+    actions = info.number_of_actions if feed_actions else None
+    model = replace(
+        config.model, architecture=architecture, channels=info.channels, number_of_actions=actions or 0
+    )
+    config = replace(
+        config, model=model, data=str(dataset.path), environment=dataset.attributes.environment_id
+    )
+    check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+    return config
+
+
+def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str]:
+    """Lists the arrays that training and evaluation can make use of, among those that are there."""
+    wish = config.training.relational_loss
+    there = dataset.info(split).arrays
+    names = ["groups"] if "groups" in there else []
+    marks = ["collisions", "events"] if wish is None else [wish]
+    names += [name for name in marks if name in there][:1]
+    if wish not in (None, "none") and wish not in there:
+        dataset.require(split, [str(wish)])
+    if config.model.number_of_actions:
+        dataset.require(split, ["actions"])
+        names.append("actions")
+    return names
+
+
+def make_loader(dataset: Dataset, split: Split, config: RunConfig, limit: int | None) -> SequenceLoader:
+    """Makes the loader of a split; training batches are full and shuffled, others neither.
+
+    Args:
+        dataset: The data.
+        split: Which split.
+        config: The run.
+        limit: At most so many sequences; None takes all.
+    """
+    options = config.training
+    there = dataset.info(split).number_of_sequences
+    is_training = split == "training"
+    names = wanted_arrays(dataset, split, config)
+    if is_training:  # collisions only weigh reported losses
+        names = [name for name in names if name not in ("collisions", "events")]
+    return SequenceLoader(
+        dataset,
+        split,
+        LoaderConfig(
+            batch_size=options.batch_size,
+            number_of_frames=options.sequence_steps + 1,
+            window=options.window if is_training else "start",
+            limit=None if limit is None else min(limit, there),
+            memory_gigabytes=options.memory_gigabytes,
+            drop_last=is_training,
+            shuffle=is_training,
+        ),
+        seed=options.seed,
+        arrays=names,
+    )
+
+
+def make_trainer(
+    config: RunConfig,
+    dataset: Dataset,
+    run: Path,
+    device: torch.device,
+    report: Callable[[str], None],
+    resume: bool = False,
+    start_from: str | None = None,
+) -> Trainer:
+    """Prepares a run's folder and its trainer.
+
+    Args:
+        config: The run, as :func:`fit_model_to` completes it.
+        dataset: The data.
+        run: The run's folder.
+        device: Where to train.
+        report: Receives lines for people.
+        resume: Continue the run that is there.
+        start_from: A checkpoint whose weights the model starts with.
+
+    Raises:
+        ConfigError: If data and model don't fit.
+        CheckpointError: If there is nothing to resume, or the starting weights belong to another model.
+        OutputError: If a run is in the way or the folder can't be made.
+    """
+    options: TrainingConfig = config.training
+    training = make_loader(dataset, "training", config, options.train_size)
+    validation = make_loader(dataset, "validation", config, options.valid_size)
+    if start_from is not None:
+        model = checkpoint.start_model(config.model, start_from)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(options.seed, "weights"))
+            model = WorldModel(config.model)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    trainer = Trainer(model, config, run, training, validation, report)
+    if resume:
+        trainer.resume()
+    elif checkpoint.updates_of(run):
+        raise OutputError(
+            f"{run} already holds a run: continue it with --resume, or choose another folder with --out"
+        )
+    is_new = not run.exists()
+    with checkpoint.writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+    try:
+        checkpoint.write_run_config(run, config)
+    except OutputError:
+        if is_new:
+            shutil.rmtree(run, ignore_errors=True)
+        raise
+    return trainer

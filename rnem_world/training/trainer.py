@@ -1,0 +1,369 @@
+"""The training loop: epochs of updates, validation, checkpoints, and an end that loses nothing."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rnem_world.data.batch import Batch
+from rnem_world.data.loader import SequenceLoader
+from rnem_world.errors import CheckpointError, ConfigError, TrainingError
+from rnem_world.evaluation import metrics
+from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate, unit_frames
+from rnem_world.evaluation.pictures import overview
+from rnem_world.evaluation.plots import figure_to_array
+from rnem_world.models.rollout import flip_bits, roll_out
+from rnem_world.models.world_model import WorldModel
+from rnem_world.seeding import derive_seed, torch_generator
+from rnem_world.training import checkpoint
+from rnem_world.training.config import RunConfig, TrainingConfig
+from rnem_world.training.logging import RunLog
+from rnem_world.training.losses import SequenceLoss
+from rnem_world.training.optimizer import clip_gradients, make_optimizer
+
+
+@dataclass
+class Progress:
+    """Where a run stands; together with weights and optimizer it is all that resuming needs.
+
+    Attributes:
+        epoch: Passes over the training split that are complete.
+        batch: Batches of the present pass that are done.
+        updates: Updates in all.
+        sequences: Sequences seen in all.
+        minutes: Training time in all.
+        best_loss: The lowest validation loss so far, in nats a frame.
+        best_epoch: The epoch that had it.
+        epoch_loss: Sum of the present pass's losses.
+        log_position: Bytes of the log that belong to what is counted here.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    updates: int = 0
+    sequences: int = 0
+    minutes: float = 0.0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    epoch_loss: float = 0.0
+    log_position: int = 0
+
+
+class Trainer:
+    """Trains a model and keeps its run folder.
+
+    The folder holds ``config.json``, ``log.jsonl``, ``tensorboard/``, ``checkpoints/update-*`` (the latest ones and
+    the best) and ``checkpoints/epoch-*`` (those of ``save_epochs``), and ``best.json``, which names the best.
+
+    Every random draw of an update is seeded by the run's seed and the update's number, so that a resumed run needs
+    no generator's state to continue as if it had never stopped.
+
+    Args:
+        model: The model, on its device.
+        config: The run.
+        run: Its folder.
+        training: Gives the training batches.
+        validation: Gives the validation batches.
+        report: Receives one line now and then, for people.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        config: RunConfig,
+        run: Path,
+        training: SequenceLoader,
+        validation: SequenceLoader,
+        report: Callable[[str], None],
+    ) -> None:
+        self.model, self.config, self.run = model, config, run
+        self.training, self.validation, self.report = training, validation, report
+        self.options: TrainingConfig = config.training
+        self.device = next(model.parameters()).device
+        self.progress = Progress()
+        self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
+        self.loss = SequenceLoss(model, self.options.loss, self.options.weights).to(self.device)
+        self.generator = torch.Generator(self.device)
+        self._stop_reason: str | None = None
+        self._sitting_start = time.monotonic()
+        self._sitting_minutes = 0.0
+
+    def resume(self) -> None:
+        """Continues from the run's latest checkpoint.
+
+        Raises:
+            CheckpointError: If there is none, or it is broken.
+        """
+        folders = checkpoint.updates_of(self.run)
+        if not folders:
+            raise CheckpointError(f"{self.run} holds no checkpoint to resume from: train without --resume")
+        state = checkpoint.load_trainer(folders[-1])
+        checkpoint.load_weights(self.model, folders[-1])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the training state in {folders[-1]} doesn't fit this run: {error}") from error
+        self.report(f"resumed after update {self.progress.updates} ({self.progress.minutes:.1f} min so far)")
+
+    def fit(self) -> Evaluation | None:
+        """Trains until an end is reached: epochs, patience, ``max_updates``, ``max_minutes``, or a signal.
+
+        Returns:
+            The last validation, if there was any.
+
+        Raises:
+            TrainingError: If the loss is NaN or infinite; the last good checkpoint stays.
+            OutputError: If a checkpoint can't be written.
+        """
+        self.run.mkdir(parents=True, exist_ok=True)
+        checkpoint.prune(self.run, self.options.keep_checkpoints, self._protected())
+        self.log = RunLog(self.run, self.progress.log_position, self.progress.updates)
+        self._sitting_start = self._last_save = time.monotonic()
+        self._sitting_minutes = self.progress.minutes
+        evaluation = None
+        try:
+            with self._signals():
+                if self.progress.updates == 0:
+                    self._save()
+                while not self._finished():
+                    self._epoch()
+                    if self._stop_reason is not None:
+                        break
+                    evaluation = self._validate()
+            self.report(f"stopped after update {self.progress.updates}: {self._stop_reason or 'all epochs done'}")
+        finally:
+            self.log.close()
+        return evaluation
+
+    def _finished(self) -> bool:
+        progress, options = self.progress, self.options
+        if progress.epoch >= options.epochs:
+            return True
+        if progress.epoch - progress.best_epoch >= options.patience and progress.best_epoch > 0:
+            self._stop_reason = f"no better validation loss for {options.patience} epochs"
+            return True
+        return options.max_updates is not None and progress.updates >= options.max_updates
+
+    def _epoch(self) -> None:
+        progress, options = self.progress, self.options
+        batches = self.training.epoch(progress.epoch, progress.batch)
+        bar = tqdm(
+            batches,
+            desc=f"epoch {progress.epoch + 1}",
+            total=len(self.training),
+            initial=progress.batch,
+            unit="update",
+            disable=None,
+        )
+        figures: dict[str, float] = {}
+        for batch in bar:
+            started = time.monotonic()
+            figures |= self._update(batch)
+            progress.batch += 1
+            seconds = time.monotonic() - started
+            frames = batch.frames.shape[0] * options.sequence_steps
+            figures["frames_per_second"] = frames / seconds
+            progress.minutes = self._sitting_minutes + (time.monotonic() - self._sitting_start) / 60.0
+            bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
+            self._stop_if_due()
+            if self._stop_reason is not None or self._save_is_due():
+                self._save()
+                latest = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                self.report(f"update {progress.updates} ({progress.minutes:.1f} min): {latest}")
+            if self._stop_reason is not None:
+                bar.close()
+                return
+        progress.epoch += 1
+        self.log.write(
+            "epoch", progress.updates, {"epoch": progress.epoch, "loss": progress.epoch_loss / progress.batch}
+        )
+        progress.batch, progress.epoch_loss = 0, 0.0
+
+    def _update(self, batch: Batch) -> dict[str, float]:
+        progress, options = self.progress, self.options
+        self.model.train()
+        self.generator.manual_seed(derive_seed(options.seed, "update", progress.updates))
+        frames = unit_frames(batch.frames.to(self.device), batch.maximum_value)
+        inputs = flip_bits(frames[:, :-1], options.noise.flip_probability, self.generator)
+        state = self.model.initial_state(frames.shape[0], generator=self.generator)
+        scored = batch.groups is not None and progress.updates % options.score_every == 0
+        actions = self._actions(batch)
+        losses = self.loss(state, inputs, frames[:, 1:], actions, with_gammas=scored)
+        value = float(losses.loss.detach())
+        if not math.isfinite(value):
+            self._refuse(f"the loss is {value}")
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.loss.backward()
+        self._check_gradients()
+        clip_gradients(self.model.parameters(), options.optimizer)
+        self.optimizer.step()
+        progress.updates += 1
+        progress.sequences += frames.shape[0]
+        progress.epoch_loss += value
+        figures = {"loss": value}
+        if scored and batch.groups is not None and losses.gammas is not None:
+            groups = batch.groups[:, 1:].to(self.device)
+            figures["ari"] = float(metrics.adjusted_rand_index(losses.gammas, groups, self.loss.step_weights).ari)
+            steps = [round(step, 3) for step in losses.steps.tolist()]
+            self.log.write("training", progress.updates, {**figures, "steps": steps})
+        return figures
+
+    def _actions(self, batch: Batch) -> Tensor | None:
+        if not self.config.model.number_of_actions or batch.actions is None:
+            return None
+        return batch.actions[:, : self.options.sequence_steps].to(self.device)
+
+    def _check_gradients(self) -> None:
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = float(torch.stack(torch._foreach_norm(gradients)).norm())
+        if not math.isfinite(norm):
+            self._refuse(f"the gradient's norm is {norm}")
+
+    def _refuse(self, what: str) -> None:
+        folders = checkpoint.updates_of(self.run)
+        raise TrainingError(
+            f"{what} at update {self.progress.updates + 1} (epoch {self.progress.epoch + 1}): training stopped "
+            f"before it touched the weights; the last good checkpoint is {folders[-1] if folders else 'none'}; "
+            "lower --learning-rate or set --clip-norm, then --resume"
+        )
+
+    def _validate(self) -> Evaluation:
+        progress, options = self.progress, self.options
+        generator = torch_generator(options.seed, "validation", device=self.device)
+        evaluation = evaluate(
+            self.model, self.validation.epoch(0), self._evaluation_config(), generator
+        )
+        figures = evaluation.to_dict()
+        line = f"epoch {progress.epoch}, update {progress.updates}: validation loss {evaluation.loss:.2f}"
+        if "ari" in evaluation.scores:
+            line += f", ARI {evaluation.scores['ari']:.3f}"
+        self.report(f"{line} ({progress.minutes:.1f} min)")
+        self.log.write("validation", progress.updates, {"epoch": progress.epoch, **figures})
+        self._log_overview()
+        is_best = evaluation.loss < progress.best_loss
+        if is_best:
+            progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
+        folder = self._save(is_best)
+        if progress.epoch in options.save_epochs:
+            kept = folder.with_name(f"epoch-{progress.epoch:04d}")
+            checkpoint.save_checkpoint(kept, self.model, self.config)
+        return evaluation
+
+    def _log_overview(self) -> None:
+        batch = next(iter(self.validation.epoch(0))).to(self.device)
+        actions = self._actions(batch)
+        rollout = roll_out(
+            self.model,
+            unit_frames(batch.frames[:1], batch.maximum_value),
+            context=self.options.sequence_steps,
+            horizon=0,
+            actions=None if actions is None else actions[:1],
+            noise=self.options.noise.flip_probability,
+            generator=torch_generator(self.options.seed, "overview", device=self.device),
+        )
+        title = f"after {self.progress.updates} updates"
+        figure = overview(rollout, unit_frames(batch.frames, batch.maximum_value), 0, title)
+        self.log.picture("overview", self.progress.updates, figure_to_array(figure))
+
+    def _evaluation_config(self) -> EvaluationConfig:
+        options = self.options
+        return EvaluationConfig(
+            step_weights=options.weights,
+            noise=options.noise.flip_probability,
+            loss=options.loss,
+            last_steps=options.last_steps,
+            ami_sequences=0,
+            honest=False,
+        )
+
+    def _save(self, is_best: bool = False) -> Path:
+        progress = self.progress
+        progress.log_position = self.log.position
+        folder = self.run / checkpoint.CHECKPOINTS / f"update-{progress.updates:09d}"
+        trainer = {"optimizer": self.optimizer.state_dict(), "progress": vars(replace(progress))}
+        checkpoint.save_checkpoint(folder, self.model, self.config, trainer)
+        if is_best:
+            checkpoint.write_json(
+                self.run / checkpoint.BEST_FILE,
+                {"checkpoint": folder.name, "validation_loss": progress.best_loss, "epoch": progress.epoch},
+            )
+        checkpoint.prune(self.run, self.options.keep_checkpoints, self._protected())
+        self._last_save = time.monotonic()
+        return folder
+
+    def _protected(self) -> set[str]:
+        if not (self.run / checkpoint.BEST_FILE).is_file():
+            return set()
+        return {checkpoint.find_checkpoint(self.run).name}
+
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self._last_save > 60.0 * self.options.checkpoint_minutes
+
+    def _stop_if_due(self) -> None:
+        options, progress = self.options, self.progress
+        if options.max_updates is not None and progress.updates >= options.max_updates:
+            self._stop_reason = f"{options.max_updates} updates done"
+        elapsed = (time.monotonic() - self._sitting_start) / 60.0
+        if options.max_minutes is not None and elapsed >= options.max_minutes:
+            self._stop_reason = f"{options.max_minutes:g} minutes are over; continue with --resume"
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ends training after the present update on Ctrl-C or SIGTERM; a second signal ends it at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._stop_reason is not None:
+                raise KeyboardInterrupt
+            self._stop_reason = f"{signal.Signals(number).name} received; continue with --resume"
+
+        previous: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                previous[number] = signal.signal(number, stop)
+            except ValueError:  # not in the main thread: signals are the caller's business
+                break
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def check_fits(config: RunConfig, channels: int, size: tuple[int, int], actions: int | None) -> None:
+    """Checks that a dataset is one the model can be trained or run on.
+
+    Args:
+        config: The run.
+        channels: Channels of the data's frames.
+        size: Height and width of the data's frames.
+        actions: Number of actions in the data; None if it has none.
+
+    Raises:
+        ConfigError: If frames or actions differ from the model's.
+    """
+    model = config.model
+    needed = model.image.image_size
+    if size != (needed, needed) or channels != model.channels:
+        raise ConfigError(
+            f"the data's frames are {size[0]}x{size[1]} with {channels} channels, and the model "
+            f"({model.architecture}) needs {needed}x{needed} with {model.channels}: choose other data or another "
+            "--architecture"
+        )
+    if model.number_of_actions and actions != model.number_of_actions:
+        given = "no actions" if actions is None else f"{actions} actions"
+        raise ConfigError(
+            f"the data has {given} and the model was made for {model.number_of_actions}: choose data of the same "
+            "environment, or train without --feed-actions"
+        )
