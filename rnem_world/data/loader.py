@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rnem_world.data.batch import Batch, make_batch, read_batch, select_arrays
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.memory import FileSource, MemorySource, WindowSource, memory_bytes
+from rnem_world.data.memory import FileSource, MemorySource, memory_bytes
 from rnem_world.data.prefetch import prefetch
 from rnem_world.errors import ConfigError, DataError, suggest
 from rnem_world.seeding import numpy_generator
@@ -45,7 +45,7 @@ class LoaderConfig:
     number_of_frames: int
     window: Window = "start"
     limit: int | None = None
-    memory_gigabytes: float = 4.0
+    memory_gigabytes: float | int = 4.0
     drop_last: bool = True
     shuffle: bool = True
 
@@ -99,7 +99,7 @@ class SequenceLoader:
         self.number_of_sequences = self._count()
         needed = memory_bytes(dataset, split, self.arrays, self.number_of_sequences)
         self.in_memory = needed <= config.memory_gigabytes * 1e9
-        self._source: WindowSource | None = None
+        self._source: FileSource | MemorySource | None = None
 
     def __len__(self) -> int:
         """The number of batches that this process gives in an epoch."""
@@ -146,7 +146,7 @@ class SequenceLoader:
             arrays = source.fetch(indices, starts[indices], self.config.number_of_frames)
             yield make_batch(arrays, indices, self.dataset.attributes.maximum_value)
 
-    def _open_source(self) -> WindowSource:
+    def _open_source(self) -> FileSource | MemorySource:
         if self._source is None:
             if self.in_memory:
                 self._source = MemorySource(self.dataset, self.split, self.arrays, self.number_of_sequences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,6 @@ Array = NDArray[Any]
 _BLOCK_BYTES = 2**26  # decoded bytes read at a time while a split is copied into memory
 
 
-class WindowSource(Protocol):
-    """Gives windows of sequences."""
-
-    def fetch(self, indices: Array, starts: Array, length: int) -> dict[str, Array]:
-        """Returns ``length`` frames from ``starts[i]`` on of each sequence ``indices[i]``, batch first."""
-
-
 class FileSource:
     """Reads windows from the files when they are asked for."""
 
@@ -33,7 +26,7 @@ class FileSource:
         self._dataset, self._split, self._arrays = dataset, split, arrays
 
     def fetch(self, indices: Array, starts: Array, length: int) -> dict[str, Array]:
-        """Reads sequence by sequence; see :class:`WindowSource`."""
+        """Returns ``length`` frames from ``starts[i]`` on of each sequence ``indices[i]``, batch first."""
         read = self._dataset.read(self._split, indices, self._arrays, starts, length)
         return {name: batch_first(name, array) for name, array in read.items()}
 
@@ -77,7 +70,7 @@ class MemorySource:
         return (-(-int(np.prod(shape)) // 8),) if self._packed[name] else shape
 
     def fetch(self, indices: Array, starts: Array, length: int) -> dict[str, Array]:
-        """Copies windows out of memory; see :class:`WindowSource`."""
+        """Returns ``length`` frames from ``starts[i]`` on of each sequence ``indices[i]``, batch first."""
         frames = starts[:, None] + np.arange(length)
         windows = {name: array[indices[:, None], frames] for name, array in self._arrays.items()}
         for name, window in windows.items():

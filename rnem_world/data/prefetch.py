@@ -46,7 +46,7 @@ def prefetch(produce: Iterator[T], depth: int) -> Generator[T, None, None]:
                 items.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
-            return True
+            return not abandoned.is_set()  # perhaps it was set while this waited
         return False
 
     def work() -> None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-import socket
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 
+from rnem_world.data.atomic import replacing
 from rnem_world.data.dataset import Dataset, SplitInfo
 from rnem_world.data.episode import EpisodeBatch
 from rnem_world.data.inspection import READ_ERRORS
 from rnem_world.data.schema import ARRAYS, SCHEMA_VERSION, DatasetAttributes
-from rnem_world.errors import DataError, OutputError, RnemWorldError
+from rnem_world.errors import DataError
 from rnem_world.types import SPLITS, Split
 
 __all__ = ["Dataset", "SplitInfo", "merge_sequences", "merge_shards", "write_shard"]
@@ -55,12 +50,13 @@ def write_shard(
             episodes.validate(attributes.number_of_actions, attributes.maximum_value)
         except DataError as error:
             raise DataError(f"{split!r} can't be written to {path}: {error}") from error
-    with replacing(Path(path)) as file:
+    with replacing(Path(path)) as (file, check):
         file.attrs.update(attributes.to_hdf5())
         for split in SPLITS:
             if split in splits:
                 for name, values in splits[split].arrays().items():
                     _create(file, split, name, values.shape)[...] = values
+                    check()
 
 
 def merge_shards(
@@ -102,7 +98,7 @@ def merge_sequences(
         DataError: If a source is damaged or has another layout than ours.
         OutputError: If the file can't be written.
     """
-    with replacing(Path(out)) as file:
+    with replacing(Path(out)) as (file, check):
         file.attrs.update(replace(dataset.attributes, schema_version=SCHEMA_VERSION).to_hdf5())
         for split, chosen in picks.items():
             if not chosen:
@@ -112,6 +108,7 @@ def merge_sequences(
                 target = _create(file, split, name, shape)
                 for row, pick in enumerate(chosen):
                     _copy_chunk(dataset, name, pick, target, row)
+                    check()
 
 
 def _copy_chunk(dataset: Dataset, name: str, pick: Pick, target: h5py.Dataset, row: int) -> None:
@@ -151,91 +148,3 @@ def _create(file: h5py.File, split: Split, name: str, shape: tuple[int, ...]) ->
         shuffle=False,
         track_times=False,
     )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[h5py.File]:
-    """Opens a new HDF5 file that takes the place of ``path`` when the block ends well.
-
-    The file is written beside its place under a temporary name, flushed to the disk, then renamed. If
-    anything goes wrong the temporary file is removed and ``path`` is as before. What a killed process left
-    behind is removed by the next one that writes the same file on the same machine.
-
-    Args:
-        path: The file to write.
-
-    Yields:
-        The file, open for writing.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{_owner()}-{threading.get_ident()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        _remove_orphans(path)
-        with h5py.File(temporary, "w", locking=False) as file:
-            yield file
-            file.flush()
-        _synchronise(temporary)
-        os.replace(temporary, path)
-        _synchronise(path.parent)
-    except RnemWorldError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} can't be written: {_reason(error)}") from error
-    finally:
-        with suppress(OSError):  # after os.replace there is nothing left to remove
-            temporary.unlink()
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
-def _remove_orphans(path: Path) -> None:
-    pattern = re.compile(re.escape(f".{path.name}.{socket.gethostname()}-") + r"(\d+)-\d+\.tmp")
-    for entry in path.parent.iterdir():
-        found = pattern.fullmatch(entry.name)
-        if found and not _is_running(int(found[1])):
-            with suppress(OSError):
-                entry.unlink()
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: OSError) -> str:
-    text = " ".join(str(error).split())
-    number = re.search(r"errno = (\d+)", text)
-    code = error.errno or (int(number[1]) if number else None)
-    plain: dict[Any, str] = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EFBIG: "the file would be larger than is allowed here",
-        errno.EACCES: "no permission",
-        errno.EPERM: "no permission",
-        errno.EROFS: "the disk is read-only",
-        errno.EISDIR: "it is a folder; give the name of a file",
-        errno.ENOTDIR: "a part of its path is a file, not a folder",
-        errno.EEXIST: "a part of its path is a file, not a folder",
-        errno.ENAMETOOLONG: "its name is too long",
-    }
-    return plain.get(code, text[:200])
