@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
+from numpy.typing import NDArray
 
 
 @runtime_checkable
@@ -15,7 +16,7 @@ class Agent(Protocol):
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments; to be called before the first `act`."""
 
-    def act(self, observations: np.ndarray[Any, Any]) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
         """Chooses the next actions.
 
         Args:

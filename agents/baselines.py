@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
+from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError, suggest
 
@@ -37,7 +38,7 @@ class _Baseline:
 class RandomAgent(_Baseline):
     """Draws every action evenly."""
 
-    def act(self, observations: np.ndarray[Any, Any]) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
         """Draws one action for each observation."""
         return self._generator.integers(self.number_of_actions, size=len(observations))
 
@@ -50,7 +51,7 @@ class RepeatedRandomAgent(_Baseline):
         self._actions = np.zeros(num_envs, dtype=np.int64)
         self._remaining = np.zeros(num_envs, dtype=np.int64)
 
-    def act(self, observations: np.ndarray[Any, Any]) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
         """Draws an action where the last one has been held long enough."""
         n = len(observations)
         # All environments draw, needed or not, so that the stream doesn't depend on who needs one.
@@ -65,7 +66,7 @@ class RepeatedRandomAgent(_Baseline):
 class StayAgent(_Baseline):
     """Always chooses action 0."""
 
-    def act(self, observations: np.ndarray[Any, Any]) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
         """Chooses 0 for each observation."""
         return np.zeros(len(observations), dtype=np.int64)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.error import ResetNeeded
 from jaxtyping import Bool, Float64, Integer, UInt8
+from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError
 from rnem_world.physics import (
@@ -106,7 +107,7 @@ class BallsWorlds:
         self._collisions[worlds] = 0
         self._started[worlds] = True
 
-    def step(self, actions: np.ndarray[Any, Any]) -> Float64[np.ndarray, " n"]:
+    def step(self, actions: NDArray[Any]) -> Float64[np.ndarray, " n"]:
         """Moves all worlds on by one frame.
 
         Args:
@@ -141,7 +142,7 @@ class BallsWorlds:
         """Returns the frames, 0 or 255, as a new array."""
         return ((self._groups > 0) * np.uint8(255))[..., None]
 
-    def ground_truth(self) -> dict[str, np.ndarray[Any, Any]]:
+    def ground_truth(self) -> dict[str, NDArray[Any]]:
         """Returns what a frame doesn't show, as new arrays.
 
         Returns:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from rnem_world.envs.balls_worlds import BallsWorlds, WorldsSnapshot, rules_of
 from rnem_world.errors import ConfigError
@@ -22,7 +23,7 @@ class BallsSnapshot:
     generator: dict[str, Any]
 
 
-class BouncingBallsEnv(gymnasium.Env[np.ndarray[Any, Any], np.int64]):
+class BouncingBallsEnv(gymnasium.Env[NDArray[Any], np.int64]):
     """Balls in a box; where the rules have a player, an action moves the ball drawn as a ring.
 
     Observations are frames, (H, W, 1) uint8 of 0 and 255. Actions are Discrete(9): stay, then the eight
@@ -60,7 +61,7 @@ class BouncingBallsEnv(gymnasium.Env[np.ndarray[Any, Any], np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Draws a new world.
 
         Args:
@@ -74,7 +75,7 @@ class BouncingBallsEnv(gymnasium.Env[np.ndarray[Any, Any], np.int64]):
         self._worlds.reset(np.zeros(1, dtype=np.int64), [self.np_random])
         return self._worlds.frames()[0], self._info()
 
-    def step(self, action: np.int64 | int) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64 | int) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Moves the world on by one frame.
 
         Returns:
@@ -87,7 +88,7 @@ class BouncingBallsEnv(gymnasium.Env[np.ndarray[Any, Any], np.int64]):
         rewards = self._worlds.step(np.asarray(action).reshape(-1))
         return self._worlds.frames()[0], float(rewards[0]), False, False, self._info()
 
-    def render(self) -> np.ndarray[Any, Any] | None:
+    def render(self) -> NDArray[Any] | None:
         """Returns a coloured picture (256, 256, 3) of uint8 in the mode ``rgb_array``, else None."""
         return self._worlds.render()[0] if self.render_mode == "rgb_array" else None
 

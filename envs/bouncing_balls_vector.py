@@ -13,13 +13,14 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Int64
+from numpy.typing import NDArray
 
 from rnem_world.envs.balls_worlds import BallsWorlds, WorldsSnapshot, rules_of
 from rnem_world.envs.bouncing_balls import check_render_mode, observation_space_of
 from rnem_world.errors import ConfigError
 from rnem_world.physics import BallsConfig
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

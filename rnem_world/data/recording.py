@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnem_world.data.episode import EpisodeBatch
 from rnem_world.errors import DataError
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 OF_FRAMES = {"groups": np.uint8, "positions": np.float32, "velocities": np.float32}
 """What an environment may say in its infos about the frame it has just returned, and the dtype stored."""

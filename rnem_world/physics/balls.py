@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError
 from rnem_world.physics.collisions import advance, first_events
 
 MOST_BALLS = 16
-"""More than this fit into no box that a slot model of today could tell apart."""
+"""More balls than this are refused."""
+
+PLAYER_MASS = 10_000.0
+"""The mass that the player's ball is said to have: so much that nothing moves it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,6 @@ class BallsConfig:
         player: Whether ball 0 is the player's, drawn as a ring.
         player_speed: Speed that an action gives to the player's ball.
         player_radius: Radius of the player's ball.
-        player_mass: Mass of the player's ball.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -50,7 +53,6 @@ class BallsConfig:
     player: bool = False
     player_speed: float = 0.6
     player_radius: float = 1.0
-    player_mass: float = 10_000.0
 
     def __post_init__(self) -> None:
         counts = self.numbers_of_balls
@@ -60,7 +62,7 @@ class BallsConfig:
             len(kind) != 2 or not all(math.isfinite(x) and x > 0 for x in kind) for kind in self.kinds
         ):
             raise ConfigError(f"kinds is {self.kinds}, expected pairs (radius, mass), all above 0")
-        for name in ("box_size", "player_speed", "player_radius", "player_mass"):
+        for name in ("box_size", "player_speed", "player_radius"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}, expected a number above 0")
@@ -105,7 +107,7 @@ class BallsState:
         positions: Centres (x to the right, y downwards), in units of the box.
         velocities: Units a frame.
         radii: Radii.
-        masses: Masses.
+        masses: Masses; that of the player's ball is `PLAYER_MASS`.
         present: Which balls are there.
         curtain: (row, column) of the curtain's upper left pixel; zeros where there is no curtain.
     """
@@ -120,7 +122,7 @@ class BallsState:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def take(self, worlds: np.ndarray[Any, Any]) -> BallsState:
+    def take(self, worlds: NDArray[Any]) -> BallsState:
         """Returns a copy of the given worlds (a mask or numbers)."""
         return BallsState(
             self.positions[worlds],
@@ -131,7 +133,7 @@ class BallsState:
             self.curtain[worlds],
         )
 
-    def put(self, worlds: np.ndarray[Any, Any], other: BallsState) -> None:
+    def put(self, worlds: NDArray[Any], other: BallsState) -> None:
         """Overwrites the given worlds (a mask or numbers) in place by those of ``other``."""
         self.positions[worlds] = other.positions
         self.velocities[worlds] = other.velocities
@@ -169,7 +171,7 @@ def step(
         velocities[:, 0] = player_velocity
     touching = np.zeros(state.radii.shape, dtype=np.bool_)
     # Most worlds have no event during most frames; those move in one go.
-    first, _ = first_events(positions, velocities, state.radii, state.present, config.box_size)
+    first, _ = first_events(positions, velocities, state.radii, state.present, config.box_size, config.player)
     quiet = first >= 1.0
     positions[quiet] += velocities[quiet]
     busy = np.flatnonzero(~quiet)

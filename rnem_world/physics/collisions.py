@@ -13,9 +13,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 
 EVENTS_PER_SPAN = 64
-"""More events than this in one span happen only to a ball caught in a gap that closes; see `advance`."""
+"""More events than this in one span don't happen; a guard against a loop without end, see `advance`."""
+
+PLAYER_CLEARANCE = 0.05
+"""How far from another ball the player's ball halts, in units of the box (a sixth of a pixel at 32 x 32). A ball
+driven against a wall keeps that much room; without it the bounces between the wall and the player have no end."""
 
 APPROACH_TOLERANCE = 1e-10
 """Approach (distance times relative speed) below which two discs count as gliding past each other: rounding
@@ -23,7 +28,7 @@ can turn an approach of zero into one of 1e-17, which would be reflected for eve
 
 
 @lru_cache(maxsize=32)
-def pairs_of(number_of_balls: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def pairs_of(number_of_balls: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Returns the first and the second ball of every unordered pair."""
     first, second = np.triu_indices(number_of_balls, 1)
     return first, second
@@ -34,6 +39,7 @@ def meeting_times(
     velocities: Float[np.ndarray, "n b 2"],
     radii: Float[np.ndarray, "n b"],
     present: Bool[np.ndarray, "n b"],
+    player: bool,
 ) -> Float[np.ndarray, "n p"]:
     """Computes when the discs of every pair meet if nothing else happens, the smaller root of a quadratic.
 
@@ -42,6 +48,7 @@ def meeting_times(
         velocities: Velocities in units a frame.
         radii: Radii.
         present: Which balls are there.
+        player: Whether ball 0 is the player's; a ball that it moves towards is met `PLAYER_CLEARANCE` early.
 
     Returns:
         Frames until contact, in the order of `pairs_of`: 0 for discs that touch and approach, infinity for
@@ -52,7 +59,12 @@ def meeting_times(
     relative = velocities[:, second] - velocities[:, first]
     approach = between[..., 0] * relative[..., 0] + between[..., 1] * relative[..., 1]
     speed = relative[..., 0] ** 2 + relative[..., 1] ** 2
-    gap = between[..., 0] ** 2 + between[..., 1] ** 2 - (radii[:, first] + radii[:, second]) ** 2
+    reach = radii[:, first] + radii[:, second]
+    if player:
+        others = positions.shape[1] - 1  # the first pairs are those of ball 0
+        towards = (between[:, :others] * velocities[:, :1]).sum(axis=2) > APPROACH_TOLERANCE
+        reach[:, :others] += PLAYER_CLEARANCE * towards
+    gap = between[..., 0] ** 2 + between[..., 1] ** 2 - reach**2
     discriminant = approach**2 - speed * gap
     meet = (approach < -APPROACH_TOLERANCE) & ((discriminant >= 0.0) | (gap <= 0.0))
     meet &= present[:, first] & present[:, second]
@@ -81,6 +93,7 @@ def first_events(
     radii: Float[np.ndarray, "n b"],
     present: Bool[np.ndarray, "n b"],
     box_size: float,
+    player: bool,
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Finds the next event of every world.
 
@@ -88,7 +101,7 @@ def first_events(
         The frames until it, and its number: the pair (see `pairs_of`), or the number of pairs plus 2 * ball +
         axis for a wall.
     """
-    meetings = meeting_times(positions, velocities, radii, present)
+    meetings = meeting_times(positions, velocities, radii, present, player)
     walls = wall_times(positions, velocities, radii, box_size)
     times = np.concatenate([meetings, walls.reshape(len(walls), -1)], axis=1)
     event = times.argmin(axis=1)
@@ -115,21 +128,20 @@ def bounce(
         worlds: The worlds in which a pair touches, each at most once.
         first: The pair's first ball.
         second: The pair's second ball.
-        player: Whether ball 0 is the player's. It stops at the other ball and the other bounces off it as
-            off a wall at rest, so that pushing never makes a ball faster (the rule of STOVE, Kossen et al.,
-            2020).
+        player: Whether ball 0 is the player's. It halts at the other ball and the other bounces off it as
+            off a wall at rest (its mass counts as infinite), so that pushing never makes a ball faster. This
+            is the rule of STOVE (Kossen et al., 2020).
     """
-    if player:
-        velocities[worlds[first == 0], 0] = 0.0
+    of_player = (first == 0) & player
+    velocities[worlds[of_player], 0] = 0.0
     normal = positions[worlds, second] - positions[worlds, first]
     normal /= np.sqrt((normal**2).sum(axis=1, keepdims=True))
     speed = ((velocities[worlds, second] - velocities[worlds, first]) * normal).sum(axis=1)
-    inverse_first, inverse_second = 1.0 / masses[worlds, first], 1.0 / masses[worlds, second]
+    inverse_first = np.where(of_player, 0.0, 1.0 / masses[worlds, first])
+    inverse_second = 1.0 / masses[worlds, second]
     impulse = (np.maximum(-2.0 * speed, 0.0) / (inverse_first + inverse_second))[:, None] * normal
     velocities[worlds, first] -= impulse * inverse_first[:, None]
     velocities[worlds, second] += impulse * inverse_second[:, None]
-    if player:
-        velocities[worlds[first == 0], 0] = 0.0
 
 
 def reflect(
@@ -161,9 +173,7 @@ def advance(
 ) -> Bool[np.ndarray, "n b"]:
     """Moves all worlds on by one span of time, changing ``positions`` and ``velocities`` in place.
 
-    The clock of a world with more than `EVENTS_PER_SPAN` events stops until the span is over. That happens
-    only where the player's ball drives another against a wall: the gap closes and the bounces in it have no
-    end.
+    The clock of a world with more than `EVENTS_PER_SPAN` events would stop until the span is over.
 
     Args:
         positions: Centres.
@@ -185,7 +195,7 @@ def advance(
     active = np.arange(len(positions))
     for _ in range(EVENTS_PER_SPAN):
         time, event = first_events(
-            positions[active], velocities[active], radii[active], present[active], box_size
+            positions[active], velocities[active], radii[active], present[active], box_size, player
         )
         met = time < remaining[active]
         time = np.where(met, time, remaining[active])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError
-from rnem_world.physics.balls import BallsConfig, BallsState
+from rnem_world.physics.balls import PLAYER_MASS, BallsConfig, BallsState
 
 CANDIDATES = 32
 """Places tried for each ball before the whole world is drawn again."""
@@ -43,7 +43,7 @@ def sample_state(config: BallsConfig, generators: Sequence[np.random.Generator])
     )
     radii, masses = np.where(present, radii, 0.0), np.where(present, masses, 1.0)
     if config.player:
-        radii[:, 0], masses[:, 0] = config.player_radius, config.player_mass
+        radii[:, 0], masses[:, 0] = config.player_radius, PLAYER_MASS
 
     normal *= present[..., None]
     length = np.sqrt((normal**2).sum(axis=(1, 2), keepdims=True))
@@ -73,9 +73,7 @@ def sample_state(config: BallsConfig, generators: Sequence[np.random.Generator])
     return BallsState(positions, velocities, radii, masses, present, curtain)
 
 
-def _choice(
-    uniform: np.ndarray[Any, np.dtype[np.float64]], number: int
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _choice(uniform: NDArray[np.float64], number: int) -> NDArray[np.int64]:
     """Turns uniform numbers in [0, 1) into integers in [0, number)."""
     return (uniform * number).astype(np.int64)
 

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnem_world.agents.base import Agent
+from rnem_world.agents.baselines import BASELINES, RandomAgent, RepeatedRandomAgent, StayAgent, baseline
+from rnem_world.errors import ConfigError
+
+FRAMES = np.zeros((6, 8, 8, 1), dtype=np.uint8)
+
+
+def acted(agent, steps: int) -> np.ndarray:
+    agent.reset(len(FRAMES))
+    return np.stack([agent.act(FRAMES) for _ in range(steps)])
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_baselines_are_agents_and_repeatable(name):
+    first = baseline(name, 9, np.random.default_rng(1))
+    assert isinstance(first, Agent)
+    actions = acted(first, 40)
+    assert actions.dtype == np.int64
+    assert actions.min() >= 0
+    assert actions.max() <= 8
+    np.testing.assert_array_equal(actions, acted(baseline(name, 9, np.random.default_rng(1)), 40))
+
+
+def test_random_draws_every_action_evenly():
+    actions = acted(RandomAgent(4, np.random.default_rng(0)), 2000)
+    np.testing.assert_allclose(np.bincount(actions.ravel(), minlength=4) / actions.size, 0.25, atol=0.02)
+    assert (actions[1:] == actions[:-1]).mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_repeated_random_holds_actions_for_3_to_5_steps_each_environment_by_itself():
+    # With so many actions two draws in a row are never the same.
+    actions = acted(RepeatedRandomAgent(10**9, np.random.default_rng(0)), 300)
+    lengths = []
+    for column in actions.T:
+        changes = np.flatnonzero(np.diff(column)) + 1
+        lengths.extend(np.diff([0, *changes]).tolist())
+    assert set(lengths) == {3, 4, 5}
+    np.testing.assert_allclose(np.bincount(lengths)[3:] / len(lengths), 1 / 3, atol=0.1)
+    assert (np.diff(actions[:, 0]) != 0).tolist() != (np.diff(actions[:, 1]) != 0).tolist()
+
+
+def test_stay_stays():
+    assert not acted(StayAgent(9, np.random.default_rng(0)), 5).any()
+
+
+def test_a_new_reset_forgets_what_was_held():
+    agent = RepeatedRandomAgent(10**9, np.random.default_rng(0))
+    before = acted(agent, 1)
+    assert (acted(agent, 1) != before).all()
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(ConfigError, match="number_of_actions"):
+        RandomAgent(0, np.random.default_rng(0))
+    with pytest.raises(ConfigError, match="did you mean 'random'"):
+        baseline("randm", 9, np.random.default_rng(0))
