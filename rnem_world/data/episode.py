@@ -80,11 +80,35 @@ class EpisodeBatch:
                     )
             if array.size == 0:
                 raise DataError(f"{name} has the shape {array.shape}: nothing to store")
-            check_values(name, array, number_of_actions, maximum_value)
+            wrong = find_wrong_value(name, array, number_of_actions, maximum_value)
+            if wrong is not None:
+                raise DataError(
+                    f"{name} is {wrong.value} in frame {wrong.frame} of sequence {wrong.sequence}, "
+                    f"expected {wrong.expected}"
+                )
 
 
-def check_values(name: str, array: NDArray[Any], number_of_actions: int | None, maximum_value: int) -> None:
-    """Checks the values of one array of the schema's dtype.
+@dataclass(frozen=True)
+class WrongValue:
+    """The first value of an array that can't be right.
+
+    Attributes:
+        frame: Its frame.
+        sequence: Its sequence.
+        value: What it is.
+        expected: What it should have been.
+    """
+
+    frame: int
+    sequence: int
+    value: str
+    expected: str
+
+
+def find_wrong_value(
+    name: str, array: NDArray[Any], number_of_actions: int | None, maximum_value: int
+) -> WrongValue | None:
+    """Looks through the values of one array of the schema's dtype.
 
     Args:
         name: The array's name in the schema.
@@ -92,29 +116,25 @@ def check_values(name: str, array: NDArray[Any], number_of_actions: int | None, 
         number_of_actions: Actions must be smaller, if given.
         maximum_value: Frames must not exceed it.
 
-    Raises:
-        DataError: Naming the first value that is wrong, and its frame and sequence.
+    Returns:
+        The first value that is wrong, or None.
     """
-    upper: int | None = None
-    if name == "features":
-        upper = maximum_value
-    elif name in ("collisions", "events"):
-        upper = 1
-    elif name == "actions":
-        upper = number_of_actions - 1 if number_of_actions is not None else None
     if array.dtype.kind == "f":
-        fine = bool(np.isfinite(array).all())
-        expected = "finite numbers"
-    elif upper is not None or name == "actions":
-        fine = (upper is None or int(array.max()) <= upper) and int(array.min()) >= 0
-        expected = f"0 to {upper}" if upper is not None else "at least 0"
+        fine = np.isfinite(array)
+        expected = "a finite number"
     else:
-        return
-    if not fine:
-        wrong = ~np.isfinite(array) if array.dtype.kind == "f" else array < 0
-        if upper is not None:
-            wrong = wrong | (array > upper)
-        place = tuple(int(index[0]) for index in np.nonzero(wrong))
-        raise DataError(
-            f"{name} is {array[place]} in frame {place[0]} of sequence {place[1]}, expected {expected}"
-        )
+        lower, upper = 0, np.iinfo(np.int64).max
+        if name == "features":
+            upper = maximum_value
+        elif name in ("collisions", "events"):
+            upper = 1
+        elif name == "actions" and number_of_actions is not None:
+            upper = number_of_actions - 1
+        if lower <= int(array.min()) and int(array.max()) <= upper:
+            return None
+        fine = (array >= lower) & (array <= upper)
+        expected = f"{lower} to {upper}" if upper < np.iinfo(np.int64).max else f"at least {lower}"
+    if fine.all():
+        return None
+    place = np.unravel_index(int(np.argmin(fine)), array.shape)
+    return WrongValue(int(place[0]), int(place[1]), str(array[place]), expected)

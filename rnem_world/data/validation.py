@@ -1,0 +1,209 @@
+"""Looking through a whole dataset for the first thing wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.episode import find_wrong_value
+from rnem_world.data.schema import ARRAYS, ORIGINAL_LAYOUT
+from rnem_world.errors import DataError
+from rnem_world.types import Split
+
+_BLOCK_BYTES = 2**23
+_NAMED_SEQUENCES = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a dataset, and where; a part of the place is None if the problem concerns all of it.
+
+    Attributes:
+        message: What is wrong, in one line, with its place.
+        split: The split.
+        array: The array.
+        sequence: The sequence in that split, from 0.
+        frame: The frame, from 0.
+    """
+
+    message: str
+    split: Split | None = None
+    array: str | None = None
+    sequence: int | None = None
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`validate` found.
+
+    Attributes:
+        path: The dataset.
+        sequences: How many sequences of each split were looked through without finding a problem.
+        problem: The first thing wrong, or None.
+        warnings: What is strange but not wrong.
+    """
+
+    path: Path
+    sequences: dict[Split, int]
+    problem: Problem | None
+    warnings: tuple[str, ...]
+
+    def raise_problem(self) -> None:
+        """Raises the problem, if there is one.
+
+        Raises:
+            DataError: With its message.
+        """
+        if self.problem is not None:
+            raise DataError(self.problem.message)
+
+
+class _Found(Exception):  # noqa: N818 it's how a search ends, no error
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+
+def validate(path: str | os.PathLike[str]) -> Report:
+    """Reads every chunk of a dataset and checks shapes, dtypes and values; needs little memory.
+
+    Args:
+        path: A file, or a folder of shards.
+
+    Returns:
+        The first thing wrong, if anything, and warnings.
+    """
+    warnings: list[str] = []
+    sequences: dict[Split, int] = {}
+    problem = None
+    try:
+        with Dataset.open(path) as dataset:
+            warnings += _strange_sizes(dataset)
+            for split in dataset.splits:
+                _check_dtypes(dataset, split)
+                warnings += _check_split(dataset, split)
+                sequences[split] = dataset.info(split).number_of_sequences
+    except DataError as error:
+        problem = Problem(str(error))
+    except _Found as found:
+        problem = found.problem
+    return Report(Path(path), sequences, problem, tuple(warnings))
+
+
+def _strange_sizes(dataset: Dataset) -> list[str]:
+    warnings = []
+    shapes = {}
+    for split in dataset.splits:
+        info = dataset.info(split)
+        shapes[split] = (info.height, info.width, info.channels)
+        if info.number_of_frames < 2:
+            warnings.append(f"{split}: sequences of a single frame, there is nothing to predict")
+        if "actions" in info.arrays and info.number_of_actions is None:
+            warnings.append(f"{split}: the file has actions but doesn't say how many there are")
+    if len(set(shapes.values())) > 1:
+        warnings.append(f"the frames of the splits differ in height, width or channels: {shapes}")
+    return warnings
+
+
+def _check_dtypes(dataset: Dataset, split: Split) -> None:
+    number_of_actions = dataset.attributes.number_of_actions
+    for name, stored in dataset.stored(split).items():
+        problem = None
+        if dataset.attributes.schema_version != ORIGINAL_LAYOUT and stored.dtype != ARRAYS[name].dtype:
+            problem = f"is stored as {stored.dtype}, expected {ARRAYS[name].dtype}"
+        if name == "actions" and len(stored.shape) == 3 and number_of_actions != stored.shape[2]:
+            problem = (
+                f"has {stored.shape[2]} columns, but the file says there are {number_of_actions} actions"
+            )
+        if problem:
+            raise _Found(Problem(f"{dataset.path}: {split}/{name} {problem}", split, name))
+
+
+def _check_split(dataset: Dataset, split: Split) -> list[str]:
+    """Checks every value of a split and returns the warnings."""
+    info, attributes = dataset.info(split), dataset.attributes
+    balls = dataset.stored(split)["positions"].shape[2] if "positions" in info.arrays else None
+    black: list[int] = []
+    total = info.number_of_sequences * len(info.arrays)
+    with tqdm(total=total, desc=f"checking {split}", unit="seq", disable=None) as progress:
+        for name in info.arrays:
+            for first, values in _blocks(dataset, split, name):
+                wrong = find_wrong_value(name, values, info.number_of_actions, attributes.maximum_value)
+                if wrong is not None:
+                    sequence = first + wrong.sequence
+                    raise _problem(
+                        dataset,
+                        split,
+                        name,
+                        sequence,
+                        wrong.frame,
+                        f"is {wrong.value}, expected {wrong.expected}",
+                    )
+                if name == "groups" and balls is not None and int(values.max()) > balls:
+                    frame, row, *_ = (int(index[0]) for index in np.nonzero(values > balls))
+                    raise _problem(
+                        dataset,
+                        split,
+                        name,
+                        first + row,
+                        frame,
+                        f"has the object {values[frame, row].max()}, but positions has only {balls} balls",
+                    )
+                if name == "features":
+                    black += (first + np.flatnonzero(~values.any(axis=(0, 2, 3, 4)))).tolist()
+                progress.update(values.shape[1])
+    if not black:
+        return []
+    named = ", ".join(str(sequence) for sequence in black[:_NAMED_SEQUENCES])
+    more = ", ..." if len(black) > _NAMED_SEQUENCES else ""
+    return [f"{split}: {len(black)} of {info.number_of_sequences} sequences are all black ({named}{more})"]
+
+
+def _blocks(dataset: Dataset, split: Split, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yields the first sequence and the values of blocks of sequences."""
+    stored = dataset.stored(split)[name]
+    sequences = stored.shape[1]
+    one = stored.dtype.itemsize * int(np.prod(stored.shape)) // sequences
+    size = max(1, _BLOCK_BYTES // one)
+    for first in range(0, sequences, size):
+        rows = range(first, min(first + size, sequences))
+        try:
+            yield first, dataset.read(split, rows, (name,))[name]
+        except DataError:
+            raise _locate(dataset, split, name, rows) from None
+
+
+def _locate(dataset: Dataset, split: Split, name: str, rows: range) -> _Found:
+    """Finds the first sequence that can't be read, and the frame if its others can."""
+    frames = dataset.info(split).number_of_frames
+    for row in rows:
+        message = _complaint(dataset, split, name, row, 0, frames)
+        if message is None:
+            continue
+        complaints = [_complaint(dataset, split, name, row, frame, 1) for frame in range(frames)]
+        wrong = [frame for frame, complaint in enumerate(complaints) if complaint is not None]
+        if not wrong or len(wrong) == frames:
+            return _Found(Problem(message, split, name, row))
+        return _Found(Problem(f"{complaints[wrong[0]]} (frame {wrong[0]})", split, name, row, wrong[0]))
+    return _Found(Problem(f"{dataset.path}: {split}/{name} can't be read", split, name))
+
+
+def _complaint(dataset: Dataset, split: Split, name: str, row: int, start: int, length: int) -> str | None:
+    try:
+        dataset.read(split, [row], (name,), start, length)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _problem(dataset: Dataset, split: Split, name: str, sequence: int, frame: int, message: str) -> _Found:
+    place = f"{dataset.path}: {split}/{name}, sequence {sequence}, frame {frame}"
+    return _Found(Problem(f"{place}: {message}", split, name, sequence, frame))

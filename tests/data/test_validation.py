@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from fabricate import ACTIONS, ATTRIBUTES, discs, original_file
+from test_storage import break_file
+
+from rnem_world.data.episode import EpisodeBatch
+from rnem_world.data.schema import DatasetAttributes
+from rnem_world.data.storage import write_shard
+from rnem_world.data.validation import Problem, Report, validate
+from rnem_world.errors import DataError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write_shard(tmp_path / "a.h5", {"training": discs(6), "test": discs(2, seed=1)}, ATTRIBUTES)
+    return tmp_path / "a.h5"
+
+
+def problem_of(path: Path) -> Problem:
+    problem = validate(path).problem
+    assert problem is not None
+    return problem
+
+
+class TestFine:
+    def test_our_files(self, path: Path) -> None:
+        assert validate(path) == Report(path, {"training": 6, "test": 2}, None, ())
+        validate(path).raise_problem()
+
+    @pytest.mark.parametrize("kind", ["bool", "float"])
+    @pytest.mark.parametrize("actions", [False, True])
+    def test_original_files(self, tmp_path: Path, kind: str, actions: bool) -> None:
+        original_file(tmp_path / "o.h5", discs(5), kind, with_actions=actions)
+        report = validate(tmp_path / "o.h5")
+        assert (report.problem, report.warnings) == (None, ())
+
+    def test_grey_frames(self, tmp_path: Path) -> None:
+        attributes = DatasetAttributes(number_of_actions=ACTIONS, maximum_value=255)
+        write_shard(tmp_path / "g.h5", {"test": discs(3, maximum=255, channels=3)}, attributes)
+        assert validate(tmp_path / "g.h5").problem is None
+
+    def test_folders(self, path: Path) -> None:
+        write_shard(path.with_name("b.h5"), {"training": discs(3)}, ATTRIBUTES)
+        assert validate(path.parent).sequences == {"training": 9, "test": 2}
+
+
+class TestProblems:
+    @pytest.mark.parametrize(
+        ("name", "place", "value", "message"),
+        [
+            ("features", (4, 3, 5, 6, 0), 2, "holds 2, but the file's frames are binary"),
+            ("groups", (4, 3, 5, 6, 0), 9, "has the object 9, but positions has only 3 balls"),
+            ("collisions", (4, 3, 5, 6, 0), 2, "is 2, expected 0 to 1"),
+            ("events", (4, 3, 0, 0, 0), 7, "is 7, expected 0 to 1"),
+            ("actions", (4, 3), ACTIONS, f"is {ACTIONS}, expected 0 to {ACTIONS - 1}"),
+            ("actions", (4, 3), -1, "is -1, expected 0 to"),
+            ("rewards", (4, 3), np.nan, "is nan, expected a finite number"),
+            ("positions", (4, 3, 1, 1), np.inf, "is inf, expected a finite number"),
+            ("velocities", (4, 3, 1, 1), -np.inf, "is -inf"),
+        ],
+    )
+    def test_values(self, path: Path, name: str, place: tuple[int, ...], value: float, message: str) -> None:
+        with h5py.File(path, "r+") as file:
+            file["training"][name][place] = value
+        problem = problem_of(path)
+        assert (problem.split, problem.array, problem.sequence, problem.frame) == ("training", name, 3, 4)
+        assert message in problem.message
+        assert problem.message.startswith(f"{path}: training/{name}, sequence")
+        with pytest.raises(DataError, match=re.escape(problem.message)):
+            validate(path).raise_problem()
+
+    def test_the_first_of_two(self, path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            file["training"]["rewards"][1, 5] = np.nan
+            file["training"]["rewards"][2, 4] = np.nan
+        assert problem_of(path).frame == 1
+
+    @pytest.mark.parametrize("value", [0.0, 0.5, 2.0, np.nan])
+    def test_one_hot(self, tmp_path: Path, value: float) -> None:
+        path = original_file(tmp_path / "o.h5", discs(5), "bool", with_actions=True)
+        with h5py.File(path, "r+") as file:
+            file["test"]["actions"][3, 2] = value
+        problem = problem_of(path)
+        assert (problem.split, problem.array, problem.sequence, problem.frame) == ("test", "actions", 2, 3)
+        assert "one-hot" in problem.message
+
+    def test_a_float_that_is_neither_0_nor_1(self, tmp_path: Path) -> None:
+        path = original_file(tmp_path / "o.h5", discs(100), "float")
+        with h5py.File(path, "r+") as file:
+            file["training"]["features"][2, 1, 3, 3, 0] = np.nan
+        problem = problem_of(path)
+        assert (problem.array, problem.sequence, problem.frame) == ("features", 1, 2)
+
+    @pytest.mark.parametrize("name", ["features", "actions", "positions"])
+    def test_a_broken_chunk(self, path: Path, name: str) -> None:
+        break_file(path, name, row=4)
+        problem = problem_of(path)
+        assert (problem.split, problem.array, problem.sequence, problem.frame) == ("training", name, 4, None)
+        assert "damaged" in problem.message
+
+    def test_a_truncated_file(self, path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-1000])
+        assert "truncated" in problem_of(path).message
+
+    @pytest.mark.parametrize(
+        ("edit", "message"),
+        [
+            (lambda group: replace(group, "actions", np.zeros((5, 6), int)), "actions has the shape"),
+            (lambda group: replace(group, "groups", np.zeros((6, 5, 12, 12, 1), np.uint8)), "where n is 6"),
+            (
+                lambda group: replace(group, "rewards", np.zeros((6, 6))),
+                "stored as float64, expected float32",
+            ),
+            (
+                lambda group: replace(group, "actions", np.zeros((6, 6, 3))),
+                "3 columns, but the file says .* 5",
+            ),
+        ],
+    )
+    def test_shapes_and_dtypes(self, path: Path, edit: Callable[[h5py.Group], None], message: str) -> None:
+        with h5py.File(path, "r+") as file:
+            edit(file["training"])
+        assert re.search(message, problem_of(path).message)
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        assert "no such file" in problem_of(tmp_path / "x.h5").message
+
+
+def replace(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    del group[name]
+    group[name] = values
+
+
+class TestWarnings:
+    def test_black_sequences(self, tmp_path: Path) -> None:
+        episodes = discs(9)
+        episodes.features[:, [1, 7]] = 0
+        episodes.features[:-1, 4] = 0  # one frame has something
+        write_shard(tmp_path / "a.h5", {"training": episodes}, ATTRIBUTES)
+        report = validate(tmp_path / "a.h5")
+        assert report.problem is None
+        assert report.warnings == ("training: 2 of 9 sequences are all black (1, 7)",)
+
+    def test_single_frames_and_different_sizes(self, tmp_path: Path) -> None:
+        splits = {
+            "training": EpisodeBatch(discs(2, t=1).features),
+            "test": EpisodeBatch(discs(2, size=10).features),
+        }
+        write_shard(tmp_path / "a.h5", splits, DatasetAttributes())
+        one, two = validate(tmp_path / "a.h5").warnings
+        assert "single frame" in one
+        assert "differ in height" in two
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "from rnem_world.data.validation import validate\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "validate(sys.argv[1]); before = peak()\n"
+        "assert validate(sys.argv[2]).problem is None\n"
+        "print(peak() - before)\n"
+    )
+    for name, sequences in (("small.h5", 100), ("large.h5", 800)):
+        zeros = np.ones((20, sequences, 64, 64, 1), np.uint8)
+        write_shard(tmp_path / name, {"training": EpisodeBatch(zeros)}, DatasetAttributes())
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "small.h5"), str(tmp_path / "large.h5")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) < 10  # of 65 MB
