@@ -24,7 +24,9 @@ def build(cls: type[Options], values: Mapping[str, Any], where: str = "") -> Opt
         ConfigError: If a name is unknown, a value has the wrong type, or the dataclass refuses it.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the options'}: {values!r} was given, a mapping of options was expected")
+        raise ConfigError(
+            f"{where or 'the options'}: {values!r} was given, a mapping of options was expected"
+        )
     hints = get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     arguments = {}

@@ -40,7 +40,9 @@ def add_flags(flags: list[Flag]) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for flag in reversed(flags):
-            command = click.option(flag.name, flag.parameter, type=flag.type, default=None, help=flag.help)(command)
+            command = click.option(flag.name, flag.parameter, type=flag.type, default=None, help=flag.help)(
+                command
+            )
         return command
 
     return decorate

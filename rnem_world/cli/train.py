@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnem_world.cli.options import Flag, add_flags, comma_separated, given_values, merged, read_options_file
+from rnem_world.cli.resolve import resolve_data, resolve_device
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS
 
@@ -27,11 +28,21 @@ _step_weights.__name__ = "all|last|list"
 # These may change when a run is resumed; everything else is part of what the run is.
 RESUMABLE = [
     Flag("--epochs", "training.epochs", int, "Largest number of passes over the training split. [500]"),
-    Flag("--patience", "training.patience", int, "Epochs without a better validation loss before it stops. [10]"),
+    Flag(
+        "--patience",
+        "training.patience",
+        int,
+        "Epochs without a better validation loss before it stops. [10]",
+    ),
     Flag("--max-updates", "training.max_updates", int, "Stop after so many updates in all."),
     Flag("--max-minutes", "training.max_minutes", float, "Stop after so many minutes of this sitting."),
     Flag("--checkpoint-minutes", "training.checkpoint_minutes", float, "Minutes between checkpoints. [5]"),
-    Flag("--keep-checkpoints", "training.keep_checkpoints", int, "Latest checkpoints to keep beside the best. [2]"),
+    Flag(
+        "--keep-checkpoints",
+        "training.keep_checkpoints",
+        int,
+        "Latest checkpoints to keep beside the best. [2]",
+    ),
     Flag("--save-epochs", "training.save_epochs", comma_separated(int), "Epochs to keep. [1,5,10,20,50,100]"),
     Flag("--score-every", "training.score_every", int, "Updates between grouping scores. [20]"),
     Flag("--memory-gigabytes", "training.memory_gigabytes", float, "Keep a split in memory up to this. [4]"),
@@ -41,14 +52,23 @@ RESUMABLE = [
 ]
 FIXED = [
     Flag("--hidden-size", "model.hidden_size", int, "Width of a slot's state. [250]"),
-    Flag("--initial-prediction", "model.initial_prediction", float, "Slots' mean before the first frame. [0]"),
+    Flag(
+        "--initial-prediction", "model.initial_prediction", float, "Slots' mean before the first frame. [0]"
+    ),
     Flag("--steps", "training.sequence_steps", int, "Predictions in a sequence. [30]"),
-    Flag("--step-weights", "training.step_weights", _step_weights, "Weight of each step: all, last or a list."),
+    Flag(
+        "--step-weights", "training.step_weights", _step_weights, "Weight of each step: all, last or a list."
+    ),
     Flag("--inter-weight", "training.loss.inter_weight", float, "Weight of the inter-slot loss. [1]"),
     Flag("--pixel-prior", "training.loss.pixel_prior", float, "Mean of the prior of a pixel. [0]"),
     Flag("--noise", "training.noise.type", str, "Noise on inputs: bitflip or none. [bitflip]"),
     Flag("--noise-probability", "training.noise.probability", float, "Probability of a flipped pixel. [0.2]"),
-    Flag("--optimizer", "training.optimizer.name", str, "adam, sgd, momentum, adadelta, adagrad, rmsprop. [adam]"),
+    Flag(
+        "--optimizer",
+        "training.optimizer.name",
+        str,
+        "adam, sgd, momentum, adadelta, adagrad, rmsprop. [adam]",
+    ),
     Flag("--momentum", "training.optimizer.momentum", float, "Of the optimizer momentum. [0.9]"),
     Flag("--batch-size", "training.batch_size", int, "Sequences in an update. [64]"),
     Flag("--train-size", "training.train_size", int, "Use at most so many training sequences."),
@@ -62,9 +82,13 @@ FIXED = [
 
 
 @click.command()
-@click.option("--env", "environment", default="balls", show_default=True, help="Where data comes from: balls.")
-@click.option("--data", type=click.Path(path_type=Path), help="Dataset; without one, the preset's is collected.")
-@click.option("--preset", default="balls4mass64", show_default=True, help="What to collect when there is no --data.")
+@click.option(
+    "--env", "environment", default="balls", show_default=True, help="Where data comes from: balls."
+)
+@click.option("--data", help="Dataset or preset; without one, that of --preset is collected.")
+@click.option(
+    "--preset", default="balls4mass64", show_default=True, help="What to collect when there is no --data."
+)
 @click.option("--model", "model_name", default="r_nem", show_default=True, help=f"{', '.join(MODELS)}.")
 @click.option("--slots", type=int, help="Number of slots, K. [5, for rnn and lstm 1]")
 @click.option("--architecture", help="conv64, conv84 or conv32. [by the size of the frames]")
@@ -78,7 +102,7 @@ FIXED = [
 @add_flags([*RESUMABLE, *FIXED])
 def command(
     environment: str,
-    data: Path | None,
+    data: str | None,
     preset: str,
     model_name: str,
     slots: int | None,
@@ -111,12 +135,12 @@ def command(
                 "begin a new run with --start-from"
             )
         config = _resumed_config(out, given_values(RESUMABLE, parameters))
-        data = data or Path(config.data)
+        path = Path(data or config.data)
     else:
         values = _new_values(model_name, slots, options_file, given_values([*RESUMABLE, *FIXED], parameters))
-        data = data or _data_path(values, preset)
+        path = resolve_data(data or values.get("data") or preset)
         config = _build(values)
-    _run(config, data, out, resume, start_from, device, threads, feed_actions, architecture, model_name)
+    _run(config, path, out, resume, start_from, device, threads, feed_actions, architecture, model_name)
 
 
 def _new_values(
@@ -136,18 +160,6 @@ def _build(values: dict[str, Any]) -> RunConfig:
     from rnem_world.training.config import RunConfig
 
     return build(RunConfig, values)
-
-
-def _data_path(values: dict[str, Any], preset: str) -> Path:
-    if values.get("data"):
-        return Path(values["data"])
-    from rnem_world.cli.collect import collect_balls
-
-    path = Path("data") / f"{preset}.h5"
-    if not path.exists():
-        click.echo(f"no data at hand: collecting {path}")
-        collect_balls(preset, path)
-    return path
 
 
 def _resumed_config(out: Path, flags: dict[str, Any]) -> RunConfig:
@@ -174,20 +186,15 @@ def _run(
     architecture: str | None,
     model_name: str,
 ) -> None:
-    import torch
-
     from rnem_world.data.dataset import Dataset
-    from rnem_world.training.setup import choose_device, fit_model_to, make_trainer
+    from rnem_world.training.setup import fit_model_to, make_trainer
 
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads is {threads}, it must be at least 1")
-        torch.set_num_threads(threads)
+    place = resolve_device(device, threads)
     out = out or Path("runs") / f"{model_name}-{data.stem}"
     with Dataset.open(data) as dataset:
         if not resume:
             config = fit_model_to(dataset, config, feed_actions, architecture)
-        trainer = make_trainer(config, dataset, out, choose_device(device), click.echo, resume, start_from)
+        trainer = make_trainer(config, dataset, out, place, click.echo, resume, start_from)
         count = sum(parameter.numel() for parameter in trainer.model.parameters())
         click.echo(
             f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}, "

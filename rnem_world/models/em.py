@@ -38,7 +38,9 @@ def e_step(
     frame = frame[:, None]
     # x mu + (1 - x)(1 - mu), with fewer passes over the slots.
     likelihood = prediction * (2 * frame - 1) + (1 - frame)
-    likelihood = likelihood.sum(dim=2, keepdim=True) + EPSILON if likelihood.shape[2] > 1 else likelihood + EPSILON
+    likelihood = (
+        likelihood.sum(dim=2, keepdim=True) + EPSILON if likelihood.shape[2] > 1 else likelihood + EPSILON
+    )
     return likelihood / likelihood.sum(dim=1, keepdim=True)
 
 

@@ -92,7 +92,9 @@ class ResizeConvolution(nn.Module):
     channels, a convolution that makes all phases at once, followed by a pixel shuffle.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, scale: int, size: int, offset: int = 0) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, scale: int, size: int, offset: int = 0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))

@@ -38,7 +38,9 @@ class LossConfig:
         if not (math.isfinite(self.inter_weight) and self.inter_weight >= 0.0):
             raise ConfigError(f"inter_weight is {self.inter_weight}, it must be a number of at least 0")
         if not (self.pixel_prior == 0.0 or 1e-6 <= self.pixel_prior <= 1.0 - 1e-6):
-            raise ConfigError(f"pixel_prior is {self.pixel_prior}, it must be 0 or lie between 1e-6 and 1 - 1e-6")
+            raise ConfigError(
+                f"pixel_prior is {self.pixel_prior}, it must be 0 or lie between 1e-6 and 1 - 1e-6"
+            )
 
 
 class LossTerms(NamedTuple):
@@ -175,5 +177,7 @@ def training_loss(
     """
     if config.pixel_prior != 0.0:
         return slot_losses(logits, gamma, target, config).total
-    loss: Tensor = _SlotLoss.apply(logits, prediction.detach(), gamma, target, config.inter_weight)
+    loss: Tensor = _SlotLoss.apply(  # type: ignore[no-untyped-call]
+        logits, prediction.detach(), gamma, target, config.inter_weight
+    )
     return loss

@@ -32,7 +32,7 @@ def observe(
     state: SlotState,
     frames: Float[Tensor, "b t c h w"],
     targets: Float[Tensor, "b s c h w"],
-    actions: Int64[Tensor, "b s"] | None,
+    actions: Int64[Tensor, "b n"] | None,
 ) -> Iterator[tuple[Transition, SlotState]]:
     """Runs the model over real frames.
 
@@ -41,7 +41,7 @@ def observe(
         state: The slots before the first frame.
         frames: The inputs, with noise if any; one more than the targets is allowed and not looked at.
         targets: The frames to predict, without noise: ``targets[:, t]`` follows ``frames[:, t]``.
-        actions: The actions between them.
+        actions: The actions between them, at least as many as targets.
 
     Yields:
         For each step the prediction, and the slots after the E-step on its target.
@@ -83,7 +83,9 @@ def imagine(
     if feedback not in get_args(Feedback):
         raise ConfigError(f"unknown feedback {feedback!r}: {suggest(feedback, get_args(Feedback))}")
     if actions is not None and actions.shape[1] < horizon:
-        raise ConfigError(f"{actions.shape[1]} actions were given to imagine {horizon} frames: give one a frame")
+        raise ConfigError(
+            f"{actions.shape[1]} actions were given to imagine {horizon} frames: give one a frame"
+        )
     if threshold is None:
         threshold = em.SOFT_THRESHOLD if feedback == "soft" else em.BINARY_THRESHOLD
     for step in range(horizon):

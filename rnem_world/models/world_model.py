@@ -114,7 +114,7 @@ class WorldModel(nn.Module):
         """
         slots = self.config.slots if slots is None else slots
         validate_slots(self.config.core, slots)
-        like = self.decoder.linears[0].weight
+        like = self.encoder.linear.weight
         size = self.config.image.image_size
         theta = like.new_zeros(batch_size, slots, self.core.state_size)
         prediction = like.new_full(
@@ -164,4 +164,5 @@ class WorldModel(nn.Module):
                 f"this model needs actions (it knows {self.config.number_of_actions}) and none were given: "
                 "use a dataset with actions"
             )
-        return self.action_embedding(actions)[:, None].expand(-1, slots, -1)
+        embedded: Tensor = self.action_embedding(actions)
+        return embedded[:, None].expand(-1, slots, -1)

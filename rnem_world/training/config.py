@@ -34,7 +34,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if self.name not in get_args(OptimizerName):
-            raise ConfigError(f"unknown optimizer {self.name!r}: {suggest(self.name, get_args(OptimizerName))}")
+            raise ConfigError(
+                f"unknown optimizer {self.name!r}: {suggest(self.name, get_args(OptimizerName))}"
+            )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
             raise ConfigError(f"learning_rate is {self.learning_rate}, it must be a number above 0")
         if not 0.0 <= self.momentum < 1.0:
@@ -140,9 +142,13 @@ class TrainingConfig:
         if isinstance(weights, str):
             raise ConfigError(f"step_weights is {weights!r}: choose all, last or a list of {steps} numbers")
         if len(weights) != steps:
-            raise ConfigError(f"step_weights has {len(weights)} numbers, one for each of {steps} steps is needed")
+            raise ConfigError(
+                f"step_weights has {len(weights)} numbers, one for each of {steps} steps is needed"
+            )
         if min(weights) < 0.0 or sum(weights) <= 0.0:
-            raise ConfigError(f"step_weights is {weights}: no number may be negative, and one must be above 0")
+            raise ConfigError(
+                f"step_weights is {weights}: no number may be negative, and one must be above 0"
+            )
         return weights
 
 

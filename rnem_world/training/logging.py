@@ -40,7 +40,9 @@ class RunLog:
                 os.truncate(path, position)
             self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=update + 1 if position else None)
         except OSError as error:
-            raise OutputError(f"can't write {path}: {error.strerror or error}; choose another folder") from error
+            raise OutputError(
+                f"can't write {path}: {error.strerror or error}; choose another folder"
+            ) from error
 
     @property
     def position(self) -> int:

@@ -33,11 +33,15 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"there is no device {name!r} here ({str(error).splitlines()[0]}): use --device cpu") from error
+        raise ConfigError(
+            f"there is no device {name!r} here ({str(error).splitlines()[0]}): use --device cpu"
+        ) from error
     return device
 
 
-def fit_model_to(dataset: Dataset, config: RunConfig, feed_actions: bool, architecture: str | None) -> RunConfig:
+def fit_model_to(
+    dataset: Dataset, config: RunConfig, feed_actions: bool, architecture: str | None
+) -> RunConfig:
     """Chooses what the data decides: the architecture, the channels and the number of actions.
 
     Args:
@@ -155,7 +159,7 @@ def make_trainer(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(options.seed, "weights"))
             model = WorldModel(config.model)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = checkpoint.to_device(model, device)
     trainer = Trainer(model, config, run, training, validation, report)
     if resume:
         trainer.resume()

@@ -114,7 +114,9 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress(**state["progress"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the training state in {folders[-1]} doesn't fit this run: {error}") from error
+            raise CheckpointError(
+                f"the training state in {folders[-1]} doesn't fit this run: {error}"
+            ) from error
         self.report(f"resumed after update {self.progress.updates} ({self.progress.minutes:.1f} min so far)")
 
     def fit(self) -> Evaluation | None:
@@ -142,7 +144,9 @@ class Trainer:
                     if self._stop_reason is not None:
                         break
                     evaluation = self._validate()
-            self.report(f"stopped after update {self.progress.updates}: {self._stop_reason or 'all epochs done'}")
+            self.report(
+                f"stopped after update {self.progress.updates}: {self._stop_reason or 'all epochs done'}"
+            )
         finally:
             self.log.close()
         return evaluation
@@ -215,7 +219,9 @@ class Trainer:
         figures = {"loss": value}
         if scored and batch.groups is not None and losses.gammas is not None:
             groups = batch.groups[:, 1:].to(self.device)
-            figures["ari"] = float(metrics.adjusted_rand_index(losses.gammas, groups, self.loss.step_weights).ari)
+            figures["ari"] = float(
+                metrics.adjusted_rand_index(losses.gammas, groups, self.loss.step_weights).ari
+            )
             steps = [round(step, 3) for step in losses.steps.tolist()]
             self.log.write("training", progress.updates, {**figures, "steps": steps})
         return figures
@@ -242,9 +248,7 @@ class Trainer:
     def _validate(self) -> Evaluation:
         progress, options = self.progress, self.options
         generator = torch_generator(options.seed, "validation", device=self.device)
-        evaluation = evaluate(
-            self.model, self.validation.epoch(0), self._evaluation_config(), generator
-        )
+        evaluation = evaluate(self.model, self.validation.epoch(0), self._evaluation_config(), generator)
         figures = evaluation.to_dict()
         line = f"epoch {progress.epoch}, update {progress.updates}: validation loss {evaluation.loss:.2f}"
         if "ari" in evaluation.scores:
@@ -337,8 +341,8 @@ class Trainer:
         try:
             yield
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            for replaced, handler in previous.items():
+                signal.signal(replaced, handler)
 
 
 def check_fits(config: RunConfig, channels: int, size: tuple[int, int], actions: int | None) -> None:

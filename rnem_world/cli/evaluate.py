@@ -1,0 +1,191 @@
+"""``rnem-world evaluate``: a table of figures, and the same as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig
+
+LOSSES = {
+    "loss": "loss",
+    "upper_bound": "upper bound",
+    "relational": "relational loss",
+    "relational_upper_bound": "relational upper bound",
+}
+SCORES = {
+    "ari": "ARI (the paper's)",
+    "last_ari": "ARI, last step",
+    "confidence": "confidence",
+    "last_confidence": "confidence, last step",
+    "ami": "AMI",
+    "fg_ari": "FG-ARI",
+    "last_fg_ari": "FG-ARI, last {} steps",
+    "miou": "mean IoU",
+    "last_miou": "mean IoU, last {} steps",
+}
+
+
+@click.command()
+@click.argument("run")
+@click.option("--data", help="Dataset or preset. [what the run was trained on]")
+@click.option(
+    "--split", type=click.Choice(["training", "validation", "test"]), default="test", show_default=True
+)
+@click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
+@click.option("--steps", type=int, help="Predictions in a sequence. [as trained]")
+@click.option("--sequences", type=int, help="At most so many. [the run's test size, or all]")
+@click.option("--noise-probability", type=float, help="Flip input pixels so often. [both as trained and 0]")
+@click.option(
+    "--ami-sequences", type=int, default=100, show_default=True, help="Sequences for the slow AMI score."
+)
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file. [in the run's folder]")
+@click.option(
+    "--figure", type=click.Path(path_type=Path), help="Draw the figures over the steps (png, pdf, svg)."
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", type=int, help="CPU threads. [all cores]")
+def command(
+    run: str,
+    data: str | None,
+    split: str,
+    slots: int | None,
+    steps: int | None,
+    sequences: int | None,
+    noise_probability: float | None,
+    ami_sequences: int,
+    batch_size: int,
+    checkpoint: str,
+    seed: int,
+    out: Path | None,
+    figure: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Evaluate the trained model in RUN (a run, a checkpoint, or a shipped world) one step ahead.
+
+    Prints the original program's figures, and honest ones beside them: the cross-entropy of a frame that was mixed
+    without looking at it, FG-ARI and IoU; by default with the training's input noise, as the original evaluates, and
+    without.
+    """
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.data.loader import LoaderConfig, SequenceLoader
+    from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
+    from rnem_world.models.config import validate_slots
+    from rnem_world.seeding import torch_generator
+    from rnem_world.training.checkpoint import load_model, write_json
+    from rnem_world.training.setup import wanted_arrays
+    from rnem_world.training.trainer import check_fits
+
+    place = resolve_device(device, threads)
+    model, config = load_model(run, place, checkpoint)
+    if slots is not None:
+        validate_slots(config.model.core, slots)
+    options = config.training
+    data_path = resolve_data(data or config.data)
+    weights = options.weights if steps is None else (1.0,) * steps
+    trained_noise = options.noise.flip_probability
+    noises = [trained_noise, 0.0] if noise_probability is None else [noise_probability]
+    evaluations: list[Evaluation] = []
+    with Dataset.open(data_path) as dataset:
+        info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
+        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        limit = sequences if sequences is not None else options.test_size
+        loader = SequenceLoader(
+            dataset,
+            split,  # type: ignore[arg-type]
+            LoaderConfig(
+                batch_size=batch_size,
+                number_of_frames=len(weights) + 1,
+                limit=None if limit is None else min(limit, info.number_of_sequences),
+                memory_gigabytes=options.memory_gigabytes,
+                drop_last=False,
+                shuffle=False,
+            ),
+            seed=seed,
+            arrays=wanted_arrays(dataset, split, config),  # type: ignore[arg-type]
+        )
+        for noise in dict.fromkeys(noises):
+            how = EvaluationConfig(weights, slots, noise, options.loss, options.last_steps, ami_sequences)
+            evaluations.append(
+                _with_progress(evaluate, model, loader, how, torch_generator(seed, device=place))
+            )
+    _print(evaluations, run, data_path, split, options.last_steps)
+    out = out or _default_out(run, data_path, evaluations[0].slots)
+    write_json(
+        out,
+        {
+            "run": str(run),
+            "data": str(data_path),
+            "split": split,
+            "seed": seed,
+            "evaluations": [evaluation.to_dict() for evaluation in evaluations],
+        },
+    )
+    click.echo(f"written to {out}")
+    if figure is not None:
+        _draw(evaluations[-1], figure)
+
+
+def _with_progress(
+    evaluate: Any, model: Any, loader: Any, how: EvaluationConfig, generator: Any
+) -> Evaluation:
+    from tqdm import tqdm
+
+    bar = tqdm(loader.epoch(0), total=len(loader), desc=f"noise {how.noise:g}", unit="batch", disable=None)
+    evaluation: Evaluation = evaluate(model, bar, how, generator)
+    return evaluation
+
+
+def _default_out(run: str, data: Path, slots: int) -> Path:
+    name = f"evaluation-{data.stem}-{slots}-slots.json"
+    return Path(run) / name if Path(run).is_dir() else Path(name)
+
+
+def _print(evaluations: list[Evaluation], run: str, data: Path, split: str, last_steps: int) -> None:
+    first = evaluations[0]
+    steps = len(first.curves["loss"])
+    click.echo(
+        f"{run} on {split} of {data}: {first.sequences} sequences, {steps} steps, {first.slots} slots; losses in nats "
+        "a frame"
+    )
+    heading = "".join(f"{'noise ' + format(evaluation.noise, 'g'):>16}" for evaluation in evaluations)
+    click.echo(f"{'':44}{heading}")
+    last = min(last_steps, steps)
+
+    def row(label: str, values: list[float | None]) -> None:
+        cells = "".join(f"{'-' if value is None else format(value, '.4f'):>16}" for value in values)
+        click.echo(f"{label:<44}{cells}")
+
+    for name, label in LOSSES.items():
+        if name not in first.losses:
+            continue
+        for term in ("total", "intra", "inter", "last_total", "last_intra", "last_inter"):
+            when = f"last {last} steps, " if term.startswith("last") else ""
+            part = term.removeprefix("last_")
+            suffix = f" ({when}{part})" if when or part != "total" else ""
+            row(label + suffix, [evaluation.losses[name][term] for evaluation in evaluations])
+    row("plain BCE (gamma hasn't seen the frame)", [entry.scores.get("plain_bce") for entry in evaluations])
+    row(f"plain BCE, last {last} steps", [entry.scores.get("last_plain_bce") for entry in evaluations])
+    for name, label in SCORES.items():
+        if name in first.scores:
+            row(label.format(last), [evaluation.scores[name] for evaluation in evaluations])
+
+
+def _draw(evaluation: Evaluation, figure: Path) -> None:
+    from rnem_world.evaluation.plots import curves_figure, save_figure
+
+    chosen = {name: values for name, values in evaluation.curves.items() if name in ("loss", "plain_bce")}
+    if not chosen:
+        raise ConfigError("there is no curve to draw")
+    save_figure(curves_figure(chosen, "prediction of the next frame", "step", "nats a frame"), figure)
+    click.echo(f"drawn to {figure}")

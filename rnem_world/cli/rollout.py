@@ -1,0 +1,190 @@
+"""``rnem-world rollout``: watch, imagine, and write the video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rnem_world.models.losses import LossConfig
+    from rnem_world.models.rollout import Rollout
+
+
+@click.command()
+@click.argument("run")
+@click.option("--data", help="Dataset or preset. [what the run was trained on]")
+@click.option(
+    "--split", type=click.Choice(["training", "validation", "test"]), default="test", show_default=True
+)
+@click.option("--sequence", "sequences", type=int, multiple=True, help="Which, may be repeated. [0 1 2]")
+@click.option("--context", type=int, help="Predictions from real frames. [as many steps as trained]")
+@click.option("--steps", type=int, default=20, show_default=True, help="Imagined frames.")
+@click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
+@click.option(
+    "--feedback",
+    type=click.Choice(["soft", "binary"]),
+    default="soft",
+    show_default=True,
+    help="How an imagined frame becomes the next input: soft as the paper's, binary in black and white.",
+)
+@click.option("--noise-probability", type=float, help="Flip pixels of the context so often. [as trained]")
+@click.option("--with-slots", is_flag=True, help="Add a panel for each slot.")
+@click.option("--fps", type=float, default=10.0, show_default=True)
+@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="mp4, gif, webp, or png for a sheet. [RUN/rollout.mp4]"
+)
+@click.option(
+    "--figure", type=click.Path(path_type=Path), help="Draw the overview figure of the first (png, pdf, svg)."
+)
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Losses per step. [beside the video]"
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", type=int, help="CPU threads. [all cores]")
+def command(
+    run: str,
+    data: str | None,
+    split: str,
+    sequences: tuple[int, ...],
+    context: int | None,
+    steps: int,
+    slots: int | None,
+    feedback: str,
+    noise_probability: float | None,
+    with_slots: bool,
+    fps: float,
+    checkpoint: str,
+    seed: int,
+    out: Path | None,
+    figure: Path | None,
+    json_path: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Let the trained model in RUN watch a sequence, imagine on, and write the video.
+
+    The panels show the truth, the prediction, and the prediction in the colours of the slots; a bar below turns from
+    grey to orange where the model starts to imagine.
+    """
+    from rnem_world.data.batch import read_batch
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.evaluation.evaluate import unit_frames
+    from rnem_world.evaluation.pictures import overview
+    from rnem_world.evaluation.plots import save_figure
+    from rnem_world.evaluation.video import write_video
+    from rnem_world.models.rollout import roll_out
+    from rnem_world.seeding import torch_generator
+    from rnem_world.training.checkpoint import load_model, write_json
+    from rnem_world.training.trainer import check_fits
+
+    place = resolve_device(device, threads)
+    model, config = load_model(run, place, checkpoint)
+    options = config.training
+    data_path = resolve_data(data or config.data)
+    with Dataset.open(data_path) as dataset:
+        info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
+        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        chosen = list(sequences) or list(range(min(3, info.number_of_sequences)))
+        if not all(0 <= index < info.number_of_sequences for index in chosen):
+            raise DataError(
+                f"--sequence {chosen}: {split} of {data_path} has the sequences 0 to {info.number_of_sequences - 1}"
+            )
+        context = _context(context, steps, options.sequence_steps, info.number_of_frames)
+        arrays = ["actions"] if model.config.number_of_actions else []
+        batch = read_batch(dataset, split, chosen, context + steps + 1, arrays=arrays)  # type: ignore[arg-type]
+    batch = batch.to(place)
+    frames = unit_frames(batch.frames, batch.maximum_value)
+    rollout = roll_out(
+        model,
+        frames,
+        context,
+        steps,
+        actions=batch.actions,
+        slots=slots,
+        feedback=feedback,  # type: ignore[arg-type]
+        noise=options.noise.flip_probability if noise_probability is None else noise_probability,
+        generator=torch_generator(seed, "rollout", device=place),
+    )
+    out = out or (Path(run) if Path(run).is_dir() else Path()) / "rollout.mp4"
+    write_video(out, _film(rollout, frames, with_slots, batch.actions), fps)
+    click.echo(f"video of {context} context and {steps} imagined frames: {out}")
+    json_path = json_path or out.with_suffix(".json")
+    write_json(
+        json_path,
+        {
+            "run": str(run),
+            "data": str(data_path),
+            "sequences": chosen,
+            "context": context,
+            "feedback": feedback,
+            **_losses(rollout, frames, options.loss),
+        },
+    )
+    click.echo(f"losses per step: {json_path}")
+    if figure is not None:
+        save_figure(
+            overview(rollout, frames, 0, f"sequence {chosen[0]}: {context} context, {steps} imagined"), figure
+        )
+        click.echo(f"overview figure: {figure}")
+
+
+def _context(context: int | None, steps: int, trained: int, available: int) -> int:
+    if context is not None:
+        if context + steps + 1 > available:
+            raise ConfigError(
+                f"--context {context} and --steps {steps} need sequences of {context + steps + 1} frames, the data has "
+                f"{available}: choose fewer"
+            )
+        return context
+    context = min(trained, available - 1 - steps)
+    if context < 1:
+        raise ConfigError(
+            f"--steps {steps} leaves no context in sequences of {available} frames: choose fewer"
+        )
+    return context
+
+
+def _film(rollout: Rollout, frames: Tensor, with_slots: bool, actions: Tensor | None) -> np.ndarray:
+    from rnem_world.evaluation.pictures import rollout_panels
+    from rnem_world.evaluation.video import compose_panels
+
+    total = rollout.predictions.shape[1]
+    imagined = [step >= rollout.context for step in range(total)]
+    films = []
+    for index in range(frames.shape[0]):
+        panels = rollout_panels(rollout, frames, index, with_slots)
+        texts = None if actions is None else [f"action {int(action)}" for action in actions[index, :total]]
+        films.append(compose_panels(list(panels.values()), list(panels), imagined=imagined, texts=texts))
+    film: np.ndarray = np.concatenate(films, axis=1)
+    return film
+
+
+def _losses(rollout: Rollout, frames: Tensor, config: LossConfig) -> dict[str, list[float]]:
+    from rnem_world.evaluation.metrics import bernoulli_cross_entropy
+    from rnem_world.models.em import mixture_prediction, own_gamma
+    from rnem_world.models.losses import slot_losses, upper_bound_losses
+
+    rows: dict[str, list[float]] = {"loss": [], "upper_bound": [], "plain_bce": []}
+    for step in range(rollout.predictions.shape[1]):
+        target, logits, prediction = (
+            frames[:, step + 1],
+            rollout.logits[:, step],
+            rollout.predictions[:, step],
+        )
+        rows["loss"].append(
+            float(slot_losses(logits, rollout.estep_gammas[:, step], target, config).total.mean())
+        )
+        rows["upper_bound"].append(float(upper_bound_losses(logits, target, config).total.mean()))
+        mixture = mixture_prediction(prediction, own_gamma(prediction))
+        rows["plain_bce"].append(float(bernoulli_cross_entropy(mixture[:, None], target[:, None]).mean()))
+    return rows

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnem_world.models import em
+
+
+def random_slots(slots: int, channels: int = 1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    prediction = torch.rand(2, slots, channels, 6, 6, generator=generator)
+    frame = (torch.rand(2, channels, 6, 6, generator=generator) > 0.5).float()
+    return prediction, frame
+
+
+@settings(max_examples=25, deadline=None)
+@given(slots=st.integers(1, 8), channels=st.integers(1, 3), seed=st.integers(0, 999))
+def test_responsibilities_are_a_distribution_over_slots(slots: int, channels: int, seed: int) -> None:
+    gamma = em.e_step(*random_slots(slots, channels, seed))
+    assert gamma.min() >= 0
+    torch.testing.assert_close(gamma.sum(dim=1), torch.ones(2, 1, 6, 6))
+
+
+def test_e_step_follows_the_bernoulli_likelihood() -> None:
+    prediction, frame = random_slots(3)
+    gamma = em.e_step(prediction, frame)
+    likelihood = torch.where(frame[:, None] == 1, prediction, 1 - prediction) + 1e-6
+    torch.testing.assert_close(gamma, likelihood / likelihood.sum(1, keepdim=True))
+
+
+def test_channels_add_their_likelihoods() -> None:
+    prediction, frame = random_slots(3, channels=3)
+    likelihood = torch.where(frame[:, None] == 1, prediction, 1 - prediction).sum(2, keepdim=True) + 1e-6
+    torch.testing.assert_close(em.e_step(prediction, frame), likelihood / likelihood.sum(1, keepdim=True))
+
+
+def test_a_pixel_that_no_slot_explains_is_shared() -> None:
+    gamma = em.e_step(torch.zeros(1, 4, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    torch.testing.assert_close(gamma, torch.full_like(gamma, 0.25))
+
+
+def test_no_gradient_flows_through_gamma() -> None:
+    prediction, frame = random_slots(3)
+    prediction.requires_grad_()
+    gamma = em.e_step(prediction, frame)
+    assert not gamma.requires_grad
+    error = em.masked_error(frame, prediction, gamma.clone().requires_grad_())
+    (gradient,) = torch.autograd.grad(error.sum(), prediction)
+    torch.testing.assert_close(gradient, -gamma)
+
+
+def test_own_gamma_needs_no_frame_and_thresholds_strictly() -> None:
+    prediction = torch.tensor([[0.1, 0.05], [0.3, 0.1]]).view(
+        1, 2, 1, 1, 2
+    )  # pixel 0: 0.1, 0.3; pixel 1: 0.05, 0.1
+    gamma = em.own_gamma(prediction, threshold=0.1)
+    bright = torch.tensor([0.1, 0.3]) + 1e-6
+    dark = torch.tensor([0.95, 0.9]) + 1e-6
+    torch.testing.assert_close(gamma[0, :, 0, 0, 0], bright / bright.sum())
+    torch.testing.assert_close(gamma[0, :, 0, 0, 1], dark / dark.sum())
+
+
+def test_initial_gamma_is_random_and_reproducible() -> None:
+    def draw() -> torch.Tensor:
+        return em.initial_gamma(2, 3, 4, 4, torch.Generator().manual_seed(1), "cpu")
+
+    torch.testing.assert_close(draw(), draw())
+    torch.testing.assert_close(draw().sum(1), torch.ones(2, 1, 4, 4))
+    assert draw().std() > 0.1

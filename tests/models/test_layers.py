@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rnem_world.models.layers import MapNorm, ResizeConvolution, SameConvolution, VectorNorm, same_padding
+
+
+def plain_resize_convolution(layer: ResizeConvolution, maps: torch.Tensor) -> torch.Tensor:
+    resized = F.interpolate(maps, size=(layer.output_size, layer.output_size), mode="nearest")
+    kernel = layer.weight.shape[2]
+    before, after = (kernel - 1) // 2, kernel // 2
+    return F.conv2d(F.pad(resized, (before, after, before, after)), layer.weight, layer.bias)
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 4, 16])
+@pytest.mark.parametrize(
+    ("kernel", "scale", "offset"),
+    [(4, 2, 0), (8, 4, 0), (4, 2, 1), (3, 2, 0), (5, 2, 0), (4, 3, 0), (1, 2, 0)],
+)
+def test_folded_resize_convolution_equals_resize_then_convolve(
+    outputs: int, kernel: int, scale: int, offset: int
+) -> None:
+    torch.manual_seed(0)
+    layer = ResizeConvolution(3, outputs, kernel, scale, size=5, offset=offset).double()
+    torch.nn.init.normal_(layer.bias)
+    maps = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)
+    folded, plain = layer(maps), plain_resize_convolution(layer, maps)
+    torch.testing.assert_close(folded, plain)
+    weight = torch.randn_like(plain)
+    inputs = (maps, layer.weight, layer.bias)
+    folded_gradients = torch.autograd.grad((folded * weight).sum(), inputs)
+    plain_gradients = torch.autograd.grad((plain * weight).sum(), inputs)
+    torch.testing.assert_close(folded_gradients, plain_gradients)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"),
+    [(64, 4, 2, (1, 1)), (84, 8, 4, (2, 2)), (21, 4, 2, (1, 2)), (16, 4, 1, (1, 2)), (84, 8, 1, (3, 4))],
+)
+def test_same_padding_follows_tensorflow(
+    size: int, kernel: int, stride: int, expected: tuple[int, int]
+) -> None:
+    assert same_padding(size, kernel, stride) == expected
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(8, 4, 2), (21, 4, 2), (20, 8, 4), (7, 3, 2)])
+def test_same_convolution_pads_behind_when_uneven(size: int, kernel: int, stride: int) -> None:
+    layer = SameConvolution(2, 3, kernel, stride, size)
+    maps = torch.randn(2, 2, size, size)
+    before, after = same_padding(size, kernel, stride)
+    expected = F.conv2d(F.pad(maps, (before, after, before, after)), layer.weight, layer.bias, stride)
+    torch.testing.assert_close(layer(maps), expected)
+    assert layer.output_size == expected.shape[2] == -(-size // stride)
+
+
+def test_map_norm_takes_statistics_over_channels_and_pixels_and_scales_channels() -> None:
+    norm = MapNorm(3).double()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    maps = torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    mean = maps.mean(dim=(1, 2, 3), keepdim=True)
+    variance = maps.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
+    expected = (maps - mean) / (variance + 1e-12).sqrt()
+    expected = expected * norm.weight[:, None, None] + norm.bias[:, None, None]
+    torch.testing.assert_close(norm(maps), expected)
+
+
+def test_vector_norm_normalises_tiny_vectors_too() -> None:
+    vector = torch.randn(2, 50, dtype=torch.float64) * 1e-4
+    normed = VectorNorm(50).double()(vector)
+    deviation = normed.std(dim=1, unbiased=False)
+    torch.testing.assert_close(deviation, torch.ones(2, dtype=torch.float64), atol=1e-3, rtol=0)
