@@ -69,6 +69,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not self.step_weights or sum(self.step_weights) <= 0.0:
             raise ConfigError("step_weights must hold a number for each step, and one of them above 0")
+        if not 0.0 <= self.noise <= 1.0:
+            raise ConfigError(f"the noise's probability is {self.noise}, it must lie in [0, 1]")
         if self.last_steps < 1:
             raise ConfigError(f"last_steps is {self.last_steps}, it must be at least 1")
         if self.ami_sequences < 0:
@@ -161,10 +163,12 @@ def evaluate(
     sums = _Sums()
     sequences = 0
     device = next(model.parameters()).device
-    for batch in batches:
-        _evaluate_batch(model, batch, config, generator, device, sums, sequences)
-        sequences += batch.frames.shape[0]
-    model.train(was_training)
+    try:
+        for batch in batches:
+            _evaluate_batch(model, batch, config, generator, device, sums, sequences)
+            sequences += batch.frames.shape[0]
+    finally:
+        model.train(was_training)
     if sequences == 0:
         raise ConfigError("there is no sequence to evaluate on: choose a larger split")
     return _collect(sums, config, sequences, config.slots or model.config.slots)

@@ -57,7 +57,7 @@ def imagine(
     state: SlotState,
     horizon: int,
     actions: Int64[Tensor, "b s"] | None,
-    feedback: Feedback = "soft",
+    feedback: str = "soft",
     threshold: float | None = None,
 ) -> Iterator[tuple[Tensor, Transition, SlotState]]:
     """Runs the model on its own frames.
@@ -130,7 +130,7 @@ def roll_out(
     horizon: int,
     actions: Int64[Tensor, "b s"] | None = None,
     slots: int | None = None,
-    feedback: Feedback = "soft",
+    feedback: str = "soft",
     noise: float = 0.0,
     generator: torch.Generator | None = None,
     state: SlotState | None = None,
@@ -153,7 +153,7 @@ def roll_out(
         state: A state to start from instead of the initial one.
 
     Raises:
-        ConfigError: If there are too few frames.
+        ConfigError: If there are too few frames, or the noise is no probability.
     """
     needed = context + horizon + 1
     if context < 1 or horizon < 0 or frames.shape[1] < needed:
@@ -161,6 +161,8 @@ def roll_out(
             f"context {context} and {horizon} imagined frames need a context of at least 1 and sequences of "
             f"{needed} frames, and these have {frames.shape[1]}: choose fewer"
         )
+    if not 0.0 <= noise <= 1.0:
+        raise ConfigError(f"the noise's probability is {noise}, it must lie in [0, 1]")
     if state is None:
         state = model.initial_state(frames.shape[0], slots, generator)
     inputs = flip_bits(frames[:, :context], noise, generator)

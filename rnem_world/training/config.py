@@ -43,6 +43,8 @@ class OptimizerConfig:
             raise ConfigError(f"momentum is {self.momentum}, it must lie in [0, 1)")
         if self.clip_norm is not None and not self.clip_norm > 0.0:
             raise ConfigError(f"clip_norm is {self.clip_norm}, it must be above 0; leave it out to not clip")
+        if self.clip_by not in ("parameter", "global"):
+            raise ConfigError(f"clip_by is {self.clip_by!r}: {suggest(self.clip_by, ['parameter', 'global'])}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class TrainingConfig:
     memory_gigabytes: float = 4.0
 
     def __post_init__(self) -> None:
-        for name in ("sequence_steps", "batch_size", "epochs", "patience", "keep_checkpoints", "score_every"):
+        counts = ("sequence_steps", "batch_size", "epochs", "patience", "keep_checkpoints", "score_every")
+        for name in (*counts, "last_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
         for name in ("train_size", "valid_size", "test_size", "max_updates"):
@@ -126,8 +129,10 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {value}, it must be at least 1; leave it out for no limit")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, it must be at least 0")
-        if not self.checkpoint_minutes > 0.0:
-            raise ConfigError(f"checkpoint_minutes is {self.checkpoint_minutes}, it must be above 0")
+        for name in ("checkpoint_minutes", "max_minutes"):
+            minutes = getattr(self, name)
+            if minutes is not None and not minutes > 0.0:
+                raise ConfigError(f"{name} is {minutes}, it must be above 0")
         self.weights  # noqa: B018  # validates the step weights
 
     @property
@@ -145,9 +150,9 @@ class TrainingConfig:
             raise ConfigError(
                 f"step_weights has {len(weights)} numbers, one for each of {steps} steps is needed"
             )
-        if min(weights) < 0.0 or sum(weights) <= 0.0:
+        if not (all(math.isfinite(weight) and weight >= 0.0 for weight in weights) and sum(weights) > 0.0):
             raise ConfigError(
-                f"step_weights is {weights}: no number may be negative, and one must be above 0"
+                f"step_weights is {weights}: every number must be finite and at least 0, and one above 0"
             )
         return weights
 
