@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ OF_TRANSITIONS = {"collisions": np.uint8, "events": np.uint8}
 """What it may say about the transition that led there."""
 
 
+@runtime_checkable
 class RecordableEnv(Protocol):
     """The part of `gymnasium.vector.VectorEnv` that is needed."""
 
@@ -35,6 +36,7 @@ class RecordableEnv(Protocol):
         """Frees what the environment holds."""
 
 
+@runtime_checkable
 class RecordableAgent(Protocol):
     """The part of an agent that is needed."""
 

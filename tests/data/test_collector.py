@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+from rnem_world.cli.collect import collect_balls, default_dataset
+from rnem_world.data.collector import CollectorConfig, collect
+from rnem_world.data.recording import Recorder
+from rnem_world.data.schema import DatasetAttributes
+from rnem_world.data.storage import Dataset
+from rnem_world.errors import ConfigError, DataError, OutputError
+from rnem_world.physics import DIRECTIONS, preset
+
+SMALL = {"num_train": 7, "num_valid": 3, "num_test": 2, "frames": 6, "shard_size": 3}
+
+
+class Counter(gymnasium.vector.VectorEnv):
+    """Frame t of sequence s is full of t + 10 s; rewards and collisions tell the step that made them."""
+
+    def __init__(self, num_envs: int, length: int = 100) -> None:
+        self.num_envs = num_envs
+        self.length = length
+        self.single_action_space = gymnasium.spaces.Discrete(3)
+        self.closed_by_us = False
+
+    def _observe(self) -> np.ndarray:
+        return np.broadcast_to(
+            (self.time + 10 * np.arange(self.num_envs))[:, None, None, None], (self.num_envs, 4, 4, 1)
+        )
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return self._observe().astype(np.uint8), {}
+
+    def step(self, actions):
+        self.time += 1
+        n = self.num_envs
+        infos = {"events": np.full((n, 1, 1, 1), self.time % 2)}
+        over = np.full(n, self.time == self.length)
+        return self._observe().astype(np.uint8), np.full(n, 1.0 * self.time), over, ~over & False, infos
+
+
+class Clock:
+    """Acts t modulo 3 at its call t."""
+
+    def reset(self, num_envs: int) -> None:
+        self.time = -1
+
+    def act(self, observations):
+        self.time += 1
+        return np.full(len(observations), self.time % 3)
+
+
+def make_clock(env, generator) -> Clock:
+    return Clock()
+
+
+def failing_env(num_envs: int) -> Counter:
+    return Counter(num_envs, length=3)
+
+
+def read_all(path: Path, split: str = "training") -> dict[str, np.ndarray]:
+    with Dataset.open(path) as dataset:
+        info = dataset.info(split)
+        return dataset.read(split, range(info.number_of_sequences), info.arrays)
+
+
+def test_entries_t_belong_to_the_transition_out_of_frame_t():
+    recorder = Recorder(5, 3, number_of_actions=3, maximum_value=255)
+    for _ in range(2):  # two batches of two for three sequences
+        recorder.record(Counter(2, length=5), Clock(), [0, 1])
+    episodes = recorder.episodes()
+    np.testing.assert_array_equal(
+        episodes.features[:, :, 0, 0, 0].T, [np.arange(5), 10 + np.arange(5), np.arange(5)]
+    )
+    np.testing.assert_array_equal(episodes.actions[:, 0], [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(episodes.rewards[:, 0], [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(episodes.events[:, 0, 0, 0, 0], [1, 0, 1, 0, 1])
+    np.testing.assert_array_equal(episodes.terminations[:, 0], [False] * 4 + [True])
+
+
+def test_the_players_ball_moves_by_the_recorded_action(tmp_path):
+    path = collect_balls(
+        "control", tmp_path / "c.h5", **SMALL | {"num_train": 40, "frames": 12}, progress=False
+    )
+    data = read_all(path)
+    rules = preset("control")
+    positions, groups = data["positions"], data["groups"][..., 0]
+    undisturbed = (data["rewards"] == 0)[:-1]
+    moved = positions[1:, :, 0] - positions[:-1, :, 0]
+    wanted = rules.player_speed * DIRECTIONS[data["actions"][:-1]]
+    inside = (np.abs(positions[:-1, :, 0] + wanted - 5.0) < 4.0).all(axis=2) & undisturbed
+    assert inside.mean() > 0.5
+    np.testing.assert_allclose(moved[inside], wanted[inside], atol=1e-5)
+    # The same in the frames: the centroid of the ring, in pixels.
+    ring = groups == 1
+    index = np.arange(64)
+    weight = ring / ring.sum(axis=(2, 3), keepdims=True)
+    centroid = np.stack(
+        [(weight.sum(axis=2) * index).sum(axis=2), (weight.sum(axis=3) * index).sum(axis=2)], axis=2
+    )
+    seen = (centroid[1:] - centroid[:-1])[inside]
+    np.testing.assert_allclose(seen, 6.4 * wanted[inside], atol=0.5)
+
+
+def test_rewards_and_collisions_are_those_of_the_next_move(tmp_path):
+    path = collect_balls(
+        "control", tmp_path / "c.h5", **SMALL | {"num_train": 60, "frames": 20}, progress=False
+    )
+    data = read_all(path)
+    marked = (data["collisions"].astype(bool) & (data["groups"] == 1)).any(axis=(2, 3, 4))
+    np.testing.assert_array_equal(data["rewards"] == -1.0, marked)
+    assert marked.any()
+    assert not (data["collisions"] > (data["groups"] > 0)).any()
+    # A ball (not the player's) whose velocity jumps has met something: another ball or a wall.
+    jump = np.abs(np.diff(data["velocities"][:, :, 1:], axis=0)).sum(axis=3) > 1e-4
+    near_wall = (np.abs(data["positions"][:, :, 1:] - 5.0) > 3.2).any(axis=3)
+    inner = jump & ~near_wall[1:] & ~near_wall[:-1]
+    assert inner.sum() > 30
+    for ball in range(3):
+        touched = (data["collisions"].astype(bool) & (data["groups"] == ball + 2)).any(axis=(2, 3, 4))[:-1]
+        assert touched[inner[..., ball]].all()
+
+
+def test_the_frames_are_those_of_the_groups_and_nothing_needless_is_stored(tmp_path):
+    data = read_all(collect_balls("balls678mass64", tmp_path / "b.h5", **SMALL, progress=False))
+    np.testing.assert_array_equal(data["features"], data["groups"] > 0)
+    assert set(data) == {"features", "groups", "collisions", "positions", "velocities"}
+    assert data["features"].shape == (6, 7, 64, 64, 1)
+    assert data["groups"].max() >= 6
+
+
+def test_the_file_says_where_it_comes_from(tmp_path):
+    path = collect_balls("stove", tmp_path / "s.h5", **SMALL, seed=4, policy="stay", progress=False)
+    with Dataset.open(path) as dataset:
+        attributes = dataset.attributes
+        assert [dataset.info(split).number_of_sequences for split in dataset.splits] == [7, 3, 2]
+    assert attributes.settings["preset"] == "stove"
+    assert attributes.settings["policy"] == "stay"
+    assert (attributes.seed, attributes.number_of_actions, attributes.maximum_value) == (4, 9, 1)
+    assert not read_all(path)["actions"].any()
+
+
+def test_splits_shards_and_seeds_differ(tmp_path):
+    settings = SMALL | {"num_valid": 7, "num_test": 7, "num_train": 7}
+    path = collect_balls("balls3small32", tmp_path / "a.h5", **settings, progress=False)
+    other = collect_balls("balls3small32", tmp_path / "b.h5", **settings, seed=1, progress=False)
+    starts = [read_all(path, split)["positions"][0] for split in ("training", "validation", "test")]
+    starts.append(read_all(other)["positions"][0])
+    flat = np.concatenate(starts).reshape(28, -1)
+    assert len(np.unique(flat, axis=0)) == 28
+
+
+def test_any_number_of_workers_gives_the_same_file_and_shards_the_same_data(tmp_path):
+    alone = collect_balls("stove", tmp_path / "1.h5", **SMALL, progress=False)
+    together = collect_balls("stove", tmp_path / "2.h5", **SMALL, workers=2, progress=False)
+    shards = collect_balls("stove", tmp_path / "shards", **SMALL, keep_shards=True, progress=False)
+    assert alone.read_bytes() == together.read_bytes()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1.h5", "2.h5", "shards"]
+    assert [entry.name for entry in sorted(shards.iterdir())] == [
+        "test-00000.h5",
+        "training-00000.h5",
+        "training-00001.h5",
+        "training-00002.h5",
+        "validation-00000.h5",
+    ]
+    for name, array in read_all(alone).items():
+        np.testing.assert_array_equal(array, read_all(shards)[name])
+
+
+def interrupted(tmp_path: Path, monkeypatch) -> Path:
+    """Leaves the parts of a collection that ended just before they were joined."""
+
+    def fail(paths, out):
+        raise OutputError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rnem_world.data.collector.merge_shards", fail)
+        with pytest.raises(OutputError, match="no space"):
+            collect_balls("stove", tmp_path / "x.h5", **SMALL, progress=False)
+    parts = tmp_path / "x.h5.parts"
+    assert len(list(parts.glob("*.h5"))) == 5
+    assert not (tmp_path / "x.h5").exists()
+    return parts
+
+
+def test_a_rerun_makes_only_what_is_missing_or_damaged(tmp_path, monkeypatch):
+    whole = collect_balls("stove", tmp_path / "whole.h5", **SMALL, progress=False).read_bytes()
+    parts = interrupted(tmp_path, monkeypatch)
+    (parts / "training-00001.h5").unlink()
+    damaged = parts / "validation-00000.h5"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    (parts / ".training-00001.h5.somewhere-1-2.tmp").write_bytes(b"half")
+    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.h5")}
+    written = []
+    from rnem_world.data import collector
+
+    real = collector.write_shard
+
+    def spy(path, splits, attributes):
+        written.append(path.name)
+        real(path, splits, attributes)
+
+    monkeypatch.setattr(collector, "write_shard", spy)
+    path = collect_balls("stove", tmp_path / "x.h5", **SMALL, progress=False)
+    assert sorted(written) == ["training-00001.h5", "validation-00000.h5"]
+    assert len(kept) == 4
+    assert path.read_bytes() == whole
+    assert not parts.exists()
+
+
+def test_parts_of_other_settings_are_left_alone(tmp_path, monkeypatch):
+    parts = interrupted(tmp_path, monkeypatch)
+    before = {path: path.read_bytes() for path in parts.iterdir()}
+    with pytest.raises(DataError, match="other settings"):
+        collect_balls("stove", tmp_path / "x.h5", **SMALL, seed=1, progress=False)
+    assert {path: path.read_bytes() for path in parts.iterdir()} == before
+
+
+def test_a_killed_collection_goes_on(tmp_path):
+    whole = collect_balls("balls3small32", tmp_path / "whole.h5", 200, 0, 0, 12, shard_size=5, progress=False)
+    code = (
+        "from pathlib import Path; from rnem_world.cli.collect import collect_balls\n"
+        "if __name__ == '__main__':\n"
+        "    collect_balls('balls3small32', Path('x.h5'), 200, 0, 0, 12, shard_size=5, workers=2)\n"
+    )
+    (tmp_path / "run.py").write_text(code)
+    process = subprocess.Popen([sys.executable, "run.py"], cwd=tmp_path)
+    parts = tmp_path / "x.h5.parts"
+    deadline = time.monotonic() + 30
+    while len(list(parts.glob("*.h5"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)  # its workers notice that it is gone
+    assert not (tmp_path / "x.h5").exists()
+    finished = len(list(parts.glob("*.h5")))
+    assert 3 <= finished < 40
+    path = collect_balls("balls3small32", tmp_path / "x.h5", 200, 0, 0, 12, shard_size=5, progress=False)
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path):
+    path = tmp_path / "x.h5"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        collect_balls("stove", path, **SMALL, progress=False)
+    assert path.read_bytes() == b"precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.h5"]
+    collect_balls("stove", path, **SMALL, overwrite=True, progress=False)
+    assert read_all(path)["features"].shape[1] == 7
+    collect_balls("stove", path, **SMALL, overwrite=True, keep_shards=True, progress=False)
+    assert path.is_dir()
+    collect_balls("stove", path, **SMALL, overwrite=True, progress=False)
+    assert path.is_file()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.h5"]
+
+
+def test_a_folder_with_other_things_is_never_replaced(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "another.h5").write_bytes(b"precious")
+    for keep_shards in (False, True):
+        with pytest.raises(OutputError, match="another"):
+            collect_balls("stove", folder, **SMALL, overwrite=True, keep_shards=keep_shards, progress=False)
+    assert (folder / "another.h5").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_episode_that_ends_too_soon_is_named_and_leaves_nothing(tmp_path, workers):
+    config = CollectorConfig(4, 0, 0, number_of_frames=5, shard_size=2)
+    attributes = DatasetAttributes(number_of_actions=3, maximum_value=255)
+    with pytest.raises(DataError, match="ended after 3 steps"):
+        collect(failing_env, make_clock, config, tmp_path / "x.h5", workers, attributes, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_collections_dont_share_a_folder(tmp_path):
+    config = CollectorConfig(2, 0, 0, number_of_frames=3)
+    attributes = DatasetAttributes(number_of_actions=3, maximum_value=255)
+    call = partial(collect, Counter, config=config, out=tmp_path / "x.h5", workers=1, attributes=attributes)
+
+    def make_agent(env, generator):
+        with pytest.raises(DataError, match="another collection"):
+            call(make_agent=make_clock)
+        return Clock()
+
+    call(make_agent=make_agent)
+    assert read_all(tmp_path / "x.h5")["features"].shape == (3, 2, 4, 4, 1)
+
+
+def test_frames_that_arent_binary_are_refused():
+    with pytest.raises(DataError, match="binary"):
+        Recorder(3, 2, 3, maximum_value=1).record(Counter(2), Clock(), [0, 1])
+
+
+def test_the_default_dataset_is_collected_once(tmp_path):
+    path = default_dataset("stove", tmp_path, **SMALL, progress=False)
+    before = path.stat().st_mtime_ns
+    assert default_dataset("stove", tmp_path, **SMALL) == path == tmp_path / "stove.h5"
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_train": -1},
+        {"num_train": 0},
+        {"number_of_frames": 1},
+        {"seed": -1},
+        {"shard_size": 0},
+        {"batch_size": 0},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        CollectorConfig(**{"num_train": 1, "num_valid": 0, "num_test": 0} | change)
+
+
+def test_wrong_names_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'stove'"):
+        collect_balls("stov", tmp_path / "x.h5")
+    with pytest.raises(ConfigError, match="did you mean 'random'"):
+        collect_balls("stove", tmp_path / "x.h5", policy="randm")
+    with pytest.raises(ConfigError, match="workers"):
+        collect_balls("stove", tmp_path / "x.h5", **SMALL, workers=0)
+    assert not list(tmp_path.iterdir())
