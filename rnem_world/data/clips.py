@@ -17,9 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from rnem_world.errors import DataError, RnemWorldError, suggest
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"})
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".gif", ".webm", ".webp", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".apng"}
-)
+ANIMATION_SUFFIXES = frozenset({".gif", ".webp", ".apng"})
+VIDEO_SUFFIXES = ANIMATION_SUFFIXES | {".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v", ".mpg"}
 CHANNELS = (1, 3, 4)
 
 
@@ -127,8 +126,10 @@ def _to_array(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _read_video(path: Path) -> Iterator[NDArray[np.uint8]]:
+    # Named, for otherwise imageio tries all its plugins, deprecated ones too.
+    plugin = "pillow" if path.suffix.lower() in ANIMATION_SUFFIXES | IMAGE_SUFFIXES else "FFMPEG"
     try:
-        with iio.imopen(path, "r") as video:
+        with iio.imopen(path, "r", plugin=plugin) as video:
             for frame in video.iter():
                 if frame.dtype != np.uint8:
                     raise DataError(f"{path}: the frames are {frame.dtype}, expected 8 bits a channel")
