@@ -126,8 +126,8 @@ def _to_array(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _read_video(path: Path) -> Iterator[NDArray[np.uint8]]:
-    # Named, for otherwise imageio tries all its plugins, deprecated ones too.
-    plugin = "pillow" if path.suffix.lower() in ANIMATION_SUFFIXES | IMAGE_SUFFIXES else "FFMPEG"
+    # Named, for otherwise imageio tries all its plugins, deprecated ones too. Its annotations lack FFMPEG.
+    plugin: Any = "pillow" if path.suffix.lower() in ANIMATION_SUFFIXES | IMAGE_SUFFIXES else "FFMPEG"
     try:
         with iio.imopen(path, "r", plugin=plugin) as video:
             for frame in video.iter():

@@ -1,0 +1,197 @@
+"""``rnem-world data``: what is in a dataset, is it whole, and how to make one of videos and images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def command() -> None:
+    """Look into, check or import a dataset."""
+
+
+@command.command()
+@click.argument("file", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(file: Path, as_json: bool) -> None:
+    """Say what is in FILE, a dataset or a folder of shards."""
+    content = describe(file)
+    click.echo(json.dumps(content, indent=2) if as_json else "\n".join(format_description(content)))
+
+
+@command.command()
+@click.argument("file", type=FILE)
+def check(file: Path) -> None:
+    """Read all of FILE, a dataset or a folder of shards, and name the first thing wrong.
+
+    The exit code is 2 if something is wrong; warnings don't change it.
+    """
+    from rnem_world.data.validation import validate
+
+    report = validate(file)
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    report.raise_problem()
+    counts = ", ".join(f"{split} {count}" for split, count in report.sequences.items())
+    click.echo(f"{file} is fine: {counts} sequences")
+
+
+@command.command("import")
+@click.argument("source", type=FILE)
+@click.option("--out", required=True, type=FILE, help="The dataset to write, for example data/film.h5.")
+@click.option("--frames", default=51, show_default=True, help="Frames of a sequence; longer clips are cut.")
+@click.option("--size", help="Height and width to resize to, such as 64x64, or 64 for both. [as they are]")
+@click.option(
+    "--binarise",
+    default=0.5,
+    show_default=True,
+    help="Part of full brightness above which a pixel is 1, others are 0.",
+)
+@click.option("--grey-levels", is_flag=True, help="Keep the brightness, 0 to 255, instead.")
+@click.option(
+    "--channels", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Grey or colour."
+)
+@click.option(
+    "--splits", default="0.8,0.1,0.1", show_default=True, help="Parts for training, validation and test."
+)
+@click.option("--stride", type=int, help="Frames from one sequence's start to the next one's. [as --frames]")
+@click.option("--actions", type=int, help="How many actions there are, if SOURCE has any. [highest + 1]")
+@click.option("--seed", default=0, show_default=True, help="Deals the sequences out to the splits.")
+def import_command(
+    source: Path,
+    out: Path,
+    frames: int,
+    size: str | None,
+    binarise: float,
+    grey_levels: bool,
+    channels: str,
+    splits: str,
+    stride: int | None,
+    actions: int | None,
+    seed: int,
+) -> None:
+    """Make a dataset of SOURCE.
+
+    SOURCE is a NumPy file (.npy, or .npz with 'frames' and perhaps 'groups' and 'actions'), a video (mp4, gif,
+    webm, ...), a folder of images, or a folder of such folders or videos.
+
+    Pixels are made 0 or 1 unless --grey-levels is given, because that is what the model was made for: it takes
+    them for Bernoulli variables.
+    """
+    from rnem_world.data.importing import ImportConfig, import_frames
+
+    config = ImportConfig(
+        number_of_frames=frames,
+        size=None if size is None else parse_size(size),
+        binarise=None if grey_levels else binarise,
+        channels=int(channels),
+        ratio=parse_ratio(splits),
+        seed=seed,
+        stride=stride,
+        number_of_actions=actions,
+    )
+    summary = import_frames(source, out, config)
+    counts = ", ".join(f"{split} {count}" for split, count in summary.sequences.items())
+    pixels = f"{summary.height} x {summary.width} x {summary.channels}"
+    values = "grey levels 0 to 255" if grey_levels else f"0/1, threshold {binarise:g}"
+    click.echo(f"{out}: {counts} sequences of {frames} frames, {pixels}, {values}")
+    if summary.short_clips:
+        click.echo(
+            f"warning: {summary.short_clips} of {summary.clips} clips are shorter than {frames} frames and were "
+            "left out",
+            err=True,
+        )
+    if summary.unused_windows:
+        click.echo(
+            f"warning: {summary.unused_windows} sequences were left out, they share frames with another split",
+            err=True,
+        )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Reads ``64x48`` (height x width) or ``64``.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    from rnem_world.errors import ConfigError
+
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(f"--size is {text!r}, expected height and width such as 64x64, or one number")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_ratio(text: str) -> list[float]:
+    """Reads ``0.8,0.1,0.1``.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    from rnem_world.errors import ConfigError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--splits is {text!r}, expected three numbers such as 0.8,0.1,0.1") from error
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """Collects what there is to say about a dataset, as JSON can hold it.
+
+    Raises:
+        DataError: If it can't be opened.
+    """
+    from dataclasses import asdict
+
+    from rnem_world.data.storage import Dataset
+
+    with Dataset.open(file) as dataset:
+        splits = {}
+        for split in dataset.splits:
+            sizes = dataset.info(split)
+            splits[split] = {
+                "sequences": sizes.number_of_sequences,
+                "frames": sizes.number_of_frames,
+                "height": sizes.height,
+                "width": sizes.width,
+                "channels": sizes.channels,
+                "arrays": {
+                    name: {
+                        "shape": list(stored.shape),
+                        "dtype": str(stored.dtype),
+                        "stored_megabytes": round(stored.stored_bytes / 1e6, 3),
+                    }
+                    for name, stored in dataset.stored(split).items()
+                },
+            }
+        return {
+            "path": str(file),
+            "files": len(dataset.shard_paths),
+            "attributes": asdict(dataset.attributes),
+            "splits": splits,
+        }
+
+
+def format_description(content: dict[str, Any]) -> list[str]:
+    """Lays a description out as lines of text."""
+    files = f", {content['files']} files" if content["files"] > 1 else ""
+    lines = [f"{content['path']}{files}", ""]
+    for name, value in content["attributes"].items():
+        if name == "schema_version" and value == 0:
+            lines.append(f"  {name:18} none: the layout of the original program")
+        elif value not in (None, "", {}):
+            lines.append(f"  {name:18} {json.dumps(value) if isinstance(value, dict) else value}")
+    for split, entry in content["splits"].items():
+        pixels = f"{entry['height']} x {entry['width']} x {entry['channels']}"
+        lines += ["", f"{split}: {entry['sequences']} sequences of {entry['frames']} frames, {pixels}"]
+        for name, array in entry["arrays"].items():
+            shape = " x ".join(str(size) for size in array["shape"])
+            lines.append(f"  {name:14}{array['dtype']:9}{array['stored_megabytes']:>12,.2f} MB   {shape}")
+    return lines
