@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ FORMAT = "rnem-world checkpoint"
 FORMAT_VERSION = 1
 CONFIG_FILE, MODEL_FILE, TRAINER_FILE = "config.json", "model.safetensors", "trainer.pt"
 CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"
+DISPLACED = "old"
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
-_NAME = re.compile(r"(?:update|epoch)-\d+")
+_NAME = re.compile(r"update-\d+")
 
 
 @contextmanager
@@ -55,6 +57,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("w") as file:
                 json.dump(values, file, indent=2)
@@ -63,7 +66,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _synchronise(path: Path) -> None:
@@ -126,8 +130,12 @@ def save_checkpoint(
                 displaced = Path(
                     tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
                 )
-                os.replace(folder, displaced / "old")
-                os.replace(temporary, folder)
+                os.replace(folder, displaced / DISPLACED)  # should this be the end: see `put_back`
+                try:
+                    os.replace(temporary, folder)
+                except OSError:
+                    os.replace(displaced / DISPLACED, folder)
+                    raise
                 shutil.rmtree(displaced, ignore_errors=True)
             else:
                 os.replace(temporary, folder)
@@ -143,7 +151,26 @@ def pretrained_names() -> list[str]:
 
 def updates_of(run: Path) -> list[Path]:
     """Lists a run's checkpoints, the oldest first."""
-    return sorted((run / CHECKPOINTS).glob("update-*"))
+    return sorted(path for path in (run / CHECKPOINTS).glob("update-*") if _NAME.fullmatch(path.name))
+
+
+def best_of(run: Path) -> Path | None:
+    """Finds a run's best checkpoint; None if there is none yet, or it was deleted.
+
+    Raises:
+        CheckpointError: If ``best.json`` is broken.
+    """
+    path = run / BEST_FILE
+    try:
+        values = json.loads(path.read_text())
+        best = run / CHECKPOINTS / str(values["checkpoint"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is broken ({error}): delete it, or name a checkpoint in {run / CHECKPOINTS}"
+        ) from error
+    return best if (best / MODEL_FILE).is_file() else None
 
 
 def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
@@ -161,11 +188,8 @@ def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
         return folder
     updates = updates_of(folder)
     if updates:
-        if prefer == "best" and (folder / BEST_FILE).is_file():
-            best = folder / CHECKPOINTS / str(json.loads((folder / BEST_FILE).read_text())["checkpoint"])
-            if (best / MODEL_FILE).is_file():
-                return best
-        return updates[-1]
+        best = best_of(folder) if prefer == "best" else None
+        return updates[-1] if best is None else best
     shipped = PRETRAINED / str(path)
     if len(folder.parts) == 1 and (shipped / MODEL_FILE).is_file():
         return shipped
@@ -280,12 +304,20 @@ def load_trainer(folder: Path) -> dict[str, Any]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises errors of many kinds for a broken file
+    except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is broken ({str(error).splitlines()[0]}): resume an older one"
+            f"{path} is broken, or holds more than numbers, which is never loaded: delete {folder} to resume an "
+            "older checkpoint"
+        ) from error
+    except Exception as error:  # torch raises errors of many kinds for a broken file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{path} is broken ({reason}): delete {folder} to resume an older checkpoint"
         ) from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds no training state")
+        raise CheckpointError(
+            f"{path} holds no training state: delete {folder} to resume an older checkpoint"
+        )
     return state
 
 
@@ -296,10 +328,24 @@ def start_model(config: ModelConfig, path: str | Path) -> WorldModel:
     return model
 
 
+def put_back(run: Path) -> None:
+    """Puts a checkpoint back whose replacement a killed run didn't finish."""
+    for displaced in (run / CHECKPOINTS).glob(f".*.tmp/{DISPLACED}"):
+        place = run / CHECKPOINTS / displaced.parent.name.split(".")[1]
+        if not place.exists():
+            with suppress(OSError):
+                os.replace(displaced, place)
+
+
 def prune(run: Path, keep: int, protect: set[str]) -> None:
     """Deletes all but the latest ``keep`` checkpoints, the protected ones, and what a killed run left half-written."""
+    put_back(run)
     for orphan in (run / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(orphan, ignore_errors=True)
     for folder in updates_of(run)[:-keep]:
-        if folder.name not in protect and _NAME.fullmatch(folder.name):
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder.name not in protect:
+            # Renamed first, so that no half-deleted folder ever bears a checkpoint's name.
+            doomed = folder.with_name(f".{folder.name}.tmp")
+            with suppress(OSError):
+                os.replace(folder, doomed)
+                shutil.rmtree(doomed, ignore_errors=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
+import time
 from collections.abc import Mapping
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ LOG_FILE, TENSORBOARD = "log.jsonl", "tensorboard"
 
 
 class RunLog:
-    """Writes figures to ``log.jsonl`` and TensorBoard.
+    """Writes figures to ``log.jsonl`` and TensorBoard, each entry at once.
 
     Args:
         run: The run's folder.
@@ -31,47 +34,113 @@ class RunLog:
     """
 
     def __init__(self, run: Path, position: int = 0, update: int = 0) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        path = run / LOG_FILE
+        self._path = run / LOG_FILE
         try:
-            self._file = path.open("a")
-            if path.stat().st_size > position:
-                os.truncate(path, position)
-            self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=update + 1 if position else None)
+            self._file = self._path.open("ab", buffering=0)
+            if self._path.stat().st_size > position:
+                os.truncate(self._path, position)
+            self._board = _EventFile(run / TENSORBOARD, update + 1)
         except OSError as error:
-            raise OutputError(
-                f"can't write {path}: {error.strerror or error}; choose another folder"
-            ) from error
+            raise self._refusal(error) from error
 
     @property
     def position(self) -> int:
-        """Bytes written so far, all of them on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        """Bytes written so far, all of them on the disk.
+
+        Raises:
+            OutputError: If they can't be brought there.
+        """
+        try:
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
         """Adds an entry.
 
         Args:
-            kind: What is reported: ``training`` or ``validation``.
+            kind: What is reported: ``training``, ``epoch`` or ``validation``.
             update: The update after which it was measured.
             figures: Numbers by name; nested mappings are joined by ``/`` on TensorBoard, lists are left out there.
+
+        Raises:
+            OutputError: If it can't be written.
         """
-        self._file.write(json.dumps({"kind": kind, "update": update, **figures}) + "\n")
-        for name, value in _flat(figures):
-            if math.isfinite(value):
-                self._board.add_scalar(f"{kind}/{name}", value, update)
+        try:
+            _write_all(self._file, (json.dumps({"kind": kind, "update": update, **figures}) + "\n").encode())
+            self._board.add_scalars(
+                {f"{kind}/{name}": value for name, value in _flat(figures) if math.isfinite(value)}, update
+            )
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def picture(self, name: str, update: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Adds a picture to TensorBoard."""
-        self._board.add_image(name, image, update, dataformats="HWC")
+        """Adds a picture to TensorBoard.
+
+        Raises:
+            OutputError: If it can't be written.
+        """
+        try:
+            self._board.add_image(name, image, update)
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Closes the files; all entries are written already."""
         self._file.close()
         self._board.close()
+
+    def _refusal(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"can't write the log {self._path}: {error.strerror or error}; free space or choose another folder"
+        )
+
+
+class _EventFile:
+    """A TensorBoard file, written at once: TensorBoard's own writer fails in a thread, after the fact."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from tensorboard.compat.proto import event_pb2
+
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("ab", buffering=0)
+        self._event = event_pb2.Event
+        self._write(file_version="brain.Event:2")
+        # TensorBoard forgets what earlier files say from this step on.
+        self._write(step=first_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Adds a number to each curve."""
+        from torch.utils.tensorboard.summary import scalar
+
+        for name, value in values.items():
+            self._write(step=step, summary=scalar(name, value))
+
+    def add_image(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """Adds a picture."""
+        from torch.utils.tensorboard.summary import image as picture
+
+        self._write(step=step, summary=picture(name, image, dataformats="HWC"))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, **content: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        buffer = BytesIO()
+        RecordWriter(buffer).write(self._event(wall_time=time.time(), **content).SerializeToString())
+        _write_all(self._file, buffer.getvalue())
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    """Writes unbuffered, so that what fails fails here; the disk may take it in pieces."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
 
 
 def _flat(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
