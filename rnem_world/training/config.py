@@ -44,7 +44,9 @@ class OptimizerConfig:
         if self.clip_norm is not None and not self.clip_norm > 0.0:
             raise ConfigError(f"clip_norm is {self.clip_norm}, it must be above 0; leave it out to not clip")
         if self.clip_by not in ("parameter", "global"):
-            raise ConfigError(f"clip_by is {self.clip_by!r}: {suggest(self.clip_by, ['parameter', 'global'])}")
+            raise ConfigError(
+                f"clip_by is {self.clip_by!r}: {suggest(self.clip_by, ['parameter', 'global'])}"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import LoaderConfig, SequenceLoader
-from rnem_world.errors import ConfigError, OutputError
+from rnem_world.errors import CheckpointError, ConfigError, OutputError
 from rnem_world.models.config import architecture_for
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed
@@ -148,9 +149,12 @@ def make_trainer(
     Raises:
         ConfigError: If data and model don't fit.
         CheckpointError: If there is nothing to resume, or the starting weights belong to another model.
-        OutputError: If a run is in the way or the folder can't be made.
+        DataError: If the data is damaged.
+        OutputError: If a run is in the way or the folder can't be made; nothing is left behind then.
     """
     options: TrainingConfig = config.training
+    info = dataset.info("training")
+    check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
     training = make_loader(dataset, "training", config, options.train_size)
     validation = make_loader(dataset, "validation", config, options.valid_size)
     if start_from is not None:
@@ -163,17 +167,43 @@ def make_trainer(
     trainer = Trainer(model, config, run, training, validation, report)
     if resume:
         trainer.resume()
-    elif checkpoint.updates_of(run):
+        checkpoint.write_run_config(run, config)
+    else:
+        _check_free(run)
+        with _folder_of(run):
+            checkpoint.write_run_config(run, config)
+            trainer.begin()
+    return trainer
+
+
+def _check_free(run: Path) -> None:
+    """Refuses a folder in which a run would overwrite something; what a run left before its first checkpoint may go."""
+    if checkpoint.updates_of(run):
         raise OutputError(
             f"{run} already holds a run: continue it with --resume, or choose another folder with --out"
         )
-    is_new = not run.exists()
+    if (run / checkpoint.CONFIG_FILE).is_file():
+        try:
+            checkpoint.read_config(run)
+        except CheckpointError as error:
+            raise OutputError(
+                f"{error}; it would be overwritten: choose another folder with --out"
+            ) from error
+
+
+@contextmanager
+def _folder_of(run: Path) -> Iterator[None]:
+    """Makes a run's folder; if the block fails, what wasn't there before is removed."""
+    made = next((folder for folder in (*reversed(run.parents), run) if not folder.exists()), None)
+    before = set(run.iterdir()) if run.is_dir() else set()
     with checkpoint.writing(run):
         run.mkdir(parents=True, exist_ok=True)
     try:
-        checkpoint.write_run_config(run, config)
-    except OutputError:
-        if is_new:
-            shutil.rmtree(run, ignore_errors=True)
+        yield
+    except BaseException:
+        for path in [made] if made is not None else set(run.iterdir()) - before:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         raise
-    return trainer

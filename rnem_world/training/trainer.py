@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from rnem_world.evaluation.pictures import overview
 from rnem_world.evaluation.plots import figure_to_array
 from rnem_world.models.rollout import flip_bits, roll_out
 from rnem_world.models.world_model import WorldModel
+from rnem_world.options import build
 from rnem_world.seeding import derive_seed, torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.config import RunConfig, TrainingConfig
@@ -44,7 +45,8 @@ class Progress:
         sequences: Sequences seen in all.
         minutes: Training time in all.
         best_loss: The lowest validation loss so far, in nats a frame.
-        best_epoch: The epoch that had it.
+        best_epoch: The epoch that had it, 0 before the first validation.
+        best_checkpoint: The name of the checkpoint that had it.
         epoch_loss: Sum of the present pass's losses.
         log_position: Bytes of the log that belong to what is counted here.
     """
@@ -58,6 +60,11 @@ class Progress:
     best_epoch: int = 0
     epoch_loss: float = 0.0
     log_position: int = 0
+    best_checkpoint: str = ""
+
+
+class _Stopped(Exception):  # noqa: N818
+    """A signal came during the validation."""
 
 
 class Trainer:
@@ -95,16 +102,38 @@ class Trainer:
         self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
         self.loss = SequenceLoss(model, self.options.loss, self.options.weights).to(self.device)
         self.generator = torch.Generator(self.device)
+        self._log: RunLog | None = None
         self._stop_reason: str | None = None
-        self._sitting_start = time.monotonic()
+        self._sitting_start = self._last_save = time.monotonic()
         self._sitting_minutes = 0.0
+
+    @property
+    def log(self) -> RunLog:
+        """The run's log, opened when it is first written."""
+        if self._log is None:
+            self._log = RunLog(self.run, self.progress.log_position, self.progress.updates)
+        return self._log
+
+    def begin(self) -> None:
+        """Reads the data, and saves the first checkpoint of a new run.
+
+        Raises:
+            DataError: If the data is damaged.
+            OutputError: If the checkpoint can't be written.
+        """
+        for loader in (self.training, self.validation):
+            loader.epoch(0)
+        self._save()
 
     def resume(self) -> None:
         """Continues from the run's latest checkpoint.
 
+        The learning rate is the configuration's, which may have changed since.
+
         Raises:
             CheckpointError: If there is none, or it is broken.
         """
+        checkpoint.put_back(self.run)
         folders = checkpoint.updates_of(self.run)
         if not folders:
             raise CheckpointError(f"{self.run} holds no checkpoint to resume from: train without --resume")
@@ -112,15 +141,50 @@ class Trainer:
         checkpoint.load_weights(self.model, folders[-1])
         try:
             self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress(**state["progress"])
-        except (KeyError, TypeError, ValueError) as error:
+            self.progress = build(Progress, state["progress"])
+            self._check_optimizer()
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
-                f"the training state in {folders[-1]} doesn't fit this run: {error}"
+                f"the training state in {folders[-1]} doesn't fit this run ({error}): delete that folder to resume "
+                "an older checkpoint"
             ) from error
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.optimizer.learning_rate
+        self._restore_best()
         self.report(f"resumed after update {self.progress.updates} ({self.progress.minutes:.1f} min so far)")
+
+    def _check_optimizer(self) -> None:
+        for parameter in self.model.parameters():
+            for name, value in self.optimizer.state[parameter].items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+
+    def _restore_best(self) -> None:
+        """Makes ``best.json`` name what was best when the resumed checkpoint was saved.
+
+        A run may have been killed before it could write that; or it ended with a validation in the middle of an epoch,
+        which a run that goes on doesn't have.
+        """
+        progress = self.progress
+        best = checkpoint.best_of(self.run)
+        if progress.best_epoch and not progress.best_checkpoint and best is not None:
+            progress.best_checkpoint = best.name
+        if progress.best_checkpoint:
+            self._write_best(progress.best_checkpoint, progress.best_loss, progress.best_epoch)
+        elif not progress.best_epoch:
+            with checkpoint.writing(self.run / checkpoint.BEST_FILE):
+                (self.run / checkpoint.BEST_FILE).unlink(missing_ok=True)
+
+    def _write_best(self, name: str, loss: float, epoch: int) -> None:
+        checkpoint.write_json(
+            self.run / checkpoint.BEST_FILE, {"checkpoint": name, "validation_loss": loss, "epoch": epoch}
+        )
 
     def fit(self) -> Evaluation | None:
         """Trains until an end is reached: epochs, patience, ``max_updates``, ``max_minutes``, or a signal.
+
+        An epoch ends with a validation. Where ``max_updates`` ends one early there is a validation too, so that there
+        is a best checkpoint; a run that is resumed there goes on as if that hadn't been.
 
         Returns:
             The last validation, if there was any.
@@ -129,38 +193,44 @@ class Trainer:
             TrainingError: If the loss is NaN or infinite; the last good checkpoint stays.
             OutputError: If a checkpoint can't be written.
         """
-        self.run.mkdir(parents=True, exist_ok=True)
         checkpoint.prune(self.run, self.options.keep_checkpoints, self._protected())
-        self.log = RunLog(self.run, self.progress.log_position, self.progress.updates)
         self._sitting_start = self._last_save = time.monotonic()
         self._sitting_minutes = self.progress.minutes
         evaluation = None
         try:
             with self._signals():
-                if self.progress.updates == 0:
-                    self._save()
-                while not self._finished():
-                    self._epoch()
-                    if self._stop_reason is not None:
-                        break
-                    evaluation = self._validate()
-            self.report(
-                f"stopped after update {self.progress.updates}: {self._stop_reason or 'all epochs done'}"
-            )
+                while (end := self._end()) is None:
+                    self._run_batches()
+                    if self._stop_reason is None and self.progress.batch == len(self.training):
+                        evaluation = self._complete_epoch()
+                if self._stop_reason is None and self.progress.batch > 0:
+                    evaluation = self._validate_midway()
+            self.report(f"stopped after update {self.progress.updates}: {self._stop_reason or end}")
         finally:
-            self.log.close()
+            if self._log is not None:
+                self._log.close()
+                self._log = None
         return evaluation
 
-    def _finished(self) -> bool:
+    def _end(self) -> str | None:
+        """Says why training ends here, if it does."""
         progress, options = self.progress, self.options
+        if self._stop_reason is not None:
+            return self._stop_reason
         if progress.epoch >= options.epochs:
-            return True
+            return f"all {progress.epoch} epochs done"
         if progress.epoch - progress.best_epoch >= options.patience and progress.best_epoch > 0:
-            self._stop_reason = f"no better validation loss for {options.patience} epochs"
-            return True
-        return options.max_updates is not None and progress.updates >= options.max_updates
+            return f"no better validation loss for {options.patience} epochs"
+        if self._limit_reached() and progress.batch < len(self.training):
+            return f"{progress.updates} updates done"
+        return None
 
-    def _epoch(self) -> None:
+    def _limit_reached(self) -> bool:
+        limit = self.options.max_updates
+        return limit is not None and self.progress.updates >= limit
+
+    def _run_batches(self) -> None:
+        """Runs what is left of an epoch's batches, or as many of them as may be."""
         progress, options = self.progress, self.options
         batches = self.training.epoch(progress.epoch, progress.batch)
         bar = tqdm(
@@ -182,18 +252,14 @@ class Trainer:
             progress.minutes = self._sitting_minutes + (time.monotonic() - self._sitting_start) / 60.0
             bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
             self._stop_if_due()
-            if self._stop_reason is not None or self._save_is_due():
+            is_over = self._stop_reason is not None or self._limit_reached()
+            if is_over or self._save_is_due():
                 self._save()
                 latest = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
                 self.report(f"update {progress.updates} ({progress.minutes:.1f} min): {latest}")
-            if self._stop_reason is not None:
+            if is_over:
                 bar.close()
                 return
-        progress.epoch += 1
-        self.log.write(
-            "epoch", progress.updates, {"epoch": progress.epoch, "loss": progress.epoch_loss / progress.batch}
-        )
-        progress.batch, progress.epoch_loss = 0, 0.0
 
     def _update(self, batch: Batch) -> dict[str, float]:
         progress, options = self.progress, self.options
@@ -202,7 +268,8 @@ class Trainer:
         frames = unit_frames(batch.frames.to(self.device), batch.maximum_value)
         inputs = flip_bits(frames[:, :-1], options.noise.flip_probability, self.generator)
         state = self.model.initial_state(frames.shape[0], generator=self.generator)
-        scored = batch.groups is not None and progress.updates % options.score_every == 0
+        is_due = progress.updates % options.score_every == 0
+        scored = is_due and batch.groups is not None
         actions = self._actions(batch)
         losses = self.loss(state, inputs, frames[:, 1:], actions, with_gammas=scored)
         value = float(losses.loss.detach())
@@ -222,6 +289,7 @@ class Trainer:
             figures["ari"] = float(
                 metrics.adjusted_rand_index(losses.gammas, groups, self.loss.step_weights).ari
             )
+        if is_due:
             steps = [round(step, 3) for step in losses.steps.tolist()]
             self.log.write("training", progress.updates, {**figures, "steps": steps})
         return figures
@@ -245,25 +313,61 @@ class Trainer:
             "lower --learning-rate or set --clip-norm, then --resume"
         )
 
-    def _validate(self) -> Evaluation:
+    def _complete_epoch(self) -> Evaluation | None:
+        """Validates and goes on to the next epoch; if a signal stops it, a resumed run begins again from here."""
         progress, options = self.progress, self.options
-        generator = torch_generator(options.seed, "validation", device=self.device)
-        evaluation = evaluate(self.model, self.validation.epoch(0), self._evaluation_config(), generator)
-        figures = evaluation.to_dict()
+        try:
+            evaluation = self._evaluate()
+        except _Stopped:
+            self._save()
+            return None
+        progress.epoch += 1
+        self.log.write(
+            "epoch", progress.updates, {"epoch": progress.epoch, "loss": progress.epoch_loss / progress.batch}
+        )
+        progress.batch, progress.epoch_loss = 0, 0.0
+        self._log_validation(evaluation)
+        if progress.epoch in options.save_epochs:
+            kept = self._folder().with_name(f"epoch-{progress.epoch:04d}")
+            checkpoint.save_checkpoint(kept, self.model, self.config)
+        is_best = evaluation.loss < progress.best_loss
+        if is_best:
+            progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
+            progress.best_checkpoint = self._folder().name
+        self._save(is_best)
+        return evaluation
+
+    def _validate_midway(self) -> Evaluation | None:
+        """Validates in the middle of an epoch; the checkpoint doesn't know of it, see :meth:`fit`."""
+        progress = self.progress
+        try:
+            evaluation = self._evaluate()
+        except _Stopped:
+            return None
+        self._log_validation(evaluation)
+        if evaluation.loss < progress.best_loss:
+            self._write_best(self._folder().name, evaluation.loss, progress.epoch)
+        return evaluation
+
+    def _evaluate(self) -> Evaluation:
+        generator = torch_generator(self.options.seed, "validation", device=self.device)
+        batches = self._until_stopped(self.validation.epoch(0))
+        return evaluate(self.model, batches, self._evaluation_config(), generator)
+
+    def _until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if self._stop_reason is not None:
+                raise _Stopped
+            yield batch
+
+    def _log_validation(self, evaluation: Evaluation) -> None:
+        progress = self.progress
         line = f"epoch {progress.epoch}, update {progress.updates}: validation loss {evaluation.loss:.2f}"
         if "ari" in evaluation.scores:
             line += f", ARI {evaluation.scores['ari']:.3f}"
         self.report(f"{line} ({progress.minutes:.1f} min)")
-        self.log.write("validation", progress.updates, {"epoch": progress.epoch, **figures})
+        self.log.write("validation", progress.updates, {"epoch": progress.epoch, **evaluation.to_dict()})
         self._log_overview()
-        is_best = evaluation.loss < progress.best_loss
-        if is_best:
-            progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
-        folder = self._save(is_best)
-        if progress.epoch in options.save_epochs:
-            kept = folder.with_name(f"epoch-{progress.epoch:04d}")
-            checkpoint.save_checkpoint(kept, self.model, self.config)
-        return evaluation
 
     def _log_overview(self) -> None:
         batch = next(iter(self.validation.epoch(0))).to(self.device)
@@ -292,33 +396,28 @@ class Trainer:
             honest=False,
         )
 
-    def _save(self, is_best: bool = False) -> Path:
-        progress = self.progress
-        progress.log_position = self.log.position
-        folder = self.run / checkpoint.CHECKPOINTS / f"update-{progress.updates:09d}"
+    def _folder(self) -> Path:
+        return self.run / checkpoint.CHECKPOINTS / f"update-{self.progress.updates:09d}"
+
+    def _save(self, is_best: bool = False) -> None:
+        progress, folder = self.progress, self._folder()
+        if self._log is not None:
+            progress.log_position = self._log.position
         trainer = {"optimizer": self.optimizer.state_dict(), "progress": vars(replace(progress))}
         checkpoint.save_checkpoint(folder, self.model, self.config, trainer)
         if is_best:
-            checkpoint.write_json(
-                self.run / checkpoint.BEST_FILE,
-                {"checkpoint": folder.name, "validation_loss": progress.best_loss, "epoch": progress.epoch},
-            )
+            self._write_best(folder.name, progress.best_loss, progress.best_epoch)
         checkpoint.prune(self.run, self.options.keep_checkpoints, self._protected())
         self._last_save = time.monotonic()
-        return folder
 
     def _protected(self) -> set[str]:
-        if not (self.run / checkpoint.BEST_FILE).is_file():
-            return set()
-        return {checkpoint.find_checkpoint(self.run).name}
+        return {self.progress.best_checkpoint}
 
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._last_save > 60.0 * self.options.checkpoint_minutes
 
     def _stop_if_due(self) -> None:
-        options, progress = self.options, self.progress
-        if options.max_updates is not None and progress.updates >= options.max_updates:
-            self._stop_reason = f"{options.max_updates} updates done"
+        options = self.options
         elapsed = (time.monotonic() - self._sitting_start) / 60.0
         if options.max_minutes is not None and elapsed >= options.max_minutes:
             self._stop_reason = f"{options.max_minutes:g} minutes are over; continue with --resume"
