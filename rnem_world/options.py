@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -10,6 +11,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from rnem_world.errors import ConfigError, suggest
 
 Options = TypeVar("Options")
+
+_SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def build(cls: type[Options], values: Mapping[str, Any], where: str = "") -> Options:
@@ -54,6 +57,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             return tuple(_convert(element, entry, f"{path}[{index}]") for index, entry in enumerate(value))
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):  # YAML reads 1e-3 as text
             return float(value)
     elif kind is int:
         if isinstance(value, int) and not isinstance(value, bool):

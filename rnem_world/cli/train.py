@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnem_world.cli.options import Flag, add_flags, comma_separated, given_values, merged, read_options_file
+from rnem_world.cli.options import (
+    Flag,
+    add_flags,
+    comma_separated,
+    given_values,
+    merged,
+    read_options_file,
+    set_path,
+)
 from rnem_world.cli.resolve import resolve_data, resolve_device
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS
 
 if TYPE_CHECKING:
+    from rnem_world.models.config import ModelConfig
     from rnem_world.training.config import RunConfig
 
 
@@ -89,7 +98,7 @@ FIXED = [
 @click.option(
     "--preset", default="balls4mass64", show_default=True, help="What to collect when there is no --data."
 )
-@click.option("--model", "model_name", default="r_nem", show_default=True, help=f"{', '.join(MODELS)}.")
+@click.option("--model", "model_name", help=f"{', '.join(MODELS)}. [r_nem]")
 @click.option("--slots", type=int, help="Number of slots, K. [5, for rnn and lstm 1]")
 @click.option("--architecture", help="conv64, conv84 or conv32. [by the size of the frames]")
 @click.option("--feed-actions", is_flag=True, help="Tell the model what the player does.")
@@ -104,7 +113,7 @@ def command(
     environment: str,
     data: str | None,
     preset: str,
-    model_name: str,
+    model_name: str | None,
     slots: int | None,
     architecture: str | None,
     feed_actions: bool,
@@ -123,13 +132,13 @@ def command(
     """
     if environment != "balls":
         raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ['balls'])}")
-    if model_name not in MODELS:
+    if model_name is not None and model_name not in MODELS:
         raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")
     if resume:
         if out is None:
             raise ConfigError("--resume needs --out, the folder of the run to continue")
-        fixed = given_values(FIXED, parameters)
-        if fixed or slots or feed_actions or start_from or options_file:
+        choices = (model_name, slots, architecture, start_from, options_file)
+        if given_values(FIXED, parameters) or feed_actions or any(choice is not None for choice in choices):
             raise ConfigError(
                 "--resume continues the run as it was configured: leave out the model's and the data's options, or "
                 "begin a new run with --start-from"
@@ -137,22 +146,32 @@ def command(
         config = _resumed_config(out, given_values(RESUMABLE, parameters))
         path = Path(data or config.data)
     else:
-        values = _new_values(model_name, slots, options_file, given_values([*RESUMABLE, *FIXED], parameters))
-        path = resolve_data(data or values.get("data") or preset)
+        flags = given_values([*RESUMABLE, *FIXED], parameters)
+        for name, value in (("slots", slots), ("architecture", architecture)):
+            if value is not None:
+                set_path(flags, f"model.{name}", value)
+        values = _new_values(
+            model_name, {} if options_file is None else read_options_file(options_file), flags
+        )
         config = _build(values)
-    _run(config, path, out, resume, start_from, device, threads, feed_actions, architecture, model_name)
+        path = resolve_data(data or config.data or preset)
+        architecture = values["model"].get("architecture")
+        feed_actions = feed_actions or config.model.number_of_actions > 0
+    _run(config, path, out, resume, start_from, device, threads, feed_actions, architecture)
 
 
-def _new_values(
-    model_name: str, slots: int | None, options_file: Path | None, flags: dict[str, Any]
-) -> dict[str, Any]:
-    core, default_slots = MODELS[model_name]
-    values: dict[str, Any] = {"model": {"core": core, "slots": default_slots}}
-    if options_file is not None:
-        values = merged(values, read_options_file(options_file))
-    if slots is not None:
-        values = merged(values, {"model": {"slots": slots}})
-    return merged(values, flags)
+def _new_values(model_name: str | None, file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Merges the options of a new run: a flag wins over the file, the file over the model's defaults."""
+    core, slots = MODELS[model_name or "r_nem"]
+    if model_name is not None:
+        set_path(flags, "model.core", core)
+    return merged(merged({"model": {"core": core, "slots": slots}}, file), flags)
+
+
+def _model_name(model: ModelConfig) -> str:
+    names = {kind: name for name, kind in MODELS.items()}
+    fallback = next(name for name, (core, _) in MODELS.items() if core == model.core)
+    return names.get((model.core, model.slots), fallback)
 
 
 def _build(values: dict[str, Any]) -> RunConfig:
@@ -184,13 +203,12 @@ def _run(
     threads: int | None,
     feed_actions: bool,
     architecture: str | None,
-    model_name: str,
 ) -> None:
     from rnem_world.data.dataset import Dataset
     from rnem_world.training.setup import fit_model_to, make_trainer
 
     place = resolve_device(device, threads)
-    out = out or Path("runs") / f"{model_name}-{data.stem}"
+    out = out or Path("runs") / f"{_model_name(config.model)}-{data.stem}"
     with Dataset.open(data) as dataset:
         if not resume:
             config = fit_model_to(dataset, config, feed_actions, architecture)
