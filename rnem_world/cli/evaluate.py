@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.cli.resolve import FIGURES, check_output, resolve_data, resolve_device
 from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def command(
     from rnem_world.training.setup import wanted_arrays
     from rnem_world.training.trainer import check_fits
 
+    check_output(out)
+    check_output(figure, FIGURES)
     place = resolve_device(device, threads)
     model, config = load_model(run, place, checkpoint)
     if slots is not None:

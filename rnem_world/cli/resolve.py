@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rnem_world.errors import ConfigError, DataError, suggest
+from rnem_world.errors import ConfigError, DataError, OutputError, suggest
 
 if TYPE_CHECKING:
     import torch
@@ -49,3 +49,27 @@ def resolve_device(device: str, threads: int | None) -> torch.device:
             raise ConfigError(f"--threads is {threads}, it must be at least 1")
         torch.set_num_threads(threads)
     return choose_device(device)
+
+
+FIGURES = (".png", ".pdf", ".svg")
+VIDEOS = (".mp4", ".gif", ".webp", ".png")
+
+
+def check_output(path: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Checks that a file can be written, before there is work that would be lost.
+
+    Raises:
+        ConfigError: If its suffix isn't among ``suffixes``.
+        OutputError: If it is a folder, or its folder can't be made or written to.
+    """
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ConfigError(
+            f"can't write {path}: its suffix is {path.suffix!r}, give one of {', '.join(suffixes)}"
+        )
+    if path.is_dir():
+        raise OutputError(f"can't write {path}: it is a folder, give the name of a file")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise OutputError(f"can't write {path}: {folder} is no folder that you may write to, choose another")

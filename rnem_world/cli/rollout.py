@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_data, resolve_device
 from rnem_world.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option("--sequence", "sequences", type=int, multiple=True, help="Which, may be repeated. [0 1 2]")
 @click.option("--context", type=int, help="Predictions from real frames. [as many steps as trained]")
-@click.option("--steps", type=int, default=20, show_default=True, help="Imagined frames.")
+@click.option("--steps", type=click.IntRange(0), default=20, show_default=True, help="Imagined frames.")
 @click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
 @click.option(
     "--feedback",
@@ -87,6 +87,9 @@ def command(
     from rnem_world.training.checkpoint import load_model, write_json
     from rnem_world.training.trainer import check_fits
 
+    check_output(out, VIDEOS)
+    check_output(json_path)
+    check_output(figure, FIGURES)
     place = resolve_device(device, threads)
     model, config = load_model(run, place, checkpoint)
     options = config.training
@@ -111,7 +114,7 @@ def command(
         steps,
         actions=batch.actions,
         slots=slots,
-        feedback=feedback,  # type: ignore[arg-type]
+        feedback=feedback,
         noise=options.noise.flip_probability if noise_probability is None else noise_probability,
         generator=torch_generator(seed, "rollout", device=place),
     )
