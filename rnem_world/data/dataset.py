@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,19 +15,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from rnem_world.data.agreement import check_shards_agree, common_attributes
 from rnem_world.data.decoding import decode
 from rnem_world.data.inspection import (
     READ_ERRORS,
     Shard,
     StoredArray,
-    find_number_of_actions,
     find_shards,
     first_line,
-    guess_maximum_value,
     inspect_file,
     open_hdf5,
 )
-from rnem_world.data.schema import ARRAYS, ORIGINAL_LAYOUT, DatasetAttributes
+from rnem_world.data.schema import ARRAYS, DatasetAttributes
 from rnem_world.errors import DataError, suggest
 from rnem_world.types import SPLITS, Split
 
@@ -75,8 +74,10 @@ class Dataset:
             self._shards: tuple[Shard, ...] = tuple(
                 inspect_file(shard, self._file(number)) for number, shard in enumerate(self.shard_paths)
             )
-            self.attributes: DatasetAttributes = self._read_attributes()
-            self._check_shards_agree()
+            self.attributes: DatasetAttributes = common_attributes(
+                self.shard_paths, self._shards, [self._file(shard) for shard in range(len(self._shards))]
+            )
+            check_shards_agree(self.shard_paths, self._shards)
         except BaseException:
             self.close()
             raise
@@ -286,52 +287,6 @@ class Dataset:
                 "anew"
             ) from error
         return decode(name, values, self.attributes.maximum_value, place)
-
-    def _read_attributes(self) -> DatasetAttributes:
-        """Reads the attributes of all shards and checks that those that matter are the same."""
-        found: list[DatasetAttributes] = []
-        guessed: list[int] = []
-        for number, (path, shard) in enumerate(zip(self.shard_paths, self._shards, strict=True)):
-            file = self._file(number)
-            attributes = DatasetAttributes.from_hdf5(file.attrs, str(path))
-            if attributes.schema_version == ORIGINAL_LAYOUT:
-                if "maximum_value" not in file.attrs:
-                    guessed.append(guess_maximum_value(path, file, shard))
-                attributes = replace(attributes, number_of_actions=find_number_of_actions(attributes, shard))
-            found.append(attributes)
-        if guessed:
-            found = [replace(attributes, maximum_value=max(guessed)) for attributes in found]
-        for path, attributes in zip(self.shard_paths, found, strict=True):
-            for name in (
-                "schema_version",
-                "environment_id",
-                "settings",
-                "number_of_actions",
-                "maximum_value",
-            ):
-                expected, given = getattr(found[0], name), getattr(attributes, name)
-                if given != expected:
-                    raise DataError(
-                        f"{path}: {name} is {given!r}, but {expected!r} in {self.shard_paths[0].name}; only "
-                        "shards made with the same settings can be read as one dataset"
-                    )
-        same_seed = all(attributes.seed == found[0].seed for attributes in found)
-        return replace(found[0], seed=found[0].seed if same_seed else None)
-
-    def _check_shards_agree(self) -> None:
-        for split in self.splits:
-            first: tuple[Path, dict[str, tuple[int, ...]]] | None = None
-            for path, shard in zip(self.shard_paths, self._shards, strict=True):
-                if split not in shard:
-                    continue
-                shapes = {name: (array.shape[0], *array.shape[2:]) for name, array in shard[split].items()}
-                if first is None:
-                    first = (path, shapes)
-                elif shapes != first[1]:
-                    raise DataError(
-                        f"{path}: {split!r} has the arrays {shapes} (sizes without the sequences), but "
-                        f"{first[0].name} has {first[1]}; only equal shards can be read as one dataset"
-                    )
 
 
 def _decoded_tail(name: str, stored: StoredArray) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rnem_world.data.importing import ImportConfig, _counts, import_frames
+from rnem_world.data.dealing import counts_by_ratio
+from rnem_world.data.importing import ImportConfig, import_frames
 from rnem_world.data.storage import Dataset
 from rnem_world.data.validation import validate
 from rnem_world.errors import ConfigError, DataError, OutputError
@@ -217,7 +218,7 @@ class TestWindows:
         total=st.integers(1, 200), ratio=st.tuples(*[st.floats(0, 10)] * 3).filter(lambda r: sum(r) > 1e-3)
     )
     def test_counts(self, total: int, ratio: tuple[float, float, float]) -> None:
-        counts = _counts(total, ratio)
+        counts = counts_by_ratio(total, ratio)
         assert sum(counts) == total
         assert all(count >= 0 for count in counts)
         if total >= 3:
