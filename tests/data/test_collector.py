@@ -12,11 +12,13 @@ import gymnasium
 import numpy as np
 import pytest
 
+from rnem_world.agents.baselines import baseline
 from rnem_world.cli.collect import collect_balls, default_dataset
 from rnem_world.data.collector import CollectorConfig, collect
 from rnem_world.data.recording import Recorder
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.data.storage import Dataset
+from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.physics import DIRECTIONS, preset
 
@@ -158,6 +160,21 @@ def test_splits_shards_and_seeds_differ(tmp_path):
     starts.append(read_all(other)["positions"][0])
     flat = np.concatenate(starts).reshape(28, -1)
     assert len(np.unique(flat, axis=0)) == 28
+
+
+def test_no_sequence_comes_twice_in_a_shard_of_several_batches(tmp_path):
+    config = CollectorConfig(9, 0, 0, number_of_frames=3, shard_size=9, batch_size=2)
+    make_env = partial(BouncingBallsVectorEnv, preset="stove", ground_truth=True)
+    make_agent = partial(draw_agent, policy="random")
+    attributes = DatasetAttributes(number_of_actions=9)
+    collect(make_env, make_agent, config, tmp_path / "x.h5", 1, attributes, progress=False)
+    data = read_all(tmp_path / "x.h5")
+    assert len(np.unique(data["positions"][0].reshape(9, -1), axis=0)) == 9
+    assert len(np.unique(data["actions"].T, axis=0)) > 5
+
+
+def draw_agent(env, generator, policy: str):
+    return baseline(policy, int(env.single_action_space.n), generator)
 
 
 def test_any_number_of_workers_gives_the_same_file_and_shards_the_same_data(tmp_path):
