@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How an imagined frame becomes the next input: soft as the paper's, binary in black and white.",
 )
-@click.option("--noise-probability", type=float, help="Flip pixels of the context so often. [as trained]")
+@click.option("--noise-probability", type=float, help="Flip pixels of the inputs so often, real or imagined. [as trained]")
 @click.option("--with-slots", is_flag=True, help="Add a panel for each slot.")
 @click.option("--fps", type=float, default=10.0, show_default=True)
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)

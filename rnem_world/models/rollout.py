@@ -59,6 +59,8 @@ def imagine(
     actions: Int64[Tensor, "b s"] | None,
     feedback: str = "soft",
     threshold: float | None = None,
+    noise: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Iterator[tuple[Tensor, Transition, SlotState]]:
     """Runs the model on its own frames.
 
@@ -72,6 +74,9 @@ def imagine(
         actions: The actions, at least ``horizon`` of them.
         feedback: How an imagined frame becomes the next input.
         threshold: A pixel is white where a slot's mean exceeds it; None takes 0.1 for soft, 0.4 for binary.
+        noise: Probability that a pixel of a fed-back frame is flipped. A model that was trained with noise has never
+            seen clean inputs; the original keeps its noise here too.
+        generator: Draws the noise, on the model's device.
 
     Yields:
         For each step the frame that was fed back, the prediction from it, and the slots with the gamma that the
@@ -93,6 +98,7 @@ def imagine(
             frame = em.mixture_prediction(state.prediction, state.gamma)
         else:
             frame = em.binarised_prediction(state.prediction, threshold)
+        frame = flip_bits(frame, noise, generator)
         transition = model.predict(state, frame, None if actions is None else actions[:, step])
         gamma = em.own_gamma(transition.prediction, threshold)
         state = SlotState(transition.theta, transition.prediction, gamma)
@@ -105,7 +111,7 @@ class Rollout:
 
     Attributes:
         context: Number of entries that were predicted from real frames.
-        inputs: Float (b, t, c, h, w), what the model was fed: noisy real frames, then its own.
+        inputs: Float (b, t, c, h, w), what the model was fed: real frames, then its own, with their noise.
         logits: Float (b, t, k, c, h, w).
         predictions: Float (b, t, k, c, h, w), the slots' means.
         gammas: Float (b, t, k, 1, h, w); from the real frame in the context, the model's own when imagining.
@@ -148,7 +154,7 @@ def roll_out(
         actions: The true actions, at least ``context + horizon``; needed by a model with actions.
         slots: Number of slots; None takes the configuration's.
         feedback: How an imagined frame becomes the next input; see :func:`imagine`.
-        noise: Probability that a pixel of a real input is flipped.
+        noise: Probability that a pixel of an input is flipped, real or fed back.
         generator: Draws the noise and the first responsibilities, on the model's device.
         state: A state to start from instead of the initial one.
 
@@ -173,7 +179,9 @@ def roll_out(
         steps.append((transition, after.gamma))
         state = after
     future = None if actions is None else actions[:, context : context + horizon]
-    for frame, transition, after in imagine(model, state, horizon, future, feedback):
+    for frame, transition, after in imagine(
+        model, state, horizon, future, feedback, noise=noise, generator=generator
+    ):
         fed.append(frame)
         steps.append((transition, after.gamma))
     predictions = torch.stack([transition.prediction for transition, _ in steps], dim=1)

@@ -164,7 +164,7 @@ def test_wrong_use_is_explained() -> None:
     with pytest.raises(ConfigError, match="sequences of 12 frames"):
         roll_out(make(), video(), 6, 5)
     with pytest.raises(ConfigError, match="unknown feedback"):
-        next(imagine(make(), make().initial_state(2), 2, None, feedback="sof"))  # type: ignore[arg-type]
+        next(imagine(make(), make().initial_state(2), 2, None, feedback="sof"))
     with pytest.raises(ConfigError, match="1 actions were given"):
         next(imagine(model, state, 2, torch.zeros(2, 1, dtype=torch.int64)))
 
