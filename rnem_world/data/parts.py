@@ -70,13 +70,17 @@ def reserved(parts: Path, settings: Mapping[str, Any]) -> Iterator[None]:
             raise DataError(f"another collection is writing into {parts}; wait for it or choose another name")
         file.seek(0)
         found = file.read()
-        if found != text and any(parts.glob("*.h5")):
+        if found and found != text and any(parts.glob("*.h5")):
             raise DataError(
                 f"{parts} holds the parts of a collection with other settings; finish that one with its own "
                 "settings, or delete the folder, or choose another name"
             )
         try:
             if found != text:
+                for leftover in parts.glob(
+                    "*.h5"
+                ):  # without settings: of a finished collection, killed cleaning up
+                    leftover.unlink()
                 file.truncate(0)
                 file.write(text)
                 file.flush()
