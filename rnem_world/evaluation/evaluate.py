@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from rnem_world.models.world_model import Transition, WorldModel
 TERMS = ("total", "intra", "inter")
 
 
+@runtime_checkable
 class EvaluationBatch(Protocol):
     """What is evaluated: see :class:`rnem_world.data.batch.Batch`, which fits."""
 
