@@ -219,6 +219,17 @@ class TestThread:
         gc.collect()
         assert prefetch_threads() == []
 
+    def test_it_has_ended_when_the_iterator_is_closed(self) -> None:
+        def produce() -> Iterator[int]:
+            for number in range(100):
+                threading.Event().wait(0.2)
+                yield number
+
+        items = prefetch(produce(), 2)
+        next(items)
+        items.close()
+        assert prefetch_threads() == []
+
     def test_it_ends_with_the_epoch(self, dataset: Dataset) -> None:
         assert len(list(loader(dataset).epoch(0))) == 5
         assert prefetch_threads() == []

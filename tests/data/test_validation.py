@@ -78,6 +78,14 @@ class TestProblems:
         with pytest.raises(DataError, match=re.escape(problem.message)):
             validate(path).raise_problem()
 
+    @pytest.mark.parametrize("name", ["rewards", "groups", "features"])
+    def test_in_a_later_block(self, path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setattr("rnem_world.data.validation._BLOCK_BYTES", 1)
+        with h5py.File(path, "r+") as file:
+            file["training"][name][2, 4] = {"rewards": np.nan, "groups": 9, "features": 2}[name]
+        problem = problem_of(path)
+        assert (problem.sequence, problem.frame) == (4, 2)
+
     def test_the_first_of_two(self, path: Path) -> None:
         with h5py.File(path, "r+") as file:
             file["training"]["rewards"][1, 5] = np.nan
@@ -150,6 +158,10 @@ class TestWarnings:
         assert report.problem is None
         assert report.warnings == ("training: 2 of 9 sequences are all black (1, 7)",)
 
+    def test_black_sequences_in_a_later_block(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("rnem_world.data.validation._BLOCK_BYTES", 1)
+        self.test_black_sequences(tmp_path)
+
     def test_single_frames_and_different_sizes(self, tmp_path: Path) -> None:
         splits = {
             "training": EpisodeBatch(discs(2, t=1).features),
@@ -161,11 +173,12 @@ class TestWarnings:
         assert "differ in height" in two
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
 def test_memory_stays_flat(tmp_path: Path) -> None:
     program = (
-        "import resource, sys\n"
+        "import sys\n"
         "from rnem_world.data.validation import validate\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024\n"
         "validate(sys.argv[1]); before = peak()\n"
         "assert validate(sys.argv[2]).problem is None\n"
         "print(peak() - before)\n"
