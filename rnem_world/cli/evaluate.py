@@ -144,7 +144,7 @@ def _with_progress(
     from tqdm import tqdm
 
     bar = tqdm(loader.epoch(0), total=len(loader), desc=f"noise {how.noise:g}", unit="batch", disable=None)
-    evaluation: Evaluation = evaluate(model, bar, how, generator)
+    evaluation: Evaluation = evaluate(model, iter(bar), how, generator)
     return evaluation
 
 
