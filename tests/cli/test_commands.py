@@ -127,13 +127,11 @@ def test_an_evaluation(good, place):
     )
 
 
-@pytest.mark.parametrize("feedback", ["soft", "binary"])
-@pytest.mark.parametrize("suffix", ["mp4", "gif", "webp", "png"])
-def test_rollouts(suffix, feedback, good, place):
-    if (suffix, feedback) not in {("mp4", "soft"), ("gif", "binary"), ("webp", "soft"), ("png", "binary")}:
-        suffix, slots = "gif", "--slots 5"
-    else:
-        slots = ""
+@pytest.mark.parametrize(
+    ("suffix", "feedback", "slots"),
+    [("mp4", "soft", ""), ("gif", "binary", ""), ("webp", "soft", "--slots 5"), ("png", "binary", "")],
+)
+def test_rollouts(suffix, feedback, slots, good, place):
     name = f"{suffix}-{feedback}.{suffix}"
     out = good(
         f"rollout run --context 3 --steps 4 --sequence 1 --sequence 0 --feedback {feedback} --with-slots {slots} "
@@ -145,10 +143,9 @@ def test_rollouts(suffix, feedback, good, place):
     for curve in ("loss", "upper_bound", "plain_bce"):
         assert len(content[curve]) == 7
         assert np.isfinite(content[curve]).all()
-    film = imageio.imread(place / name)
-    assert np.asarray(film).std() > 0
-    if suffix != "png":
-        assert 2 <= len(film) <= 7  # equal neighbours may be merged
+    film = np.stack(list(imageio.imiter(place / name)))
+    assert film.std() > 0
+    assert 2 <= len(film) <= 7 or suffix == "png"  # equal neighbours may be merged
     assert imageio.imread(place / f"o-{suffix}.png").std() > 0
 
 
