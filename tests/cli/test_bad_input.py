@@ -128,7 +128,7 @@ CASES = {
         ["bare.h5", "'collisions'", "known: features"],
     ),
     "short sequences": (f"{TRAIN} --data short.h5 --out x", ["short.h5", "4 frames", "have 3"]),
-    "a large batch": (f"{TRAIN} --batch-size 9 --out x", ["9 sequences", "the 4", "batch_size"]),
+    "a large batch": (f"{TRAIN} --batch-size 9 --out x", ["9 sequences", "the 4", "--batch-size"]),
     "no architecture": (f"{TRAIN} --data odd.h5 --out x", ["20x20", "64, 84, 32", "data import"]),
     "unknown preset": ("train --preset stov --out x", ["stov", "did you mean 'stove'"]),
     "unknown preset, collected": ("collect --preset stov", ["stov", "did you mean 'stove'"]),
