@@ -212,7 +212,6 @@ CASES = {
     "an evaluation's figure": ("evaluate run --figure x.bmp", ["x.bmp", ".png, .pdf, .svg"]),
     "no speed": ("rollout run --steps 2 --fps 0 --out x.gif", ["fps=0", "above 0"]),
     "steps in an evaluation": ("evaluate run --steps 20", ["21 frames", "have 8"]),
-    "no sequences": ("evaluate run --sequences 0", ["0", "at least 1"]),
     # output
     "a run below a file": (f"{TRAIN} --out file/x", ["file/x", "Not a directory"]),
     "a run below /proc": (f"{TRAIN} --out /proc/x/y", ["/proc/x", "choose a folder"]),
@@ -247,6 +246,7 @@ def test_refused_in_one_line(case, refused):
         ("evaluate", "Missing argument 'RUN'"),
         ("evaluate run --split tset", "'tset' is not one of"),
         ("rollout run --feedback hard", "'hard' is not one of"),
+        ("evaluate run --sequences 0", "0 is not in the range"),
         ("rollout run --steps -1", "-1 is not in the range"),
         ("collect --env atai", "'atai' is not 'balls'"),
     ],
