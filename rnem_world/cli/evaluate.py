@@ -23,7 +23,7 @@ DEFAULT_SEQUENCES = 1000
 )
 @click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
 @click.option("--steps", type=int, help="Predictions in a sequence. [as trained]")
-@click.option("--sequences", type=click.IntRange(min=1), help="At most so many. [the run's test size, or 1000]")
+@click.option("--sequences", type=int, help="At most so many. [the run's test size, or 1000]")
 @click.option("--noise-probability", type=float, help="Flip input pixels so often. [both as trained and 0]")
 @click.option(
     "--ami-sequences", type=int, default=100, show_default=True, help="Sequences for the slow AMI score."
@@ -91,7 +91,7 @@ def command(
     with Dataset.open(data_path) as dataset:
         info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
-        limit = sequences or options.test_size or DEFAULT_SEQUENCES
+        limit = sequences if sequences is not None else options.test_size or DEFAULT_SEQUENCES
         loader = SequenceLoader(
             dataset,
             split,  # type: ignore[arg-type]
