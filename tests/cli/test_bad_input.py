@@ -246,7 +246,6 @@ def test_refused_in_one_line(case, refused):
         ("evaluate", "Missing argument 'RUN'"),
         ("evaluate run --split tset", "'tset' is not one of"),
         ("rollout run --feedback hard", "'hard' is not one of"),
-        ("evaluate run --sequences 0", "0 is not in the range"),
         ("rollout run --steps -1", "-1 is not in the range"),
         ("collect --env atai", "'atai' is not 'balls'"),
     ],
