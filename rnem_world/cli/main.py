@@ -66,9 +66,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (
-        OSError
-    ) as error:  # what no part of the program foresaw: a full disk below the standard output, say
+    except OSError as error:
+        # What no part of the program foresaw: a full disk below the standard output, for example.
         place = f"{error.filename}: " if error.filename else ""
         click.echo(f"rnem-world: error: {place}{error.strerror or error}", err=True)
         sys.exit(2)

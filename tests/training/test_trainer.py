@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -435,14 +436,19 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_can_begin_again(tiny,
     assert_same_run(tmp_path / "whole", run)
 
 
-def test_training_state_of_another_run_is_refused(tiny, tmp_path):
-    run, other = tmp_path / "run", tmp_path / "other"
-    tiny.fit(run, max_updates=1)
-    tiny.fit(other, tiny.config("lstm", max_updates=1))
-    place = checkpoint.updates_of(run)[-1] / checkpoint.TRAINER_FILE
-    place.write_bytes((checkpoint.updates_of(other)[-1] / checkpoint.TRAINER_FILE).read_bytes())
+@pytest.mark.parametrize("other", ["lstm", "wider"])
+def test_training_state_of_another_run_is_refused(other, tiny, tmp_path):
+    config = tiny.config("lstm" if other == "lstm" else "r_nem", max_updates=1)
+    if other == "wider":
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden_size=17))
+    tiny.fit(tmp_path / "run", max_updates=1)
+    tiny.fit(tmp_path / "other", config)
+    place, source = (
+        checkpoint.updates_of(tmp_path / name)[-1] / checkpoint.TRAINER_FILE for name in ("run", "other")
+    )
+    place.write_bytes(source.read_bytes())
     with pytest.raises(CheckpointError, match="doesn't fit this run"):
-        tiny.fit(run, resume=True)
+        tiny.fit(tmp_path / "run", resume=True)
 
 
 def test_data_that_does_not_fit_is_refused_when_resuming(tiny, tmp_path, make_discs, listing):
