@@ -101,7 +101,7 @@ def imagine(
         frame = flip_bits(frame, noise, generator)
         transition = model.predict(state, frame, None if actions is None else actions[:, step])
         gamma = em.own_gamma(transition.prediction, threshold)
-        state = SlotState(transition.theta, transition.prediction, gamma)
+        state = SlotState(transition.theta, transition.prediction, gamma, transition.frame)
         yield frame, transition, state
 
 
