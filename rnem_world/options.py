@@ -15,12 +15,12 @@ Options = TypeVar("Options")
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
-def build(cls: type[Options], values: Mapping[str, Any], where: str = "") -> Options:
+def build(cls: type[Options], values: Any, where: str = "") -> Options:
     """Makes a dataclass of options from plain values, as JSON and YAML have them.
 
     Args:
         cls: A dataclass; its fields may be dataclasses themselves, given as mappings.
-        values: Options by name; what is left out takes its default.
+        values: A mapping of options by name; what is left out takes its default.
         where: Dotted path of these options, for messages.
 
     Raises:

@@ -12,24 +12,7 @@ from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
     from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig
-
-LOSSES = {
-    "loss": "loss",
-    "upper_bound": "upper bound",
-    "relational": "relational loss",
-    "relational_upper_bound": "relational upper bound",
-}
-SCORES = {
-    "ari": "ARI (the paper's)",
-    "last_ari": "ARI, last step",
-    "confidence": "confidence",
-    "last_confidence": "confidence, last step",
-    "ami": "AMI",
-    "fg_ari": "FG-ARI",
-    "last_fg_ari": "FG-ARI, last {} steps",
-    "miou": "mean IoU",
-    "last_miou": "mean IoU, last {} steps",
-}
+DEFAULT_SEQUENCES = 1000
 
 
 @click.command()
@@ -40,19 +23,25 @@ SCORES = {
 )
 @click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
 @click.option("--steps", type=int, help="Predictions in a sequence. [as trained]")
-@click.option("--sequences", type=int, help="At most so many. [the run's test size, or all]")
+@click.option("--sequences", type=int, help="At most so many. [the run's test size, or 1000]")
 @click.option("--noise-probability", type=float, help="Flip input pixels so often. [both as trained and 0]")
 @click.option(
     "--ami-sequences", type=int, default=100, show_default=True, help="Sequences for the slow AMI score."
 )
-@click.option("--batch-size", type=int, default=32, show_default=True)
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--batch-size", type=int, default=32, show_default=True, help="Sequences at once.")
+@click.option(
+    "--checkpoint",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Which of the run.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of noise and first responsibilities.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file. [in the run's folder]")
 @click.option(
     "--figure", type=click.Path(path_type=Path), help="Draw the figures over the steps (png, pdf, svg)."
 )
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option("--threads", type=int, help="CPU threads. [all cores]")
 def command(
     run: str,
@@ -80,6 +69,7 @@ def command(
     from rnem_world.data.dataset import Dataset
     from rnem_world.data.loader import LoaderConfig, SequenceLoader
     from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
+    from rnem_world.evaluation.table import figures_table
     from rnem_world.models.config import validate_slots
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model, write_json
@@ -101,14 +91,14 @@ def command(
     with Dataset.open(data_path) as dataset:
         info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
-        limit = sequences if sequences is not None else options.test_size
+        limit = sequences if sequences is not None else options.test_size or DEFAULT_SEQUENCES
         loader = SequenceLoader(
             dataset,
             split,  # type: ignore[arg-type]
             LoaderConfig(
                 batch_size=batch_size,
                 number_of_frames=len(weights) + 1,
-                limit=None if limit is None else min(limit, info.number_of_sequences),
+                limit=min(limit, info.number_of_sequences),
                 memory_gigabytes=options.memory_gigabytes,
                 drop_last=False,
                 shuffle=False,
@@ -121,8 +111,14 @@ def command(
             evaluations.append(
                 _with_progress(evaluate, model, loader, how, torch_generator(seed, device=place))
             )
-    _print(evaluations, run, data_path, split, options.last_steps)
-    out = out or _default_out(run, data_path, evaluations[0].slots)
+    first = evaluations[0]
+    click.echo(
+        f"{run} on {split} of {data_path}: {first.sequences} of {info.number_of_sequences} sequences, "
+        f"{len(weights)} steps, {first.slots} slots; losses in nats a frame"
+    )
+    for line in figures_table(evaluations, options.last_steps):
+        click.echo(line)
+    out = out or _default_out(run, data_path, first.slots)
     write_json(
         out,
         {
@@ -144,43 +140,13 @@ def _with_progress(
     from tqdm import tqdm
 
     bar = tqdm(loader.epoch(0), total=len(loader), desc=f"noise {how.noise:g}", unit="batch", disable=None)
-    evaluation: Evaluation = evaluate(model, bar, how, generator)
+    evaluation: Evaluation = evaluate(model, iter(bar), how, generator)
     return evaluation
 
 
 def _default_out(run: str, data: Path, slots: int) -> Path:
     name = f"evaluation-{data.stem}-{slots}-slots.json"
     return Path(run) / name if Path(run).is_dir() else Path(name)
-
-
-def _print(evaluations: list[Evaluation], run: str, data: Path, split: str, last_steps: int) -> None:
-    first = evaluations[0]
-    steps = len(first.curves["loss"])
-    click.echo(
-        f"{run} on {split} of {data}: {first.sequences} sequences, {steps} steps, {first.slots} slots; losses in nats "
-        "a frame"
-    )
-    heading = "".join(f"{'noise ' + format(evaluation.noise, 'g'):>16}" for evaluation in evaluations)
-    click.echo(f"{'':44}{heading}")
-    last = min(last_steps, steps)
-
-    def row(label: str, values: list[float | None]) -> None:
-        cells = "".join(f"{'-' if value is None else format(value, '.4f'):>16}" for value in values)
-        click.echo(f"{label:<44}{cells}")
-
-    for name, label in LOSSES.items():
-        if name not in first.losses:
-            continue
-        for term in ("total", "intra", "inter", "last_total", "last_intra", "last_inter"):
-            when = f"last {last} steps, " if term.startswith("last") else ""
-            part = term.removeprefix("last_")
-            suffix = f" ({when}{part})" if when or part != "total" else ""
-            row(label + suffix, [evaluation.losses[name][term] for evaluation in evaluations])
-    row("plain BCE (gamma hasn't seen the frame)", [entry.scores.get("plain_bce") for entry in evaluations])
-    row(f"plain BCE, last {last} steps", [entry.scores.get("last_plain_bce") for entry in evaluations])
-    for name, label in SCORES.items():
-        if name in first.scores:
-            row(label.format(last), [evaluation.scores[name] for evaluation in evaluations])
 
 
 def _draw(evaluation: Evaluation, figure: Path) -> None:

@@ -30,7 +30,10 @@ def resolve_data(data: str) -> Path:
     from rnem_world.cli.collect import DATA_FOLDER, default_dataset
 
     if not (DATA_FOLDER / f"{data}.h5").exists():
-        click.echo(f"no data at hand: collecting {DATA_FOLDER / data}.h5")
+        click.echo(
+            f"no data at hand: collecting 70,000 sequences into {DATA_FOLDER / data}.h5, which takes a few minutes "
+            "(`rnem-world collect` makes smaller sets)"
+        )
     return default_dataset(data, workers=os.cpu_count() or 1)
 
 

@@ -35,11 +35,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="How an imagined frame becomes the next input: soft as the paper's, binary in black and white.",
 )
-@click.option("--noise-probability", type=float, help="Flip pixels of the inputs so often, real or imagined. [as trained]")
+@click.option(
+    "--noise-probability",
+    type=float,
+    help="Flip pixels of the inputs so often, real or imagined. [as trained]",
+)
 @click.option("--with-slots", is_flag=True, help="Add a panel for each slot.")
-@click.option("--fps", type=float, default=10.0, show_default=True)
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--fps", type=float, default=10.0, show_default=True, help="Frames a second.")
+@click.option(
+    "--checkpoint",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Which of the run.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of noise and first responsibilities.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="mp4, gif, webp, or png for a sheet. [RUN/rollout.mp4]"
 )
@@ -49,7 +59,7 @@ if TYPE_CHECKING:
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Losses per step. [beside the video]"
 )
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option("--threads", type=int, help="CPU threads. [all cores]")
 def command(
     run: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,10 +169,13 @@ def _new_values(model_name: str | None, file: dict[str, Any], flags: dict[str, A
     return merged(merged({"model": {"core": core, "slots": slots}}, file), flags)
 
 
-def _model_name(model: ModelConfig) -> str:
+def _run_name(model: ModelConfig, data: Path) -> str:
     names = {kind: name for name, kind in MODELS.items()}
-    fallback = next(name for name, (core, _) in MODELS.items() if core == model.core)
-    return names.get((model.core, model.slots), fallback)
+    usual = names.get((model.core, model.slots))
+    if usual is not None:
+        return f"{usual}-{data.stem}"
+    name = next(name for name, (core, _) in MODELS.items() if core == model.core)
+    return f"{name}-{model.slots}-slots-{data.stem}"
 
 
 def _build(values: dict[str, Any]) -> RunConfig:
@@ -208,7 +212,7 @@ def _run(
     from rnem_world.training.setup import fit_model_to, make_trainer
 
     place = resolve_device(device, threads)
-    out = out or Path("runs") / f"{_model_name(config.model)}-{data.stem}"
+    out = out or Path("runs") / _run_name(config.model, data)
     with Dataset.open(data) as dataset:
         if not resume:
             config = fit_model_to(dataset, config, feed_actions, architecture)
@@ -219,5 +223,7 @@ def _run(
             f"into {out}"
         )
         evaluation = trainer.fit()
+    if trainer.signal is not None:
+        sys.exit(128 + trainer.signal)
     if evaluation is not None:
         click.echo(f"validation loss {evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")

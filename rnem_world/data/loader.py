@@ -176,7 +176,7 @@ class SequenceLoader:
         if config.number_of_frames > self.info.number_of_frames:
             raise DataError(
                 f"windows of {config.number_of_frames} frames were asked for, but the sequences in {place} "
-                f"have {self.info.number_of_frames}; lower number_of_frames"
+                f"have {self.info.number_of_frames}; ask for fewer frames (--steps is one less than the frames)"
             )
         if config.limit is not None and config.limit > there:
             raise DataError(f"limit is {config.limit}, but {place} has {there} sequences; lower the limit")
@@ -185,6 +185,6 @@ class SequenceLoader:
             processes = f" x {self.world_size} processes" if self.world_size > 1 else ""
             raise DataError(
                 f"a batch of {config.batch_size} sequences{processes} is larger than the {count} used of "
-                f"{place}; lower batch_size, or set drop_last to False"
+                f"{place}; lower the batch size (--batch-size)"
             )
         return count

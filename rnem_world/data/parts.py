@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,11 @@ def reserved(parts: Path, settings: Mapping[str, Any]) -> Iterator[None]:
         DataError: If another collection is writing there, or left parts with other settings.
         OutputError: If the folder can't be written.
     """
-    text = json.dumps(settings, sort_keys=True, indent=1)
+    text = json.dumps(settings, sort_keys=True, indent=1).encode()
     path = parts / SETTINGS_FILE
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("ab+", buffering=0)  # a buffer that can't be written fails again when it is closed
     except OSError as error:
         raise OutputError(f"{parts} can't be written: {error.strerror or error}") from error
     with file:
@@ -76,23 +77,28 @@ def reserved(parts: Path, settings: Mapping[str, Any]) -> Iterator[None]:
                 "settings, or delete the folder, or choose another name"
             )
         try:
-            if found != text:
-                for leftover in parts.glob(
-                    "*.h5"
-                ):  # without settings: of a finished collection, killed cleaning up
-                    leftover.unlink()
-                file.truncate(0)
-                file.write(text)
-                file.flush()
-            for orphan in parts.glob(".*.tmp"):
-                orphan.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{parts} can't be written: {error.strerror or error}") from error
-        try:
+            try:
+                if found != text:
+                    for leftover in parts.glob(
+                        "*.h5"
+                    ):  # without settings: of one that was killed cleaning up
+                        leftover.unlink()
+                    file.truncate(0)
+                    _write_all(file, text)
+                for orphan in parts.glob(".*.tmp"):
+                    orphan.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(f"{parts} can't be written: {error.strerror or error}") from error
             yield
         finally:
             if not any(parts.glob("*.h5")):
                 shutil.rmtree(parts, ignore_errors=True)
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
 
 
 def become_dataset(parts: Path, out: Path) -> None:

@@ -63,7 +63,7 @@ def _to_bytes(images: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
 
 def rollout_panels(
     rollout: Rollout, frames: Float[Tensor, "b t c h w"], index: int, with_slots: bool = False
-) -> dict[str, UInt8[np.ndarray, "t h w 3"]]:
+) -> dict[str, UInt8[np.ndarray, "s h w 3"]]:
     """Makes the panels of a video: truth, prediction, grouping in colour, and each slot on request.
 
     The prediction is the slots' means mixed by the responsibilities, which have seen the true frame only in the

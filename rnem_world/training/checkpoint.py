@@ -13,6 +13,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -130,13 +131,17 @@ def save_checkpoint(
                 displaced = Path(
                     tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
                 )
-                os.replace(folder, displaced / DISPLACED)  # should this be the end: see `put_back`
                 try:
-                    os.replace(temporary, folder)
-                except OSError:
-                    os.replace(displaced / DISPLACED, folder)
-                    raise
-                shutil.rmtree(displaced, ignore_errors=True)
+                    os.replace(folder, displaced / DISPLACED)  # should this be the end: see `put_back`
+                    try:
+                        os.replace(temporary, folder)
+                    except OSError:
+                        os.replace(displaced / DISPLACED, folder)
+                        raise
+                    shutil.rmtree(displaced, ignore_errors=True)
+                finally:
+                    with suppress(OSError):  # only an empty one is left after a failure
+                        displaced.rmdir()
             else:
                 os.replace(temporary, folder)
             _synchronise(folder.parent)
@@ -303,7 +308,9 @@ def load_trainer(folder: Path) -> dict[str, Any]:
             f"{folder} holds no training state ({TRAINER_FILE}): start from it with --start-from"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is broken, or holds more than numbers, which is never loaded: delete {folder} to resume an "

@@ -83,6 +83,9 @@ class Trainer:
         training: Gives the training batches.
         validation: Gives the validation batches.
         report: Receives one line now and then, for people.
+
+    Attributes:
+        signal: The number of the signal that ended training, None if none did.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Trainer:
         self.loss = SequenceLoss(model, self.options.loss, self.options.weights).to(self.device)
         self.generator = torch.Generator(self.device)
         self._log: RunLog | None = None
+        self.signal: int | None = None
         self._stop_reason: str | None = None
         self._sitting_start = self._last_save = time.monotonic()
         self._sitting_minutes = 0.0
@@ -429,6 +433,7 @@ class Trainer:
         def stop(number: int, frame: FrameType | None) -> None:
             if self._stop_reason is not None:
                 raise KeyboardInterrupt
+            self.signal = number
             self._stop_reason = f"{signal.Signals(number).name} received; continue with --resume"
 
         previous: dict[int, Any] = {}

@@ -290,7 +290,7 @@ class TestWrongInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"number_of_frames": T + 1}, f"windows of {T + 1} frames .* have {T}; lower number_of_frames"),
+            ({"number_of_frames": T + 1}, f"windows of {T + 1} frames .* have {T}; ask for fewer frames"),
             ({"batch_size": N + 1}, f"a batch of {N + 1} sequences is larger than the {N} used"),
             ({"batch_size": 5, "limit": 4}, "larger than the 4 used"),
             ({"batch_size": 12, "world_size": 2}, "12 sequences x 2 processes is larger"),

@@ -1,0 +1,167 @@
+"""The bash scripts: they parse, and every ``rnem-world`` line in them is one that the program accepts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from command_lines import parse
+
+from rnem_world.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = ROOT / "scripts" / "experiments"
+BASH = sorted(
+    path
+    for folder in ("scripts", "scripts/experiments", ".ci")
+    for path in (ROOT / folder).iterdir()
+    if path.is_file() and (path.name == "common" or path.read_text().startswith("#!/usr/bin/env bash"))
+)
+MODELS = {
+    "r_nem": ("r_nem", 5),
+    "r_nem_k8": ("r_nem", 8),
+    "r_nem_no_attention": ("r_nem_no_attention", 5),
+    "rnn_em": ("rnn_em", 5),
+    "rnn": ("rnn", 1),
+    "lstm": ("lstm", 1),
+}
+# Stands in for rnem-world: notes its arguments, and leaves what the scripts look for.
+STUB = """
+import json, pathlib, sys
+arguments = sys.argv[1:]
+with open({log!r}, "a") as log:
+    log.write(json.dumps(arguments) + "\\n")
+out = pathlib.Path(arguments[arguments.index("--out") + 1]) if "--out" in arguments else None
+if arguments[0] == "collect":
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.touch()
+if arguments[0] == "train":
+    (out / "checkpoints" / "update-000000001").mkdir(parents=True, exist_ok=True)
+"""
+
+
+class Experiment:
+    """Runs experiments with a stub for the program."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log, self.stub = folder / "work", folder / "log", folder / "rnem-world"
+        code = STUB.format(log=str(self.log))
+        self.stub.write_text(f"#!{sys.executable}\n{code}")
+        self.stub.chmod(0o755)
+
+    def run(self, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        settings = {"RNEM_WORLD": str(self.stub), "FOLDER": str(self.folder), **variables}
+        return subprocess.run(
+            [EXPERIMENTS / name, *arguments],
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def calls(self, *arguments: str, **variables: str) -> list[tuple[str, dict[str, Any]]]:
+        """The commands that an experiment gives, each parsed by the program itself."""
+        self.log.write_text("")
+        result = self.run(*arguments, **variables)
+        assert result.returncode == 0, result.stderr
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [(line[0], parse(line)) for line in lines]
+
+
+@pytest.fixture
+def experiment(tmp_path) -> Experiment:
+    return Experiment(tmp_path)
+
+
+@pytest.mark.parametrize("path", BASH, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_bash_can_read_it_and_it_may_be_run(path):
+    result = subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert os.access(path, os.X_OK) == (path.name != "common")
+
+
+def test_every_experiment_is_tested():
+    assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, "common", "curtain"}
+
+
+def test_the_demo_gives_commands_that_exist():
+    text = (ROOT / "scripts" / "demo").read_text().replace("\\\n", " ")
+    lines = re.findall(r'"\$rnem_world" (.*)', re.sub(r"\$(data|folder|run)\b", "some/path", text))
+    assert {shlex.split(line)[0] for line in lines} == {"collect", "train", "evaluate", "rollout"}
+    for line in lines:
+        assert parse(shlex.split(line)) != {}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_experiment_trains_evaluates_and_imagines(experiment, name):
+    model, slots = MODELS[name]
+    calls = experiment.calls(name)
+    run = str(experiment.folder / "runs" / f"{name}-balls4mass64")
+    assert [call for call, _ in calls] == ["collect", "train", "evaluate", "collect", "evaluate", "rollout"]
+    (_, collect), (_, train), (_, four), (_, more), (_, eight), (_, rollout) = calls
+    assert (collect["preset"], more["preset"]) == ("balls4mass64", "balls678mass64")
+    assert [collect[f"num_{split}"] for split in ("train", "valid", "test")] == [50_000, 10_000, 10_000]
+    assert (train["model_name"], train["slots"], str(train["out"])) == (model, slots, run)
+    assert train["data"] == str(collect["out"]) == four["data"] == rollout["data"]
+    assert four["slots"] is None
+    assert (eight["data"], eight["slots"]) == (str(more["out"]), 8 if slots > 1 else 1)
+    assert {four["run"], eight["run"], rollout["run"]} == {run}
+
+
+def test_flags_go_to_training_and_a_dataset_may_come_first(experiment):
+    calls = dict(experiment.calls("rnn", "balls3curtain64", "--max-updates", "5", SEQUENCES="100"))
+    assert list(calls) == ["collect", "train", "evaluate", "rollout"]
+    assert calls["collect"]["preset"] == "balls3curtain64"
+    assert (calls["collect"]["num_train"], calls["collect"]["num_test"]) == (100, 20)
+    assert calls["train"]["max_updates"] == 5
+
+
+def test_the_second_time_it_goes_on(experiment):
+    experiment.calls("lstm")
+    calls = experiment.calls("lstm", "--epochs", "3")
+    assert [call for call, _ in calls] == ["train", "evaluate", "evaluate", "rollout"]
+    assert calls[0][1]["resume"]
+    assert calls[0][1]["epochs"] == 3
+
+
+def test_curtain_runs_every_model(experiment):
+    calls = experiment.calls("curtain", "--max-updates", "5")
+    trained = [parameters for call, parameters in calls if call == "train"]
+    assert [(run["model_name"], run["slots"]) for run in trained] == list(MODELS.values())
+    assert len({run["out"] for run in trained}) == len(MODELS)
+    assert {run["max_updates"] for run in trained} == {5}
+    assert [parameters["preset"] for call, parameters in calls if call == "collect"] == ["balls3curtain64"]
+
+
+def test_another_dataset_is_refused_before_anything_happens(experiment):
+    result = experiment.run("rnn", "balls4mas64")
+    assert result.returncode == 2
+    assert "balls4mas64" in result.stderr
+    assert not experiment.log.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --modell r_nem",
+        "train --model r_nemm",
+        "train --slots five",
+        "train --slots 1",
+        "train --noise blur",
+        "train --data balls4",
+        "collect --preset ball",
+        "evaluate",
+        "data information x.h5",
+    ],
+)
+def test_a_wrong_line_is_noticed(line):
+    with pytest.raises((click.ClickException, ConfigError)):
+        parse(line.split())
