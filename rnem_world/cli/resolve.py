@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     import torch
 
 
-def resolve_data(data: str) -> Path:
+def resolve_data(data: str, **options: int) -> Path:
     """Finds a dataset by path, or by the name of a preset, which is collected if it isn't there.
+
+    Args:
+        data: A path or a preset's name.
+        **options: What to collect, see :func:`rnem_world.cli.collect.collect_balls`.
 
     Raises:
         DataError: If there is neither.
@@ -31,10 +35,10 @@ def resolve_data(data: str) -> Path:
 
     if not (DATA_FOLDER / f"{data}.h5").exists():
         click.echo(
-            f"no data at hand: collecting 70,000 sequences into {DATA_FOLDER / data}.h5, which takes a few minutes "
-            "(`rnem-world collect` makes smaller sets)"
+            f"no data at hand: collecting {DATA_FOLDER / data}.h5, which takes a few minutes (`rnem-world collect` "
+            "makes smaller or larger sets)"
         )
-    return default_dataset(data, workers=os.cpu_count() or 1)
+    return default_dataset(data, workers=os.cpu_count() or 1, **options)
 
 
 def resolve_device(device: str, threads: int | None) -> torch.device:

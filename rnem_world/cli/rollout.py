@@ -95,7 +95,7 @@ def command(
     from rnem_world.models.rollout import roll_out
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model, write_json
-    from rnem_world.training.trainer import check_fits
+    from rnem_world.training.setup import check_fits
 
     check_output(out, VIDEOS)
     check_output(json_path)
@@ -125,7 +125,7 @@ def command(
         actions=batch.actions,
         slots=slots,
         feedback=feedback,
-        noise=options.noise.flip_probability if noise_probability is None else noise_probability,
+        noise=options.noise.usual_probability if noise_probability is None else noise_probability,
         generator=torch_generator(seed, "rollout", device=place),
     )
     out = out or (Path(run) if Path(run).is_dir() else Path()) / "rollout.mp4"

@@ -179,10 +179,13 @@ class ModelConfig:
                 f"unknown architecture {self.architecture!r}: {suggest(self.architecture, ARCHITECTURES)}"
             )
         for name, kind in (("slot_inputs", SlotInputs), ("theta_update", ThetaUpdate)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(f"unknown {name} {getattr(self, name)!r}: {suggest(getattr(self, name), get_args(kind))}")
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise ConfigError(f"unknown {name} {value!r}: {suggest(value, get_args(kind))}")
         if self.theta_update == "gated" and not self.is_relational:
-            raise ConfigError(f"theta_update gated belongs to the relational cores, not to {self.core}: choose sigmoid")
+            raise ConfigError(
+                f"theta_update gated belongs to the relational cores, not to {self.core}: choose sigmoid"
+            )
         validate_slots(self.core, self.slots)
         for name in ("channels", "hidden_size", "attention_size", "action_size"):
             if getattr(self, name) < 1:

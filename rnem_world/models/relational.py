@@ -26,7 +26,13 @@ class RelationalCore(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, hidden_size: int, attention_size: int, action_size: int, attends: bool, gated: bool = False
+        self,
+        inputs: int,
+        hidden_size: int,
+        attention_size: int,
+        action_size: int,
+        attends: bool,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.state_size = hidden_size
