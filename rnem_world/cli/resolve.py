@@ -38,7 +38,7 @@ def resolve_data(data: str, **options: int) -> Path:
             f"no data at hand: collecting {DATA_FOLDER / data}.h5, which takes a few minutes (`rnem-world collect` "
             "makes smaller or larger sets)"
         )
-    return default_dataset(data, workers=os.cpu_count() or 1, **options)
+    return default_dataset(data, DATA_FOLDER, workers=os.cpu_count() or 1, **options)
 
 
 def resolve_device(device: str, threads: int | None) -> torch.device:

@@ -182,7 +182,8 @@ def constant_velocity(
     folded = torch.remainder(start[:, None] + velocity[:, None] * steps - low, 2 * span)
     predicted = low + torch.minimum(folded, 2 * span - folded)
     true = positions[:, context + 1 : context + horizon + 1]
-    return (predicted - true).norm(dim=3) / radii[:, None]
+    distances: Tensor = (predicted - true).norm(dim=3) / radii[:, None]
+    return distances
 
 
 @torch.no_grad()
