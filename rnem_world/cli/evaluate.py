@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnem_world.cli.resolve import FIGURES, check_output, resolve_data, resolve_device
+from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolve_test_data
 from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def command(
     if slots is not None:
         validate_slots(config.model.core, slots)
     options = config.training
-    data_path = resolve_data(data or config.data)
+    data_path = resolve_test_data(data or config.data, split)
     if imagine is not None:
         count = sequences or DEFAULT_DREAMS
         _imagine(run, model, config, data_path, split, count, slots, context, imagine, seed, out)

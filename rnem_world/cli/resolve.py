@@ -10,6 +10,8 @@ import click
 
 from rnem_world.errors import ConfigError, DataError, OutputError, suggest
 
+TEST_SEQUENCES = 1000
+
 if TYPE_CHECKING:
     import torch
 
@@ -39,6 +41,27 @@ def resolve_data(data: str, **options: int) -> Path:
             "makes smaller or larger sets)"
         )
     return default_dataset(data, DATA_FOLDER, workers=os.cpu_count() or 1, **options)
+
+
+def resolve_test_data(data: str, split: str) -> Path:
+    """Finds a dataset to look at; of a preset that isn't there, the first test sequences alone are collected.
+
+    They are the first of those that :func:`resolve_data` would collect.
+
+    Raises:
+        DataError: If there is no such dataset and no preset of that name.
+    """
+    from rnem_world.cli.collect import DATA_FOLDER, collect_balls
+    from rnem_world.physics.presets import PRESETS
+
+    is_there = Path(data).exists() or (DATA_FOLDER / f"{data}.h5").exists()
+    if is_there or data not in PRESETS or split != "test":
+        return resolve_data(data)
+    path = DATA_FOLDER / f"{data}-test.h5"
+    if not path.exists():
+        click.echo(f"no data at hand: collecting {TEST_SEQUENCES} test sequences into {path}")
+        collect_balls(data, path, 0, 0, TEST_SEQUENCES, workers=os.cpu_count() or 1)
+    return path
 
 
 def resolve_device(device: str, threads: int | None) -> torch.device:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_data, resolve_device
+from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device, resolve_test_data
 from rnem_world.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def command(
     place = resolve_device(device, threads)
     model, config = load_model(run, place, checkpoint)
     options = config.training
-    data_path = resolve_data(data or config.data)
+    data_path = resolve_test_data(data or config.data, split)
     with Dataset.open(data_path) as dataset:
         info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
