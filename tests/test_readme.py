@@ -88,6 +88,7 @@ def folder(tmp_path_factory) -> Path:
         rnem_world(f"collect --preset {preset} --num-train 4 --num-valid 2 --num-test 3")
     rnem_world(
         "train --data balls4mass64 --hidden-size 16 --slots 3 --steps 10 --batch-size 4 --max-updates 1 --threads 1"
+        " --out runs/r_nem-balls4mass64"
     )
     return folder
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnem_world.cli.resolve import FIGURES, check_output, resolve_data, resolve_device
+from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolve_test_data
 from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
     from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig
-DEFAULT_SEQUENCES = 1000
+    from rnem_world.models.world_model import WorldModel
+    from rnem_world.training.config import RunConfig
+DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
 
 
 @click.command()
@@ -28,6 +30,10 @@ DEFAULT_SEQUENCES = 1000
 @click.option(
     "--ami-sequences", type=int, default=100, show_default=True, help="Sequences for the slow AMI score."
 )
+@click.option(
+    "--imagine", type=int, help="Measure dreams of so many frames instead; for data with positions."
+)
+@click.option("--context", type=int, default=15, show_default=True, help="Frames watched before --imagine.")
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Sequences at once.")
 @click.option(
     "--checkpoint",
@@ -52,6 +58,8 @@ def command(
     sequences: int | None,
     noise_probability: float | None,
     ami_sequences: int,
+    imagine: int | None,
+    context: int,
     batch_size: int,
     checkpoint: str,
     seed: int,
@@ -73,8 +81,7 @@ def command(
     from rnem_world.models.config import validate_slots
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model, write_json
-    from rnem_world.training.setup import wanted_arrays
-    from rnem_world.training.trainer import check_fits
+    from rnem_world.training.setup import check_fits, wanted_arrays
 
     check_output(out)
     check_output(figure, FIGURES)
@@ -83,9 +90,13 @@ def command(
     if slots is not None:
         validate_slots(config.model.core, slots)
     options = config.training
-    data_path = resolve_data(data or config.data)
+    data_path = resolve_test_data(data or config.data, split)
+    if imagine is not None:
+        count = sequences or DEFAULT_DREAMS
+        _imagine(run, model, config, data_path, split, count, slots, context, imagine, seed, out)
+        return
     weights = options.weights if steps is None else (1.0,) * steps
-    trained_noise = options.noise.flip_probability
+    trained_noise = options.noise.usual_probability
     noises = [trained_noise, 0.0] if noise_probability is None else [noise_probability]
     evaluations: list[Evaluation] = []
     with Dataset.open(data_path) as dataset:
@@ -144,8 +155,46 @@ def _with_progress(
     return evaluation
 
 
-def _default_out(run: str, data: Path, slots: int) -> Path:
-    name = f"evaluation-{data.stem}-{slots}-slots.json"
+def _imagine(
+    run: str,
+    model: WorldModel,
+    config: RunConfig,
+    data: Path,
+    split: str,
+    sequences: int,
+    slots: int | None,
+    context: int,
+    horizon: int,
+    seed: int,
+    out: Path | None,
+) -> None:
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.evaluation.imagination import evaluate_imagination, read_truth
+    from rnem_world.evaluation.table import imagination_table
+    from rnem_world.seeding import torch_generator
+    from rnem_world.training.checkpoint import write_json
+    from rnem_world.training.setup import check_fits
+
+    device = next(model.parameters()).device
+    with Dataset.open(data) as dataset:
+        info = dataset.info(split)  # type: ignore[arg-type]
+        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        count = min(sequences, info.number_of_sequences)
+        truth = read_truth(dataset, split, count, context + horizon + 1, device)  # type: ignore[arg-type]
+    generator = torch_generator(seed, "imagination", device=device)
+    figures = evaluate_imagination(model, truth, context, horizon, generator, slots)
+    click.echo(
+        f"{run} dreaming of {split} of {data}: {count} sequences, {context} context frames, errors in radii"
+    )
+    for line in imagination_table(figures):
+        click.echo(line)
+    out = out or _default_out(run, data, slots or config.model.slots, "imagination")
+    write_json(out, {"run": str(run), "data": str(data), "split": split, "seed": seed, **figures.to_dict()})
+    click.echo(f"written to {out}")
+
+
+def _default_out(run: str, data: Path, slots: int, kind: str = "evaluation") -> Path:
+    name = f"{kind}-{data.stem}-{slots}-slots.json"
     return Path(run) / name if Path(run).is_dir() else Path(name)
 
 

@@ -10,12 +10,18 @@ import click
 
 from rnem_world.errors import ConfigError, DataError, OutputError, suggest
 
+TEST_SEQUENCES = 1000
+
 if TYPE_CHECKING:
     import torch
 
 
-def resolve_data(data: str) -> Path:
+def resolve_data(data: str, **options: int) -> Path:
     """Finds a dataset by path, or by the name of a preset, which is collected if it isn't there.
+
+    Args:
+        data: A path or a preset's name.
+        **options: What to collect, see :func:`rnem_world.cli.collect.collect_balls`.
 
     Raises:
         DataError: If there is neither.
@@ -31,10 +37,31 @@ def resolve_data(data: str) -> Path:
 
     if not (DATA_FOLDER / f"{data}.h5").exists():
         click.echo(
-            f"no data at hand: collecting 70,000 sequences into {DATA_FOLDER / data}.h5, which takes a few minutes "
-            "(`rnem-world collect` makes smaller sets)"
+            f"no data at hand: collecting {DATA_FOLDER / data}.h5, which takes a few minutes (`rnem-world collect` "
+            "makes smaller or larger sets)"
         )
-    return default_dataset(data, workers=os.cpu_count() or 1)
+    return default_dataset(data, DATA_FOLDER, workers=os.cpu_count() or 1, **options)
+
+
+def resolve_test_data(data: str, split: str) -> Path:
+    """Finds a dataset to look at; of a preset that isn't there, the first test sequences alone are collected.
+
+    They are the first of those that :func:`resolve_data` would collect.
+
+    Raises:
+        DataError: If there is no such dataset and no preset of that name.
+    """
+    from rnem_world.cli.collect import DATA_FOLDER, collect_balls
+    from rnem_world.physics.presets import PRESETS
+
+    is_there = Path(data).exists() or (DATA_FOLDER / f"{data}.h5").exists()
+    if is_there or data not in PRESETS or split != "test":
+        return resolve_data(data)
+    path = DATA_FOLDER / f"{data}-test.h5"
+    if not path.exists():
+        click.echo(f"no data at hand: collecting {TEST_SEQUENCES} test sequences into {path}")
+        collect_balls(data, path, 0, 0, TEST_SEQUENCES, workers=os.cpu_count() or 1)
+    return path
 
 
 def resolve_device(device: str, threads: int | None) -> torch.device:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_data, resolve_device
+from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device, resolve_test_data
 from rnem_world.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def command(
     from rnem_world.models.rollout import roll_out
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model, write_json
-    from rnem_world.training.trainer import check_fits
+    from rnem_world.training.setup import check_fits
 
     check_output(out, VIDEOS)
     check_output(json_path)
@@ -103,7 +103,7 @@ def command(
     place = resolve_device(device, threads)
     model, config = load_model(run, place, checkpoint)
     options = config.training
-    data_path = resolve_data(data or config.data)
+    data_path = resolve_test_data(data or config.data, split)
     with Dataset.open(data_path) as dataset:
         info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
@@ -125,7 +125,7 @@ def command(
         actions=batch.actions,
         slots=slots,
         feedback=feedback,
-        noise=options.noise.flip_probability if noise_probability is None else noise_probability,
+        noise=options.noise.usual_probability if noise_probability is None else noise_probability,
         generator=torch_generator(seed, "rollout", device=place),
     )
     out = out or (Path(run) if Path(run).is_dir() else Path()) / "rollout.mp4"

@@ -91,18 +91,48 @@ FIXED = [
 ]
 
 
+# What a model needs to dream in, beyond the paper; each is an option of its own, see docs/world-model.md.
+WORLD_MODEL: dict[str, Any] = {
+    "model": {
+        "hidden_size": 128,
+        "attention_size": 64,
+        "slot_inputs": "error_frame_motion",
+        "theta_update": "gated",
+        "heads": True,
+    },
+    "training": {
+        "sequence_steps": 72,
+        "chunk_steps": 12,
+        "cold_start_steps": 5,
+        "window": "random",
+        "batch_size": 32,
+        "valid_size": 200,
+        "patience": 100,
+        "noise": {"per_sequence": True},
+        "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000},
+        "optimizer": {"clip_factor": 2.0},
+    },
+}
+WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 101}
+
+
 @click.command()
 @click.option(
     "--env", "environment", default="balls", show_default=True, help="Where data comes from: balls."
 )
 @click.option("--data", help="Dataset or preset; without one, that of --preset is collected.")
 @click.option(
-    "--preset", default="balls4mass64", show_default=True, help="What to collect when there is no --data."
+    "--preset", help="What to collect when there is no --data. [balls4mass64, for a world model avoid]"
 )
 @click.option("--model", "model_name", help=f"{', '.join(MODELS)}. [r_nem]")
 @click.option("--slots", type=int, help="Number of slots, K. [5, for rnn and lstm 1]")
 @click.option("--architecture", help="conv64, conv84 or conv32. [by the size of the frames]")
 @click.option("--feed-actions", is_flag=True, help="Tell the model what the player does.")
+@click.option(
+    "--world-model",
+    is_flag=True,
+    help="Train a model to dream in: heads, motion, gated slots, closed loops; see docs/world-model.md.",
+)
 @click.option("--config", "options_file", type=click.Path(path_type=Path), help="Options as YAML or JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [runs/MODEL-DATA]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out as if it had never stopped.")
@@ -113,11 +143,12 @@ FIXED = [
 def command(
     environment: str,
     data: str | None,
-    preset: str,
+    preset: str | None,
     model_name: str | None,
     slots: int | None,
     architecture: str | None,
     feed_actions: bool,
+    world_model: bool,
     options_file: Path | None,
     out: Path | None,
     resume: bool,
@@ -139,7 +170,12 @@ def command(
         if out is None:
             raise ConfigError("--resume needs --out, the folder of the run to continue")
         choices = (model_name, slots, architecture, start_from, options_file)
-        if given_values(FIXED, parameters) or feed_actions or any(choice is not None for choice in choices):
+        if (
+            given_values(FIXED, parameters)
+            or feed_actions
+            or world_model
+            or any(choice is not None for choice in choices)
+        ):
             raise ConfigError(
                 "--resume continues the run as it was configured: leave out the model's and the data's options, or "
                 "begin a new run with --start-from"
@@ -151,12 +187,14 @@ def command(
         for name, value in (("slots", slots), ("architecture", architecture)):
             if value is not None:
                 set_path(flags, f"model.{name}", value)
-        values = _new_values(
-            model_name, {} if options_file is None else read_options_file(options_file), flags
-        )
+        file = {} if options_file is None else read_options_file(options_file)
+        values = _new_values(model_name, merged(WORLD_MODEL if world_model else {}, file), flags)
         config = _build(values)
-        path = resolve_data(data or config.data or preset)
+        usual = "avoid" if world_model else "balls4mass64"
+        path = resolve_data(data or config.data or preset or usual, **(WORLD_DATA if world_model else {}))
         architecture = values["model"].get("architecture")
+        if world_model and architecture is None:
+            architecture = _world_architecture(path)
         feed_actions = feed_actions or config.model.number_of_actions > 0
     _run(config, path, out, resume, start_from, device, threads, feed_actions, architecture)
 
@@ -167,6 +205,16 @@ def _new_values(model_name: str | None, file: dict[str, Any], flags: dict[str, A
     if model_name is not None:
         set_path(flags, "model.core", core)
     return merged(merged({"model": {"core": core, "slots": slots}}, file), flags)
+
+
+def _world_architecture(data: Path) -> str | None:
+    """Names the world models' own architecture for the frames of a dataset, if there is one."""
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.models.config import ARCHITECTURES
+
+    with Dataset.open(data) as dataset:
+        name = f"projection{dataset.info('training').height}"
+    return name if name in ARCHITECTURES else None
 
 
 def _run_name(model: ModelConfig, data: Path) -> str:

@@ -1,10 +1,11 @@
-"""The figures of evaluations as a table of text."""
+"""The figures of evaluations as tables of text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rnem_world.evaluation.evaluate import TERMS, Evaluation
+from rnem_world.evaluation.imagination import HORIZONS, ImaginationFigures
 
 LOSSES = {
     "loss": "loss",
@@ -49,6 +50,35 @@ def figures_table(evaluations: Sequence[Evaluation], last_steps: int) -> list[st
             lines.append(_row(label, _losses(evaluations, name, TERMS)))
             last_terms = [f"last_{term}" for term in TERMS]
             lines.append(_row(f"{label}, last {last} steps", _losses(evaluations, name, last_terms)))
+    return lines
+
+
+def imagination_table(figures: ImaginationFigures) -> list[str]:
+    """Lays out the figures of dreams.
+
+    Args:
+        figures: What was measured.
+
+    Returns:
+        Lines: a column for each of some horizons, then the figures that have none.
+    """
+    horizons = [horizon for horizon in HORIZONS if horizon <= figures.horizon]
+    lines = [_row("after so many imagined frames", [str(horizon) for horizon in horizons])]
+    for label, curve in (
+        ("position error", figures.position_errors),
+        ("position error, constant velocity and walls", figures.constant_velocity_errors),
+        ("position error of object 1 (the player's)", figures.player_errors),
+        ("balls still there", figures.alive),
+    ):
+        lines.append(_row(label, [_cell(curve[horizon - 1]) for horizon in horizons]))
+    lines.append(_row("FG-ARI, last five context frames", [_cell(figures.fg_ari)]))
+    step = min(10, figures.horizon)
+    if figures.shuffled_ratio is not None:
+        label = f"shuffled over true actions, object 1, at {step}"
+        lines.append(_row(label, [_cell(figures.shuffled_ratio)]))
+    if figures.reward_precision is not None:
+        lines.append(_row(f"reward's average precision, 1-{step}", [_cell(figures.reward_precision)]))
+        lines.append(_row("... of guessing (rate of rewards)", [_cell(figures.reward_rate)]))
     return lines
 
 

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 from rnem_world.errors import ConfigError, suggest
 
 CoreName = Literal["relational", "relational_no_attention", "rnn", "lstm"]
+SlotInputs = Literal["error", "error_frame_motion"]
+ThetaUpdate = Literal["sigmoid", "gated"]
 
 # The models by the names of the paper's comparison: the core, and the slots they are trained with.
 MODELS: dict[str, tuple[CoreName, int]] = {
@@ -39,6 +41,29 @@ class UpsamplingConfig:
 
 
 @dataclass(frozen=True)
+class ProjectionArchitecture:
+    """An encoder and a decoder without convolutions, for small frames of few, compact objects on a CPU.
+
+    The encoder sees a map's row sums, column sums and means over squares; the decoder draws the sum of a column
+    profile, a row profile and ``rank`` products of both. Hundreds of times cheaper than convolutions, and quicker to
+    learn where discs are.
+
+    Attributes:
+        image_size: Height and width of a frame in pixels.
+        pooled_size: Height and width of the map of means.
+        encoding_size: Width of the encoder's two layers.
+        decoder_hidden_size: Width of the decoder's two hidden layers.
+        rank: Number of products of a row and a column profile.
+    """
+
+    image_size: int
+    pooled_size: int
+    encoding_size: int
+    decoder_hidden_size: int
+    rank: int
+
+
+@dataclass(frozen=True)
 class ImageArchitecture:
     """The convolutional encoder and decoder for square frames of one size.
 
@@ -59,7 +84,7 @@ class ImageArchitecture:
     upsamplings: tuple[UpsamplingConfig, ...]
 
 
-ARCHITECTURES: dict[str, ImageArchitecture] = {
+ARCHITECTURES: dict[str, ImageArchitecture | ProjectionArchitecture] = {
     # The two of the paper (van Steenkiste et al., 2018, appendix) ...
     "conv64": ImageArchitecture(
         image_size=64,
@@ -90,6 +115,10 @@ ARCHITECTURES: dict[str, ImageArchitecture] = {
         decoder_map=(8, 32),
         upsamplings=(UpsamplingConfig(16, 4, 2), UpsamplingConfig(1, 4, 2)),
     ),
+    # The world models' own.
+    "projection32": ProjectionArchitecture(
+        image_size=32, pooled_size=8, encoding_size=192, decoder_hidden_size=256, rank=8
+    ),
 }
 
 
@@ -100,9 +129,9 @@ def architecture_for(image_size: int) -> str:
         ConfigError: If there is none for that size.
     """
     for name, architecture in ARCHITECTURES.items():
-        if architecture.image_size == image_size:
+        if architecture.image_size == image_size and isinstance(architecture, ImageArchitecture):
             return name
-    sizes = ", ".join(str(architecture.image_size) for architecture in ARCHITECTURES.values())
+    sizes = ", ".join(str(size) for size in sorted({entry.image_size for entry in ARCHITECTURES.values()}))
     raise ConfigError(
         f"no architecture for frames of {image_size}x{image_size} pixels, only for {sizes}: resize the frames "
         "(`rnem-world data import --size`)"
@@ -123,6 +152,10 @@ class ModelConfig:
         number_of_actions: Actions fed to the core; 0 for a model without actions.
         action_size: Width of an action's embedding.
         initial_prediction: What every slot predicts before the first frame.
+        slot_inputs: What a slot sees of a frame: the paper's masked ``error`` gamma * (x - mu), or beside it its part
+            of the frame, gamma * x, and of the motion, gamma * (x - previous x).
+        theta_update: How theta changes: the paper's ``sigmoid``, or ``gated``, by which a slot may keep what it knows.
+        heads: Whether slots also tell the transition's reward and whether it ends the episode.
     """
 
     core: CoreName = "relational"
@@ -134,6 +167,9 @@ class ModelConfig:
     number_of_actions: int = 0
     action_size: int = 10
     initial_prediction: float = 0.0
+    slot_inputs: SlotInputs = "error"
+    theta_update: ThetaUpdate = "sigmoid"
+    heads: bool = False
 
     def __post_init__(self) -> None:
         if self.core not in get_args(CoreName):
@@ -141,6 +177,14 @@ class ModelConfig:
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(
                 f"unknown architecture {self.architecture!r}: {suggest(self.architecture, ARCHITECTURES)}"
+            )
+        for name, kind in (("slot_inputs", SlotInputs), ("theta_update", ThetaUpdate)):
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise ConfigError(f"unknown {name} {value!r}: {suggest(value, get_args(kind))}")
+        if self.theta_update == "gated" and not self.is_relational:
+            raise ConfigError(
+                f"theta_update gated belongs to the relational cores, not to {self.core}: choose sigmoid"
             )
         validate_slots(self.core, self.slots)
         for name in ("channels", "hidden_size", "attention_size", "action_size"):
@@ -154,7 +198,7 @@ class ModelConfig:
             )
 
     @property
-    def image(self) -> ImageArchitecture:
+    def image(self) -> ImageArchitecture | ProjectionArchitecture:
         """The layers of the encoder and the decoder."""
         return ARCHITECTURES[self.architecture]
 

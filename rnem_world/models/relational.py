@@ -26,7 +26,13 @@ class RelationalCore(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, hidden_size: int, attention_size: int, action_size: int, attends: bool
+        self,
+        inputs: int,
+        hidden_size: int,
+        attention_size: int,
+        action_size: int,
+        attends: bool,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.state_size = hidden_size
@@ -41,7 +47,8 @@ class RelationalCore(nn.Module):
             self.attention = linear(hidden_size, attention_size)
             self.attention_norm = VectorNorm(attention_size)
             self.attention_logit = linear(attention_size, 1)
-        self.update = linear(2 * hidden_size + inputs + action_size, hidden_size)
+        self.gated = gated
+        self.update = linear(2 * hidden_size + inputs + action_size, (2 if gated else 1) * hidden_size)
         self.output_norm = VectorNorm(hidden_size)
 
     def forward(
@@ -64,6 +71,11 @@ class RelationalCore(nn.Module):
         state = F.relu(self.encoder_norm(self.encoder(torch.cat([theta, *actions], dim=2))))
         effect, attention = self._effects(state)
         update = self.update(torch.cat([state, effect, encoding, *actions], dim=2))
+        if self.gated:
+            gate, candidate = update.chunk(2, dim=2)
+            # The gate starts out mostly closed: what a slot knows persists until there is reason to change it.
+            theta = theta + torch.sigmoid(gate - 1.0) * (torch.tanh(candidate) - theta)
+            return CoreOutput(self.output_norm(theta), theta, attention)
         output = torch.sigmoid(self.output_norm(update))
         return CoreOutput(output, torch.sigmoid(update), attention)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rnem_world.errors import ConfigError, suggest
@@ -24,7 +24,30 @@ def flip_bits(
     if probability == 0.0:
         return frames
     noise = torch.rand(frames.shape, generator=generator, device=frames.device) < probability
-    return torch.where(noise, 1.0 - frames, frames)
+    return apply_flips(frames, noise)
+
+
+def apply_flips(frames: Float[Tensor, "*s"], flips: Bool[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """Flips the given pixels."""
+    return torch.where(flips, 1.0 - frames, frames)
+
+
+def draw_flips(
+    shape: torch.Size, probability: float | Tensor, generator: torch.Generator
+) -> Bool[Tensor, "..."] | None:
+    """Draws the pixels that :func:`flip_bits` would flip.
+
+    Args:
+        shape: Shape of the frames.
+        probability: One for all, or a tensor that broadcasts to ``shape``.
+        generator: Draws them; its device is the result's.
+
+    Returns:
+        None if the probability is 0.
+    """
+    if isinstance(probability, float) and probability == 0.0:
+        return None
+    return torch.rand(shape, generator=generator, device=generator.device) < probability
 
 
 def observe(
@@ -61,6 +84,7 @@ def imagine(
     threshold: float | None = None,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
+    first_frame: Float[Tensor, "b c h w"] | None = None,
 ) -> Iterator[tuple[Tensor, Transition, SlotState]]:
     """Runs the model on its own frames.
 
@@ -77,6 +101,7 @@ def imagine(
         noise: Probability that a pixel of a fed-back frame is flipped. A model that was trained with noise has never
             seen clean inputs; the original keeps its noise here too.
         generator: Draws the noise, on the model's device.
+        first_frame: The last real frame, to be the first input in place of the model's own.
 
     Yields:
         For each step the frame that was fed back, the prediction from it, and the slots with the gamma that the
@@ -94,14 +119,16 @@ def imagine(
     if threshold is None:
         threshold = em.SOFT_THRESHOLD if feedback == "soft" else em.BINARY_THRESHOLD
     for step in range(horizon):
-        if feedback == "soft":
+        if step == 0 and first_frame is not None:
+            frame = first_frame
+        elif feedback == "soft":
             frame = em.mixture_prediction(state.prediction, state.gamma)
         else:
             frame = em.binarised_prediction(state.prediction, threshold)
         frame = flip_bits(frame, noise, generator)
         transition = model.predict(state, frame, None if actions is None else actions[:, step])
         gamma = em.own_gamma(transition.prediction, threshold)
-        state = SlotState(transition.theta, transition.prediction, gamma)
+        state = SlotState(transition.theta, transition.prediction, gamma, transition.frame)
         yield frame, transition, state
 
 
@@ -117,6 +144,7 @@ class Rollout:
         gammas: Float (b, t, k, 1, h, w); from the real frame in the context, the model's own when imagining.
         estep_gammas: Float (b, t, k, 1, h, w), from the E-step on the true frame at every entry.
         attentions: Float (b, t, k, k - 1), or None.
+        rewards: Float (b, t, k), each slot's share of the reward of the transition; None without heads.
     """
 
     context: int
@@ -126,6 +154,7 @@ class Rollout:
     gammas: Tensor
     estep_gammas: Tensor
     attentions: Tensor | None
+    rewards: Tensor | None
 
 
 @torch.no_grad()
@@ -143,8 +172,8 @@ def roll_out(
 ) -> Rollout:
     """Watches ``context`` frames and imagines ``horizon`` more, as the original's rollouts do.
 
-    Entry t predicts frame t + 1. The last real frame that the model is told of is ``frames[:, context]``: the E-step
-    sees it, the encoder does not.
+    Entry t predicts frame t + 1. The last real frame that the model is told of is ``frames[:, context]``. With soft
+    feedback the E-step sees it and the encoder does not, as in the original; with binary feedback both do.
 
     Args:
         model: The model.
@@ -180,7 +209,14 @@ def roll_out(
         state = after
     future = None if actions is None else actions[:, context : context + horizon]
     for frame, transition, after in imagine(
-        model, state, horizon, future, feedback, noise=noise, generator=generator
+        model,
+        state,
+        horizon,
+        future,
+        feedback,
+        noise=noise,
+        generator=generator,
+        first_frame=frames[:, context] if feedback == "binary" else None,
     ):
         fed.append(frame)
         steps.append((transition, after.gamma))
@@ -189,6 +225,7 @@ def roll_out(
     targets = frames[:, 1:needed]
     estep_gammas = em.e_step(predictions.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, gammas.shape[:2])
     attentions = [transition.attention for transition, _ in steps if transition.attention is not None]
+    rewards = [transition.heads.rewards for transition, _ in steps if transition.heads is not None]
     return Rollout(
         context=context,
         inputs=torch.stack(fed, dim=1),
@@ -197,4 +234,5 @@ def roll_out(
         gammas=gammas,
         estep_gammas=estep_gammas,
         attentions=torch.stack(attentions, dim=1) if attentions else None,
+        rewards=torch.stack(rewards, dim=1) if rewards else None,
     )

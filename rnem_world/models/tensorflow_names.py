@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from rnem_world.errors import CheckpointError
 from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore
+from rnem_world.models.decoder import Decoder
+from rnem_world.models.encoder import Encoder
 from rnem_world.models.relational import RelationalCore
 from rnem_world.models.world_model import WorldModel
 
@@ -28,28 +30,26 @@ def _norm(name: str, layer: nn.Module) -> dict[str, Tensor]:
     return {f"{name}/gamma": layer.weight, f"{name}/beta": layer.bias}  # type: ignore[dict-item]
 
 
-def _encoder(model: WorldModel) -> dict[str, Tensor]:
+def _encoder(encoder: Encoder) -> dict[str, Tensor]:
     names: dict[str, Tensor] = {}
-    layers = zip(model.encoder.convolutions, model.encoder.norms, strict=True)
+    layers = zip(encoder.convolutions, encoder.norms, strict=True)
     # The original numbers its list of layers, reshapes included: one before the convolutions, one behind.
     for index, (convolution, norm) in enumerate(layers, start=1):
         names |= _affine(f"InputWrapper{index}/Conv", convolution)
         names |= _norm(f"LayerNormI{index}/LayerNorm", norm)
-    last = len(model.encoder.convolutions) + 2
-    names |= _affine(f"InputWrapper{last}/fully_connected", model.encoder.linear)
-    return names | _norm(f"LayerNormI{last}/LayerNorm", model.encoder.norm)
+    last = len(encoder.convolutions) + 2
+    names |= _affine(f"InputWrapper{last}/fully_connected", encoder.linear)
+    return names | _norm(f"LayerNormI{last}/LayerNorm", encoder.norm)
 
 
-def _decoder(model: WorldModel) -> dict[str, Tensor]:
+def _decoder(decoder: Decoder) -> dict[str, Tensor]:
     names: dict[str, Tensor] = {}
-    for index, (layer, norm) in enumerate(
-        zip(model.decoder.linears, model.decoder.linear_norms, strict=True)
-    ):
+    for index, (layer, norm) in enumerate(zip(decoder.linears, decoder.linear_norms, strict=True)):
         names |= _affine(f"OutputWrapper{index}/fully_connected", layer)
         names |= _norm(f"LayerNormO{index}/LayerNorm", norm)
-    for index, convolution in enumerate(model.decoder.convolutions, start=3):
+    for index, convolution in enumerate(decoder.convolutions, start=3):
         names |= _affine(f"OutputWrapper{index}/Conv", convolution)
-    for index, norm in enumerate(model.decoder.norms, start=3):
+    for index, norm in enumerate(decoder.norms, start=3):
         names |= _norm(f"LayerNormO{index}/LayerNorm", norm)
     return names
 
@@ -77,10 +77,16 @@ def tensorflow_parameters(model: WorldModel) -> dict[str, Tensor]:
     """Lists the model's parameters under the original's variable names (without the trailing ``:0``).
 
     Raises:
-        CheckpointError: If the original has no such model: RNN or LSTM with actions.
+        CheckpointError: If the original has no such model, such as an RNN or LSTM with actions.
     """
-    names = _encoder(model) | _decoder(model)
-    core = model.core
+    core, encoder, decoder, config = model.core, model.encoder, model.decoder, model.config
+    is_original = config.slot_inputs == "error" and config.theta_update == "sigmoid" and not config.heads
+    if not (is_original and isinstance(encoder, Encoder) and isinstance(decoder, Decoder)):
+        raise CheckpointError(
+            "the original program has no such model: it knows convolutions alone, masked errors as inputs, the "
+            "sigmoid update and no heads"
+        )
+    names = _encoder(encoder) | _decoder(decoder)
     if isinstance(core, RelationalCore):
         names |= _relational(model, core)
     else:

@@ -11,11 +11,13 @@ from torch.nn import functional as F
 
 from rnem_world.errors import ConfigError
 from rnem_world.models import em
-from rnem_world.models.config import ModelConfig, validate_slots
+from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore
 from rnem_world.models.decoder import Decoder
 from rnem_world.models.encoder import Encoder
+from rnem_world.models.heads import HeadOutput, Heads
 from rnem_world.models.layers import VectorNorm, linear
+from rnem_world.models.projection import ProjectionDecoder, ProjectionEncoder
 from rnem_world.models.relational import RelationalCore
 
 
@@ -27,15 +29,19 @@ class SlotState:
         theta: Float (b, k, s), the slots' states.
         prediction: Float (b, k, c, h, w), each slot's means for the current frame.
         gamma: Float (b, k, 1, h, w), each slot's responsibility for the pixels of the current frame.
+        frame: Float (b, c, h, w), the previous input, for models whose slots see motion; zeros before the first
+            frame, None for models that don't.
     """
 
     theta: Tensor
     prediction: Tensor
     gamma: Tensor
+    frame: Tensor | None = None
 
     def detach(self) -> SlotState:
         """Cuts the gradient, for truncated backpropagation through time."""
-        return SlotState(self.theta.detach(), self.prediction.detach(), self.gamma.detach())
+        frame = None if self.frame is None else self.frame.detach()
+        return SlotState(self.theta.detach(), self.prediction.detach(), self.gamma.detach(), frame)
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,16 @@ class Transition:
         logits: Float (b, k, c, h, w), each slot's prediction.
         prediction: Float (b, k, c, h, w), its sigmoid: Bernoulli means.
         attention: Float (b, k, k - 1), each slot's attention to the others in increasing order; None without.
+        heads: What the transition earns and whether it ends the episode; None for a model without heads.
+        frame: Float (b, c, h, w), the input, kept for models whose slots see motion.
     """
 
     theta: Tensor
     logits: Tensor
     prediction: Tensor
     attention: Tensor | None
+    heads: HeadOutput | None = None
+    frame: Tensor | None = None
 
 
 class ActionEmbedding(nn.Module):
@@ -82,7 +92,16 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         image, hidden = config.image, config.hidden_size
-        self.encoder = Encoder(image, config.channels)
+        self.sees_motion = config.slot_inputs == "error_frame_motion"
+        inputs = config.channels * (3 if self.sees_motion else 1)
+        self.encoder: Encoder | ProjectionEncoder
+        self.decoder: Decoder | ProjectionDecoder
+        if isinstance(image, ProjectionArchitecture):
+            self.encoder = ProjectionEncoder(image, inputs)
+            self.decoder = ProjectionDecoder(image, hidden, config.channels)
+        else:
+            self.encoder = Encoder(image, inputs)
+            self.decoder = Decoder(image, hidden, config.channels)
         action_size = config.action_size if config.number_of_actions else 0
         self.action_embedding: ActionEmbedding | None = None
         if config.number_of_actions:
@@ -91,13 +110,18 @@ class WorldModel(nn.Module):
         if config.is_relational:
             attends = config.core == "relational"
             self.core = RelationalCore(
-                image.encoding_size, hidden, config.attention_size, action_size, attends
+                image.encoding_size,
+                hidden,
+                config.attention_size,
+                action_size,
+                attends,
+                gated=config.theta_update == "gated",
             )
         elif config.core == "rnn":
             self.core = RecurrentCore(image.encoding_size, hidden, action_size)
         else:
             self.core = LongShortTermMemoryCore(image.encoding_size, hidden, action_size)
-        self.decoder = Decoder(image, hidden, config.channels)
+        self.heads = Heads(hidden) if config.heads else None
 
     def initial_state(
         self, batch_size: int, slots: int | None = None, generator: torch.Generator | None = None
@@ -124,7 +148,8 @@ class WorldModel(nn.Module):
             gamma = like.new_ones(batch_size, 1, 1, size, size)
         else:
             gamma = em.initial_gamma(batch_size, slots, size, size, generator, like.device)
-        return SlotState(theta, prediction, gamma.to(like.dtype))
+        frame = like.new_zeros(batch_size, self.config.channels, size, size) if self.sees_motion else None
+        return SlotState(theta, prediction, gamma.to(like.dtype), frame)
 
     def predict(
         self,
@@ -142,17 +167,32 @@ class WorldModel(nn.Module):
         Raises:
             ConfigError: If actions are missing or not wanted.
         """
-        error = em.masked_error(frame, state.prediction, state.gamma)
-        batch, slots = error.shape[:2]
-        encoding = self.encoder(error.flatten(0, 1)).unflatten(0, (batch, slots))
+        seen = self._slot_inputs(state, frame)
+        batch, slots = seen.shape[:2]
+        encoding = self.encoder(seen.flatten(0, 1)).unflatten(0, (batch, slots))
         output = self.core(state.theta, encoding, self._embed(actions, slots))
         logits = self.decoder(output.output.flatten(0, 1)).unflatten(0, (batch, slots))
-        return Transition(output.theta, logits, torch.sigmoid(logits), output.attention)
+        return Transition(
+            output.theta,
+            logits,
+            torch.sigmoid(logits),
+            output.attention,
+            None if self.heads is None else self.heads(output.output),
+            frame if self.sees_motion else None,
+        )
 
     def update(self, transition: Transition, frame: Float[Tensor, "b c h w"]) -> SlotState:
         """Takes in the frame that was predicted: the E-step."""
         gamma = em.e_step(transition.prediction, frame)
-        return SlotState(transition.theta, transition.prediction, gamma)
+        return SlotState(transition.theta, transition.prediction, gamma, transition.frame)
+
+    def _slot_inputs(self, state: SlotState, frame: Tensor) -> Tensor:
+        error = em.masked_error(frame, state.prediction, state.gamma)
+        if state.frame is None:
+            return error
+        gamma = state.gamma.detach()
+        motion = frame - state.frame
+        return torch.cat([error, gamma * frame[:, None], gamma * motion[:, None]], dim=2)
 
     def _embed(self, actions: Tensor | None, slots: int) -> Tensor | None:
         if self.action_embedding is None:

@@ -23,6 +23,10 @@ PRESETS: Mapping[str, BallsConfig] = MappingProxyType(
         ),
         # Worlds with a player.
         "control": BallsConfig(player=True, initial_speed=0.5),
+        # Standing still costs about 10 in 100 steps, and a planner on the true physics hardly anything.
+        "avoid": BallsConfig(
+            kinds=((1.1, 1.0),), initial_speed=1.1, image_size=32, player=True, player_radius=1.1
+        ),
         "stove": BallsConfig(
             numbers_of_balls=(3,),
             kinds=((1.0, 1.0),),

@@ -12,6 +12,7 @@ from rnem_world.models.losses import LossConfig
 
 OptimizerName = Literal["adam", "sgd", "momentum", "adadelta", "adagrad", "rmsprop"]
 NoiseType = Literal["bitflip", "none"]
+COLD_START_WEIGHT = 0.2
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class OptimizerConfig:
         momentum: Of ``momentum`` only.
         clip_norm: Largest norm of a gradient; None doesn't clip.
         clip_by: Whether each parameter's gradient is clipped by itself, as the original does, or all together.
+        clip_factor: Scale gradients down whose norm exceeds so many times its running mean; None doesn't.
     """
 
     name: OptimizerName = "adam"
@@ -31,6 +33,7 @@ class OptimizerConfig:
     momentum: float = 0.9
     clip_norm: float | None = None
     clip_by: Literal["parameter", "global"] = "parameter"
+    clip_factor: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in get_args(OptimizerName):
@@ -43,6 +46,10 @@ class OptimizerConfig:
             raise ConfigError(f"momentum is {self.momentum}, it must lie in [0, 1)")
         if self.clip_norm is not None and not self.clip_norm > 0.0:
             raise ConfigError(f"clip_norm is {self.clip_norm}, it must be above 0; leave it out to not clip")
+        if self.clip_factor is not None and not self.clip_factor >= 1.0:
+            raise ConfigError(
+                f"clip_factor is {self.clip_factor}, it must be at least 1; leave it out to not clip"
+            )
         if self.clip_by not in ("parameter", "global"):
             raise ConfigError(
                 f"clip_by is {self.clip_by!r}: {suggest(self.clip_by, ['parameter', 'global'])}"
@@ -51,10 +58,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """The noise on input frames; targets have none. The original keeps it on in evaluation."""
+    """The noise on input frames; targets have none.
+
+    Attributes:
+        type: Its kind.
+        probability: Probability that a pixel is flipped.
+        per_sequence: Whether each sequence draws its own probability between 0 and ``probability``.
+    """
 
     type: NoiseType = "bitflip"
     probability: float = 0.2
+    per_sequence: bool = False
 
     def __post_init__(self) -> None:
         if self.type not in get_args(NoiseType):
@@ -67,6 +81,57 @@ class NoiseConfig:
         """Probability that a pixel is flipped."""
         return self.probability if self.type == "bitflip" else 0.0
 
+    @property
+    def usual_probability(self) -> float:
+        """Probability of a flip in evaluation and rollouts.
+
+        A model that was trained with one strength has never seen clean inputs, so the noise stays on, as in the
+        original; one that has seen all strengths needs none.
+        """
+        return 0.0 if self.per_sequence else self.flip_probability
+
+
+@dataclass(frozen=True)
+class HeadLossConfig:
+    """Weights of the heads' losses beside the pixels' nats.
+
+    Attributes:
+        reward_weight: Of the squared error of the reward.
+        termination_weight: Of the cross-entropy of the termination.
+    """
+
+    reward_weight: float = 20.0
+    termination_weight: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("reward_weight", "termination_weight"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0.0):
+                raise ConfigError(f"{name} is {getattr(self, name)}, it must be a number of at least 0")
+
+
+@dataclass(frozen=True)
+class ClosedLoopConfig:
+    """Short stretches of training in which the model is shown its own frames, as when it imagines.
+
+    Attributes:
+        fraction: Part of the sequences of a chunk that have one; 0 for none.
+        steps: Most frames of one.
+        after_updates: Updates before the first; one-step accuracy comes first.
+    """
+
+    fraction: float = 0.0
+    steps: int = 2
+    after_updates: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.fraction <= 1.0:
+            raise ConfigError(f"the closed loop's fraction is {self.fraction}, it must lie in [0, 1]")
+        if self.steps < 1 or self.after_updates < 0:
+            raise ConfigError(
+                f"the closed loop has {self.steps} steps after {self.after_updates} updates: at least 1 step and 0 "
+                "updates are needed"
+            )
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -75,6 +140,12 @@ class TrainingConfig:
     Attributes:
         sequence_steps: Predictions in a sequence; a sequence has one frame more.
         step_weights: Weight of each step's loss: ``all`` alike, the ``last`` alone, or one number a step.
+        cold_start_steps: Steps at the start of a sequence, while slots still sort themselves out, whose loss weighs a
+            fifth.
+        chunk_steps: Truncates backpropagation: an update for every so many steps, the slots carried on; None makes one
+            update of the whole sequence.
+        closed_loop: Training on the model's own frames.
+        head_loss: The weights of the heads' losses.
         loss: The weights within a step's loss.
         noise: The noise on the inputs.
         optimizer: The optimizer.
@@ -93,12 +164,16 @@ class TrainingConfig:
         max_minutes: Stop after so many minutes of this sitting; None doesn't.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
         keep_checkpoints: How many of the latest checkpoints are kept, beside the best and ``save_epochs``.
-        score_every: Updates between grouping scores in the progress bar and the log.
+        score_every: Batches between grouping scores in the progress bar and the log.
         memory_gigabytes: A split that fits is kept in memory, a larger one is read as it goes.
     """
 
     sequence_steps: int = 30
     step_weights: Literal["all", "last"] | tuple[float, ...] = "all"
+    cold_start_steps: int = 0
+    chunk_steps: int | None = None
+    closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
+    head_loss: HeadLossConfig = field(default_factory=HeadLossConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -131,6 +206,13 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {value}, it must be at least 1; leave it out for no limit")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, it must be at least 0")
+        if self.cold_start_steps < 0:
+            raise ConfigError(f"cold_start_steps is {self.cold_start_steps}, it must be at least 0")
+        chunk = self.chunk_steps
+        if chunk is not None and (chunk < 1 or self.sequence_steps % chunk):
+            raise ConfigError(
+                f"chunk_steps is {chunk}, it must divide the {self.sequence_steps} steps of a sequence"
+            )
         for name in ("checkpoint_minutes", "max_minutes"):
             minutes = getattr(self, name)
             if minutes is not None and not minutes > 0.0:
@@ -142,7 +224,8 @@ class TrainingConfig:
         """The weight of each step's loss, one for each of ``sequence_steps``."""
         steps = self.sequence_steps
         if self.step_weights == "all":
-            return (1.0,) * steps
+            cold = min(self.cold_start_steps, steps - 1)
+            return (COLD_START_WEIGHT,) * cold + (1.0,) * (steps - cold)
         if self.step_weights == "last":
             return (0.0,) * (steps - 1) + (1.0,)
         weights = self.step_weights

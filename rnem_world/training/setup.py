@@ -18,7 +18,7 @@ from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed
 from rnem_world.training import checkpoint
 from rnem_world.training.config import RunConfig, TrainingConfig
-from rnem_world.training.trainer import Trainer, check_fits
+from rnem_world.training.trainer import Trainer
 from rnem_world.types import Split
 
 
@@ -207,3 +207,31 @@ def _folder_of(run: Path) -> Iterator[None]:
             else:
                 path.unlink(missing_ok=True)
         raise
+
+
+def check_fits(config: RunConfig, channels: int, size: tuple[int, int], actions: int | None) -> None:
+    """Checks that a dataset is one the model can be trained or run on.
+
+    Args:
+        config: The run.
+        channels: Channels of the data's frames.
+        size: Height and width of the data's frames.
+        actions: Number of actions in the data; None if it has none.
+
+    Raises:
+        ConfigError: If frames or actions differ from the model's.
+    """
+    model = config.model
+    needed = model.image.image_size
+    if size != (needed, needed) or channels != model.channels:
+        raise ConfigError(
+            f"the data's frames are {size[0]}x{size[1]} with {channels} channels, and the model "
+            f"({model.architecture}) needs {needed}x{needed} with {model.channels}: choose other data or another "
+            "--architecture"
+        )
+    if model.number_of_actions and actions != model.number_of_actions:
+        given = "no actions" if actions is None else f"{actions} actions"
+        raise ConfigError(
+            f"the data has {given} and the model was made for {model.number_of_actions}: choose data of the same "
+            "environment, or train without --feed-actions"
+        )

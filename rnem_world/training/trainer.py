@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from rnem_world.data.batch import Batch
 from rnem_world.data.loader import SequenceLoader
-from rnem_world.errors import CheckpointError, ConfigError, TrainingError
-from rnem_world.evaluation import metrics
+from rnem_world.errors import CheckpointError, TrainingError
 from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate, unit_frames
 from rnem_world.evaluation.pictures import overview
 from rnem_world.evaluation.plots import figure_to_array
-from rnem_world.models.rollout import flip_bits, roll_out
+from rnem_world.models.rollout import roll_out
 from rnem_world.models.world_model import WorldModel
 from rnem_world.options import build
-from rnem_world.seeding import derive_seed, torch_generator
+from rnem_world.seeding import torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.config import RunConfig, TrainingConfig
+from rnem_world.training.learner import Learner
 from rnem_world.training.logging import RunLog
-from rnem_world.training.losses import SequenceLoss
-from rnem_world.training.optimizer import clip_gradients, make_optimizer
-
-
-@dataclass
-class Progress:
-    """Where a run stands; together with weights and optimizer it is all that resuming needs.
-
-    Attributes:
-        epoch: Passes over the training split that are complete.
-        batch: Batches of the present pass that are done.
-        updates: Updates in all.
-        sequences: Sequences seen in all.
-        minutes: Training time in all.
-        best_loss: The lowest validation loss so far, in nats a frame.
-        best_epoch: The epoch that had it, 0 before the first validation.
-        best_checkpoint: The name of the checkpoint that had it.
-        epoch_loss: Sum of the present pass's losses.
-        log_position: Bytes of the log that belong to what is counted here.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    updates: int = 0
-    sequences: int = 0
-    minutes: float = 0.0
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    epoch_loss: float = 0.0
-    log_position: int = 0
-    best_checkpoint: str = ""
+from rnem_world.training.progress import Progress
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -72,9 +39,6 @@ class Trainer:
 
     The folder holds ``config.json``, ``log.jsonl``, ``tensorboard/``, ``checkpoints/update-*`` (the latest ones and
     the best) and ``checkpoints/epoch-*`` (those of ``save_epochs``), and ``best.json``, which names the best.
-
-    Every random draw of an update is seeded by the run's seed and the update's number, so that a resumed run needs
-    no generator's state to continue as if it had never stopped.
 
     Args:
         model: The model, on its device.
@@ -102,9 +66,7 @@ class Trainer:
         self.options: TrainingConfig = config.training
         self.device = next(model.parameters()).device
         self.progress = Progress()
-        self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
-        self.loss = SequenceLoss(model, self.options.loss, self.options.weights).to(self.device)
-        self.generator = torch.Generator(self.device)
+        self.learner = Learner(model, config)
         self._log: RunLog | None = None
         self.signal: int | None = None
         self._stop_reason: str | None = None
@@ -144,24 +106,15 @@ class Trainer:
         state = checkpoint.load_trainer(folders[-1])
         checkpoint.load_weights(self.model, folders[-1])
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.learner.load_state_dict(state)
             self.progress = build(Progress, state["progress"])
-            self._check_optimizer()
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"the training state in {folders[-1]} doesn't fit this run ({error}): delete that folder to resume "
                 "an older checkpoint"
             ) from error
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.optimizer.learning_rate
         self._restore_best()
         self.report(f"resumed after update {self.progress.updates} ({self.progress.minutes:.1f} min so far)")
-
-    def _check_optimizer(self) -> None:
-        for parameter in self.model.parameters():
-            for name, value in self.optimizer.state[parameter].items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                    raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
     def _restore_best(self) -> None:
         """Makes ``best.json`` name what was best when the resumed checkpoint was saved.
@@ -248,7 +201,7 @@ class Trainer:
         figures: dict[str, float] = {}
         for batch in bar:
             started = time.monotonic()
-            figures |= self._update(batch)
+            figures |= self._learn(batch)
             progress.batch += 1
             seconds = time.monotonic() - started
             frames = batch.frames.shape[0] * options.sequence_steps
@@ -265,57 +218,26 @@ class Trainer:
                 bar.close()
                 return
 
-    def _update(self, batch: Batch) -> dict[str, float]:
-        progress, options = self.progress, self.options
-        self.model.train()
-        self.generator.manual_seed(derive_seed(options.seed, "update", progress.updates))
-        frames = unit_frames(batch.frames.to(self.device), batch.maximum_value)
-        inputs = flip_bits(frames[:, :-1], options.noise.flip_probability, self.generator)
-        state = self.model.initial_state(frames.shape[0], generator=self.generator)
-        is_due = progress.updates % options.score_every == 0
-        scored = is_due and batch.groups is not None
-        actions = self._actions(batch)
-        losses = self.loss(state, inputs, frames[:, 1:], actions, with_gammas=scored)
-        value = float(losses.loss.detach())
-        if not math.isfinite(value):
-            self._refuse(f"the loss is {value}")
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        self._check_gradients()
-        clip_gradients(self.model.parameters(), options.optimizer)
-        self.optimizer.step()
-        progress.updates += 1
-        progress.sequences += frames.shape[0]
-        progress.epoch_loss += value
-        figures = {"loss": value}
-        if scored and batch.groups is not None and losses.gammas is not None:
-            groups = batch.groups[:, 1:].to(self.device)
-            figures["ari"] = float(
-                metrics.adjusted_rand_index(losses.gammas, groups, self.loss.step_weights).ari
-            )
+    def _learn(self, batch: Batch) -> dict[str, float]:
+        progress = self.progress
+        batches = progress.epoch * len(self.training) + progress.batch
+        is_due = batches % self.options.score_every == 0
+        try:
+            lesson = self.learner.learn(batch, progress.updates, is_due)
+        except TrainingError as error:
+            folders = checkpoint.updates_of(self.run)
+            raise TrainingError(
+                f"{error} (epoch {progress.epoch + 1}): training stopped before it touched the weights; the last good "
+                f"checkpoint is {folders[-1] if folders else 'none'}; lower --learning-rate or set --clip-norm, then "
+                "--resume"
+            ) from error
+        progress.updates += lesson.updates
+        progress.sequences += batch.frames.shape[0]
+        progress.epoch_loss += lesson.loss
+        figures = {"loss": lesson.loss, **lesson.figures}
         if is_due:
-            steps = [round(step, 3) for step in losses.steps.tolist()]
-            self.log.write("training", progress.updates, {**figures, "steps": steps})
+            self.log.write("training", progress.updates, {**figures, "steps": lesson.steps})
         return figures
-
-    def _actions(self, batch: Batch) -> Tensor | None:
-        if not self.config.model.number_of_actions or batch.actions is None:
-            return None
-        return batch.actions[:, : self.options.sequence_steps].to(self.device)
-
-    def _check_gradients(self) -> None:
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = float(torch.stack(torch._foreach_norm(gradients)).norm())
-        if not math.isfinite(norm):
-            self._refuse(f"the gradient's norm is {norm}")
-
-    def _refuse(self, what: str) -> None:
-        folders = checkpoint.updates_of(self.run)
-        raise TrainingError(
-            f"{what} at update {self.progress.updates + 1} (epoch {self.progress.epoch + 1}): training stopped "
-            f"before it touched the weights; the last good checkpoint is {folders[-1] if folders else 'none'}; "
-            "lower --learning-rate or set --clip-norm, then --resume"
-        )
 
     def _complete_epoch(self) -> Evaluation | None:
         """Validates and goes on to the next epoch; if a signal stops it, a resumed run begins again from here."""
@@ -375,14 +297,16 @@ class Trainer:
 
     def _log_overview(self) -> None:
         batch = next(iter(self.validation.epoch(0))).to(self.device)
-        actions = self._actions(batch)
+        actions = None
+        if self.config.model.number_of_actions and batch.actions is not None:
+            actions = batch.actions[:1, : self.options.sequence_steps]
         rollout = roll_out(
             self.model,
             unit_frames(batch.frames[:1], batch.maximum_value),
             context=self.options.sequence_steps,
             horizon=0,
-            actions=None if actions is None else actions[:1],
-            noise=self.options.noise.flip_probability,
+            actions=actions,
+            noise=self.options.noise.usual_probability,
             generator=torch_generator(self.options.seed, "overview", device=self.device),
         )
         title = f"after {self.progress.updates} updates"
@@ -393,7 +317,7 @@ class Trainer:
         options = self.options
         return EvaluationConfig(
             step_weights=options.weights,
-            noise=options.noise.flip_probability,
+            noise=options.noise.usual_probability,
             loss=options.loss,
             last_steps=options.last_steps,
             ami_sequences=0,
@@ -407,7 +331,7 @@ class Trainer:
         progress, folder = self.progress, self._folder()
         if self._log is not None:
             progress.log_position = self._log.position
-        trainer = {"optimizer": self.optimizer.state_dict(), "progress": vars(replace(progress))}
+        trainer = {**self.learner.state_dict(), "progress": vars(replace(progress))}
         checkpoint.save_checkpoint(folder, self.model, self.config, trainer)
         if is_best:
             self._write_best(folder.name, progress.best_loss, progress.best_epoch)
@@ -447,31 +371,3 @@ class Trainer:
         finally:
             for replaced, handler in previous.items():
                 signal.signal(replaced, handler)
-
-
-def check_fits(config: RunConfig, channels: int, size: tuple[int, int], actions: int | None) -> None:
-    """Checks that a dataset is one the model can be trained or run on.
-
-    Args:
-        config: The run.
-        channels: Channels of the data's frames.
-        size: Height and width of the data's frames.
-        actions: Number of actions in the data; None if it has none.
-
-    Raises:
-        ConfigError: If frames or actions differ from the model's.
-    """
-    model = config.model
-    needed = model.image.image_size
-    if size != (needed, needed) or channels != model.channels:
-        raise ConfigError(
-            f"the data's frames are {size[0]}x{size[1]} with {channels} channels, and the model "
-            f"({model.architecture}) needs {needed}x{needed} with {model.channels}: choose other data or another "
-            "--architecture"
-        )
-    if model.number_of_actions and actions != model.number_of_actions:
-        given = "no actions" if actions is None else f"{actions} actions"
-        raise ConfigError(
-            f"the data has {given} and the model was made for {model.number_of_actions}: choose data of the same "
-            "environment, or train without --feed-actions"
-        )

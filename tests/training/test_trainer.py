@@ -34,13 +34,13 @@ def with_pictures() -> None:
 def seen_batches(trainer) -> list[list[int]]:
     """Records which sequences the updates of a trainer see."""
     batches = []
-    update = trainer._update
+    update = trainer._learn
 
     def recorded(batch):
         batches.append(batch.indices.tolist())
         return update(batch)
 
-    trainer._update = recorded
+    trainer._learn = recorded
     return batches
 
 
@@ -264,7 +264,7 @@ def test_one_update_is_the_plain_thing(tiny, tmp_path):
         loss = (losses[0] + 3.0 * losses[2]) / 4.0
         loss.backward()
         gradients = {name: value.grad.clone() for name, value in model.named_parameters()}
-        figures = trainer._update(batch)
+        figures = trainer._learn(batch)
     assert figures["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     for name, gradient in gradients.items():
         step = model.state_dict()[name] - before[name]
@@ -316,7 +316,7 @@ def test_patience_ends_training(tiny, tmp_path, monkeypatch):
 def test_nan_stops_training_before_it_reaches_a_checkpoint(what, tiny, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with tiny.trainer(run, checkpoint_minutes=1e-9) as trainer:
-        update = trainer._update
+        update = trainer._learn
 
         def poisoned(batch):
             if trainer.progress.updates == 2:
@@ -327,7 +327,7 @@ def test_nan_stops_training_before_it_reaches_a_checkpoint(what, tiny, tmp_path,
                     parameter.register_hook(lambda gradient: gradient * torch.inf)
             return update(batch)
 
-        monkeypatch.setattr(trainer, "_update", poisoned)
+        monkeypatch.setattr(trainer, "_learn", poisoned)
         with pytest.raises(TrainingError, match=f"the {what}.* at update 3 .epoch 1.*update-000000002"):
             trainer.fit()
     model, _ = checkpoint.load_model(run, prefer="last")
@@ -352,8 +352,8 @@ def test_a_resumed_run_takes_the_new_learning_rate(tiny, tmp_path):
         tmp_path / "run", resume=True, optimizer=OptimizerConfig(learning_rate=1e-9)
     ) as trainer:
         before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-        assert {group["lr"] for group in trainer.optimizer.param_groups} == {1e-9}
-        trainer._update(next(iter(trainer.training.epoch(0, 1))))
+        assert {group["lr"] for group in trainer.learner.optimizer.param_groups} == {1e-9}
+        trainer._learn(next(iter(trainer.training.epoch(0, 1))))
         after = list(trainer.model.parameters())
     assert all(float((new - old).detach().abs().max()) < 1e-7 for new, old in zip(after, before, strict=True))
 
