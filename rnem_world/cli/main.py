@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "Train R-NEM or one of its baselines.",
     "evaluate": "Evaluate a trained model on a dataset.",
     "rollout": "Let a trained model imagine, and write the video.",
+    "export": "Write a trained model as a small folder to ship.",
 }
 
 

@@ -125,6 +125,7 @@ def save_checkpoint(
                 except RuntimeError as error:  # torch reports a full disk so
                     raise OSError(0, str(error).splitlines()[0]) from error
             for file in temporary.iterdir():
+                file.chmod(0o644)  # safetensors makes files that only their owner may read
                 _synchronise(file)
             _synchronise(temporary)
             if folder.exists():
