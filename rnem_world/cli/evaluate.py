@@ -78,9 +78,10 @@ def command(
     from rnem_world.data.loader import LoaderConfig, SequenceLoader
     from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
     from rnem_world.evaluation.table import figures_table
+    from rnem_world.files import write_json
     from rnem_world.models.config import validate_slots
     from rnem_world.seeding import torch_generator
-    from rnem_world.training.checkpoint import load_model, write_json
+    from rnem_world.training.checkpoint import load_model
     from rnem_world.training.setup import check_fits, wanted_arrays
 
     check_output(out)
@@ -171,8 +172,8 @@ def _imagine(
     from rnem_world.data.dataset import Dataset
     from rnem_world.evaluation.imagination import evaluate_imagination, read_truth
     from rnem_world.evaluation.table import imagination_table
+    from rnem_world.files import write_json
     from rnem_world.seeding import torch_generator
-    from rnem_world.training.checkpoint import write_json
     from rnem_world.training.setup import check_fits
 
     device = next(model.parameters()).device

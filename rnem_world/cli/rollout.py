@@ -92,9 +92,10 @@ def command(
     from rnem_world.evaluation.pictures import overview
     from rnem_world.evaluation.plots import save_figure
     from rnem_world.evaluation.video import write_video
+    from rnem_world.files import write_json
     from rnem_world.models.rollout import roll_out
     from rnem_world.seeding import torch_generator
-    from rnem_world.training.checkpoint import load_model, write_json
+    from rnem_world.training.checkpoint import load_model
     from rnem_world.training.setup import check_fits
 
     check_output(out, VIDEOS)

@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 
 from rnem_world.errors import OutputError
+from rnem_world.files import synchronise
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def replacing(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
         try:
             os.fsync(descriptor)
             os.replace(temporary, path)
-            _synchronise_folder(path.parent)
+            synchronise(path.parent)
         except OSError as error:
             guarded.failure = error
         check()
@@ -144,14 +145,6 @@ def _is_running(process: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _synchronise_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: OSError) -> str:

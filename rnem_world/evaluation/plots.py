@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.evaluation.files import replacing
+from rnem_world.files import replacing
 
 if TYPE_CHECKING:
     import matplotlib.figure

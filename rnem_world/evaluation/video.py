@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rnem_world.errors import ConfigError
-from rnem_world.evaluation.files import replacing
+from rnem_world.files import replacing
 
 if TYPE_CHECKING:
     from PIL import ImageFont

@@ -10,12 +10,11 @@ import dataclasses
 import json
 import os
 import pickle
-import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,60 +22,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rnem_world.errors import CheckpointError, ConfigError, OutputError, suggest
+from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.files import synchronise, write_json, writing
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
 from rnem_world.options import build
 from rnem_world.training.config import RunConfig
+from rnem_world.training.run_folder import CONFIG_FILE, DISPLACED, MODEL_FILE, TRAINER_FILE, find_checkpoint
 
 FORMAT = "rnem-world checkpoint"
 FORMAT_VERSION = 1
-CONFIG_FILE, MODEL_FILE, TRAINER_FILE = "config.json", "model.safetensors", "trainer.pt"
-CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"
-DISPLACED = "old"
-PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
-_NAME = re.compile(r"update-\d+")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusals into one error that names the path."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"can't write {path}: {reason}; free space or choose a folder that you may write to"
-        ) from error
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON file at once or not at all.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w") as file:
-                json.dump(values, file, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _config_values(config: RunConfig) -> dict[str, Any]:
@@ -126,14 +81,16 @@ def save_checkpoint(
                     raise OSError(0, str(error).splitlines()[0]) from error
             for file in temporary.iterdir():
                 file.chmod(0o644)  # safetensors makes files that only their owner may read
-                _synchronise(file)
-            _synchronise(temporary)
+                synchronise(file)
+            synchronise(temporary)
             if folder.exists():
                 displaced = Path(
                     tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
                 )
                 try:
-                    os.replace(folder, displaced / DISPLACED)  # should this be the end: see `put_back`
+                    os.replace(
+                        folder, displaced / DISPLACED
+                    )  # should this be the end: see `run_folder.put_back`
                     try:
                         os.replace(temporary, folder)
                     except OSError:
@@ -145,67 +102,9 @@ def save_checkpoint(
                         displaced.rmdir()
             else:
                 os.replace(temporary, folder)
-            _synchronise(folder.parent)
+            synchronise(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def pretrained_names() -> list[str]:
-    """Lists the worlds that are shipped with the package."""
-    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG_FILE}"))
-
-
-def updates_of(run: Path) -> list[Path]:
-    """Lists a run's checkpoints, the oldest first."""
-    return sorted(path for path in (run / CHECKPOINTS).glob("update-*") if _NAME.fullmatch(path.name))
-
-
-def best_of(run: Path) -> Path | None:
-    """Finds a run's best checkpoint; None if there is none yet, or it was deleted.
-
-    Raises:
-        CheckpointError: If ``best.json`` is broken.
-    """
-    path = run / BEST_FILE
-    try:
-        values = json.loads(path.read_text())
-        best = run / CHECKPOINTS / str(values["checkpoint"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is broken ({error}): delete it, or name a checkpoint in {run / CHECKPOINTS}"
-        ) from error
-    return best if (best / MODEL_FILE).is_file() else None
-
-
-def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
-    """Finds the checkpoint folder that a path or a shipped name means.
-
-    Args:
-        path: A checkpoint, a run (then its best or last checkpoint), or the name of a shipped world.
-        prefer: ``best`` or ``last``.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    folder = Path(path)
-    if (folder / MODEL_FILE).is_file():
-        return folder
-    updates = updates_of(folder)
-    if updates:
-        best = best_of(folder) if prefer == "best" else None
-        return updates[-1] if best is None else best
-    shipped = PRETRAINED / str(path)
-    if len(folder.parts) == 1 and (shipped / MODEL_FILE).is_file():
-        return shipped
-    if folder.exists():
-        raise CheckpointError(f"{folder} holds no checkpoint (no {MODEL_FILE} and no {CHECKPOINTS}/update-*)")
-    known = pretrained_names()
-    hint = f"; of the shipped worlds: {suggest(str(path), known)}" if known else ""
-    raise CheckpointError(
-        f"there is no checkpoint at {folder}: give a run folder or a checkpoint folder{hint}"
-    )
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -334,26 +233,3 @@ def start_model(config: ModelConfig, path: str | Path) -> WorldModel:
     model = WorldModel(config)
     load_weights(model, find_checkpoint(path))
     return model
-
-
-def put_back(run: Path) -> None:
-    """Puts a checkpoint back whose replacement a killed run didn't finish."""
-    for displaced in (run / CHECKPOINTS).glob(f".*.tmp/{DISPLACED}"):
-        place = run / CHECKPOINTS / displaced.parent.name.split(".")[1]
-        if not place.exists():
-            with suppress(OSError):
-                os.replace(displaced, place)
-
-
-def prune(run: Path, keep: int, protect: set[str]) -> None:
-    """Deletes all but the latest ``keep`` checkpoints, the protected ones, and what a killed run left half-written."""
-    put_back(run)
-    for orphan in (run / CHECKPOINTS).glob(".*.tmp"):
-        shutil.rmtree(orphan, ignore_errors=True)
-    for folder in updates_of(run)[:-keep]:
-        if folder.name not in protect:
-            # Renamed first, so that no half-deleted folder ever bears a checkpoint's name.
-            doomed = folder.with_name(f".{folder.name}.tmp")
-            with suppress(OSError):
-                os.replace(folder, doomed)
-                shutil.rmtree(doomed, ignore_errors=True)

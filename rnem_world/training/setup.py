@@ -13,10 +13,11 @@ import torch
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import LoaderConfig, SequenceLoader
 from rnem_world.errors import CheckpointError, ConfigError, OutputError
+from rnem_world.files import writing
 from rnem_world.models.config import architecture_for
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed
-from rnem_world.training import checkpoint
+from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.config import RunConfig, TrainingConfig
 from rnem_world.training.trainer import Trainer
 from rnem_world.types import Split
@@ -178,11 +179,11 @@ def make_trainer(
 
 def _check_free(run: Path) -> None:
     """Refuses a folder in which a run would overwrite something; what a run left before its first checkpoint may go."""
-    if checkpoint.updates_of(run):
+    if run_folder.updates_of(run):
         raise OutputError(
             f"{run} already holds a run: continue it with --resume, or choose another folder with --out"
         )
-    if (run / checkpoint.CONFIG_FILE).is_file():
+    if (run / run_folder.CONFIG_FILE).is_file():
         try:
             checkpoint.read_config(run)
         except CheckpointError as error:
@@ -196,7 +197,7 @@ def _folder_of(run: Path) -> Iterator[None]:
     """Makes a run's folder; if the block fails, what wasn't there before is removed."""
     made = next((folder for folder in (*reversed(run.parents), run) if not folder.exists()), None)
     before = set(run.iterdir()) if run.is_dir() else set()
-    with checkpoint.writing(run):
+    with writing(run):
         run.mkdir(parents=True, exist_ok=True)
     try:
         yield

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from rnem_world.errors import OutputError
-from rnem_world.evaluation.files import replacing
+from rnem_world.files import replacing, write_json
 
 
 def test_the_file_appears_only_after_the_block(tmp_path: Path) -> None:
@@ -43,3 +46,19 @@ def test_a_failure_keeps_the_old_file_and_removes_the_temporary(
 def test_a_block_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file"), replacing(tmp_path / "a.txt"):
         pass
+
+
+def test_json_is_written_at_once_or_not_at_all(tmp_path, monkeypatch, listing):
+    path = tmp_path / "new" / "x.json"
+    write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+    before = listing(tmp_path)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_json(path, {"a": 22})
+    assert listing(tmp_path) == before
+    assert json.loads(path.read_text()) == {"a": 1}
