@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ from rnem_world.data.inspection import (
     find_shards,
     first_line,
     inspect_file,
-    open_hdf5,
 )
+from rnem_world.data.open_files import OpenFiles
 from rnem_world.data.schema import ARRAYS, DatasetAttributes
 from rnem_world.errors import DataError, suggest
 from rnem_world.types import SPLITS, Split
@@ -69,13 +68,15 @@ class Dataset:
     def __init__(self, path: Path, shard_paths: Sequence[Path]) -> None:
         self.path = path
         self.shard_paths = tuple(shard_paths)
-        self._connect()
+        self._files = OpenFiles(shard_paths)
         try:
             self._shards: tuple[Shard, ...] = tuple(
-                inspect_file(shard, self._file(number)) for number, shard in enumerate(self.shard_paths)
+                inspect_file(shard, self._files.file(number)) for number, shard in enumerate(self.shard_paths)
             )
             self.attributes: DatasetAttributes = common_attributes(
-                self.shard_paths, self._shards, [self._file(shard) for shard in range(len(self._shards))]
+                self.shard_paths,
+                self._shards,
+                [self._files.file(number) for number in range(len(self._shards))],
             )
             check_shards_agree(self.shard_paths, self._shards)
         except BaseException:
@@ -152,13 +153,7 @@ class Dataset:
 
     def handle(self, shard: int, split: Split, name: str) -> h5py.Dataset:
         """Returns the open HDF5 array of one shard."""
-        if self._process != os.getpid():  # forked: HDF5 handles and locks of the parent are not ours to use
-            self._connect()
-        with self._lock:
-            key = (shard, split, name)
-            if key not in self._arrays:
-                self._arrays[key] = self._file(shard)[split][name]
-            return self._arrays[key]
+        return self._files.array(shard, f"{split}/{name}")
 
     def require(self, split: Split, arrays: Iterable[str]) -> None:
         """Checks that a split has the arrays.
@@ -224,12 +219,7 @@ class Dataset:
 
     def close(self) -> None:
         """Closes the files; a later read opens them again."""
-        with self._lock:
-            if self._process == os.getpid():
-                for file in self._files.values():
-                    file.close()
-            self._files.clear()
-            self._arrays.clear()
+        self._files.close()
 
     def __enter__(self) -> Dataset:
         return self
@@ -239,28 +229,9 @@ class Dataset:
     ) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        hidden = ("_lock", "_files", "_arrays", "_process")
-        return {name: value for name, value in self.__dict__.items() if name not in hidden}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._connect()
-
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {self._offsets[split][-1]}" for split in self.splits)
         return f"Dataset({str(self.path)!r}: {sizes})"
-
-    def _connect(self) -> None:
-        self._lock = threading.RLock()
-        self._files: dict[int, h5py.File] = {}
-        self._arrays: dict[tuple[int, str, str], h5py.Dataset] = {}
-        self._process = os.getpid()
-
-    def _file(self, shard: int) -> h5py.File:
-        if shard not in self._files:
-            self._files[shard] = open_hdf5(self.shard_paths[shard])
-        return self._files[shard]
 
     def _runs(
         self, split: Split, chosen: NDArray[Any], starts: NDArray[Any]
@@ -278,9 +249,7 @@ class Dataset:
     def _read_rows(self, shard: int, split: Split, name: str, frames: slice, rows: slice) -> NDArray[Any]:
         place = f"{self.shard_paths[shard]}: {split}/{name}, sequences {rows.start} to {rows.stop - 1},"
         try:
-            array = self.handle(shard, split, name)
-            with self._lock:
-                values = array[frames, rows]
+            values = self._files.read(shard, f"{split}/{name}", (frames, rows))
         except READ_ERRORS as error:
             raise DataError(
                 f"{place} can't be read ({first_line(error)}): the file is damaged; copy it again or make it "

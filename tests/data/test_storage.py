@@ -515,7 +515,7 @@ class TestSharing:
             holding, done = threading.Event(), threading.Event()
 
             def hold() -> None:
-                with dataset._lock:
+                with dataset._files._lock:
                     holding.set()
                     done.wait()
 
