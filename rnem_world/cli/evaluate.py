@@ -26,7 +26,11 @@ DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
 @click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
 @click.option("--steps", type=int, help="Predictions in a sequence. [as trained]")
 @click.option("--sequences", type=int, help="At most so many. [the run's test size, or 1000]")
-@click.option("--noise-probability", type=float, help="Flip input pixels so often. [both as trained and 0]")
+@click.option(
+    "--noise-probability",
+    type=float,
+    help="Flip input pixels so often. [as trained and 0, to --imagine as trained]",
+)
 @click.option(
     "--ami-sequences", type=int, default=100, show_default=True, help="Sequences for the slow AMI score."
 )
@@ -93,8 +97,11 @@ def command(
     options = config.training
     data_path = resolve_test_data(data or config.data, split)
     if imagine is not None:
-        count = sequences or DEFAULT_DREAMS
-        _imagine(run, model, config, data_path, split, count, slots, context, imagine, seed, out)
+        count = DEFAULT_DREAMS if sequences is None else sequences
+        noise = options.noise.usual_probability if noise_probability is None else noise_probability
+        _imagine(
+            run, model, config, data_path, split, count, slots, context, imagine, noise, batch_size, seed, out
+        )
         return
     weights = options.weights if steps is None else (1.0,) * steps
     trained_noise = options.noise.usual_probability
@@ -166,12 +173,15 @@ def _imagine(
     slots: int | None,
     context: int,
     horizon: int,
+    noise: float,
+    batch_size: int,
     seed: int,
     out: Path | None,
 ) -> None:
     from rnem_world.data.dataset import Dataset
-    from rnem_world.evaluation.imagination import evaluate_imagination, read_truth
+    from rnem_world.evaluation.imagination import check_length, evaluate_imagination
     from rnem_world.evaluation.table import imagination_table
+    from rnem_world.evaluation.truth import read_truth
     from rnem_world.files import write_json
     from rnem_world.seeding import torch_generator
     from rnem_world.training.setup import check_fits
@@ -180,17 +190,29 @@ def _imagine(
     with Dataset.open(data) as dataset:
         info = dataset.info(split)  # type: ignore[arg-type]
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        check_length(context, horizon, info.number_of_frames)
         count = min(sequences, info.number_of_sequences)
         truth = read_truth(dataset, split, count, context + horizon + 1, device)  # type: ignore[arg-type]
     generator = torch_generator(seed, "imagination", device=device)
-    figures = evaluate_imagination(model, truth, context, horizon, generator, slots)
+    figures = evaluate_imagination(model, truth, context, horizon, generator, slots, noise, batch_size)
     click.echo(
-        f"{run} dreaming of {split} of {data}: {count} sequences, {context} context frames, errors in radii"
+        f"{run} dreaming of {split} of {data}: {count} sequences, {context} context frames, noise {noise:g}; "
+        "errors in radii"
     )
     for line in imagination_table(figures):
         click.echo(line)
     out = out or _default_out(run, data, slots or config.model.slots, "imagination")
-    write_json(out, {"run": str(run), "data": str(data), "split": split, "seed": seed, **figures.to_dict()})
+    write_json(
+        out,
+        {
+            "run": str(run),
+            "data": str(data),
+            "split": split,
+            "seed": seed,
+            "noise": noise,
+            **figures.to_dict(),
+        },
+    )
     click.echo(f"written to {out}")
 
 

@@ -11,6 +11,7 @@ import click
 from rnem_world.errors import ConfigError, DataError, OutputError, suggest
 
 TEST_SEQUENCES = 1000
+VIDEO_FRAMES, EPISODE_FRAMES = 51, 101
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,8 @@ def resolve_data(data: str, **options: int) -> Path:
 def resolve_test_data(data: str, split: str) -> Path:
     """Finds a dataset to look at; of a preset that isn't there, the first test sequences alone are collected.
 
-    They are the first of those that :func:`resolve_data` would collect.
+    They begin as the first of those that :func:`resolve_data` would collect; where there is a player they last for a
+    whole episode.
 
     Raises:
         DataError: If there is no such dataset and no preset of that name.
@@ -60,7 +62,8 @@ def resolve_test_data(data: str, split: str) -> Path:
     path = DATA_FOLDER / f"{data}-test.h5"
     if not path.exists():
         click.echo(f"no data at hand: collecting {TEST_SEQUENCES} test sequences into {path}")
-        collect_balls(data, path, 0, 0, TEST_SEQUENCES, workers=os.cpu_count() or 1)
+        frames = EPISODE_FRAMES if PRESETS[data].player else VIDEO_FRAMES
+        collect_balls(data, path, 0, 0, TEST_SEQUENCES, frames, workers=os.cpu_count() or 1)
     return path
 
 

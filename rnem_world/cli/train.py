@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rnem_world.cli.options import (
     set_path,
 )
 from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.cli.world_defaults import WORLD_DATA, WORLD_MODEL, suited_to
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS
 
@@ -91,31 +93,6 @@ FIXED = [
 ]
 
 
-# What a model needs to dream in, beyond the paper; each is an option of its own, see docs/world-model.md.
-WORLD_MODEL: dict[str, Any] = {
-    "model": {
-        "hidden_size": 128,
-        "attention_size": 64,
-        "slot_inputs": "error_frame_motion",
-        "theta_update": "gated",
-        "heads": True,
-    },
-    "training": {
-        "sequence_steps": 72,
-        "chunk_steps": 12,
-        "cold_start_steps": 5,
-        "window": "random",
-        "batch_size": 32,
-        "valid_size": 200,
-        "patience": 100,
-        "noise": {"per_sequence": True},
-        "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000},
-        "optimizer": {"clip_factor": 2.0},
-    },
-}
-WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 101}
-
-
 @click.command()
 @click.option(
     "--env", "environment", default="balls", show_default=True, help="Where data comes from: balls."
@@ -126,12 +103,15 @@ WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 10
 )
 @click.option("--model", "model_name", help=f"{', '.join(MODELS)}. [r_nem]")
 @click.option("--slots", type=int, help="Number of slots, K. [5, for rnn and lstm 1]")
-@click.option("--architecture", help="conv64, conv84 or conv32. [by the size of the frames]")
+@click.option(
+    "--architecture",
+    help="conv64, conv84, conv32 or projection32. [by the frames' size]",
+)
 @click.option("--feed-actions", is_flag=True, help="Tell the model what the player does.")
 @click.option(
     "--world-model",
     is_flag=True,
-    help="Train a model to dream in: heads, motion, gated slots, closed loops; see docs/world-model.md.",
+    help="Train a model to dream in: actions, rewards, motion, gated slots, closed loops; see docs/world-model.md.",
 )
 @click.option("--config", "options_file", type=click.Path(path_type=Path), help="Options as YAML or JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [runs/MODEL-DATA]")
@@ -193,9 +173,13 @@ def command(
         usual = "avoid" if world_model else "balls4mass64"
         path = resolve_data(data or config.data or preset or usual, **(WORLD_DATA if world_model else {}))
         architecture = values["model"].get("architecture")
-        if world_model and architecture is None:
-            architecture = _world_architecture(path)
         feed_actions = feed_actions or config.model.number_of_actions > 0
+        if world_model:
+            suited = suited_to(path)
+            architecture = architecture or suited.architecture
+            feed_actions = feed_actions or suited.has_actions
+            if not suited.has_rewards:
+                config = replace(config, model=replace(config.model, heads=False))
     _run(config, path, out, resume, start_from, device, threads, feed_actions, architecture)
 
 
@@ -205,16 +189,6 @@ def _new_values(model_name: str | None, file: dict[str, Any], flags: dict[str, A
     if model_name is not None:
         set_path(flags, "model.core", core)
     return merged(merged({"model": {"core": core, "slots": slots}}, file), flags)
-
-
-def _world_architecture(data: Path) -> str | None:
-    """Names the world models' own architecture for the frames of a dataset, if there is one."""
-    from rnem_world.data.dataset import Dataset
-    from rnem_world.models.config import ARCHITECTURES
-
-    with Dataset.open(data) as dataset:
-        name = f"projection{dataset.info('training').height}"
-    return name if name in ARCHITECTURES else None
 
 
 def _run_name(model: ModelConfig, data: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,41 +10,17 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from rnem_world.data.batch import read_batch
-from rnem_world.data.dataset import Dataset
-from rnem_world.errors import ConfigError, DataError
-from rnem_world.evaluation.evaluate import unit_frames
+from rnem_world.errors import ConfigError
 from rnem_world.evaluation.metrics import foreground_ari, slot_centroids
+from rnem_world.evaluation.truth import Truth, constant_velocity
 from rnem_world.models.rollout import Rollout, roll_out
 from rnem_world.models.world_model import WorldModel
-from rnem_world.types import Split
 
 # A slot counts as a ball that is still there while its mass is within this of the ball's.
 MASS_TOLERANCE = 0.3
 # Slots with less mass than this, in pixels, are not matched to balls.
 LEAST_MASS = 5.0
 HORIZONS = (1, 5, 10, 20, 30)
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What really happened, time counted as in the frames.
-
-    Attributes:
-        frames: Float (b, t, c, h, w) in [0, 1].
-        groups: UInt8 (b, t, h, w), object 1 is the player's.
-        positions: Float (b, t, n, 2), (x, y) of the balls in pixels; NaN for balls that aren't there.
-        radii: Float (b, n), in pixels.
-        actions: Int64 (b, t), or None.
-        rewards: Float (b, t), or None.
-    """
-
-    frames: Tensor
-    groups: Tensor
-    positions: Tensor
-    radii: Tensor
-    actions: Tensor | None
-    rewards: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +54,7 @@ class ImaginationFigures:
         constant_velocity_errors: The same of balls that go on as they went, reflected by walls.
         alive: Part of the balls whose slot's mass is within 30 % of theirs, after each imagined frame.
         shuffled_ratio: The player's error after ten frames under other sequences' actions, over that under its own;
-            None without actions.
+            None without actions or other sequences.
         reward_precision: Average precision of the reward over the first ten frames; None without heads.
         reward_rate: Part of those transitions that have a reward: the precision of guessing.
     """
@@ -129,6 +104,7 @@ def dream(
     actions: Tensor | None,
     slots: int | None,
     generator: torch.Generator,
+    noise: float = 0.0,
 ) -> Dream:
     """Lets the model watch and imagine, and compares with what happened.
 
@@ -139,9 +115,13 @@ def dream(
         horizon: Frames to imagine, fed back in black and white.
         actions: What is done, the truth's or not.
         slots: Number of slots; None takes the model's own.
-        generator: Draws the first responsibilities.
+        generator: Draws the first responsibilities and the noise, on the model's device.
+        noise: Probability that a pixel of an input is flipped, real or imagined.
+
+    Raises:
+        ConfigError: If there are too few frames, or fewer slots than balls.
     """
-    rollout = roll_out(model, truth.frames, context, horizon, actions, slots, "binary", generator=generator)
+    rollout = roll_out(model, truth.frames, context, horizon, actions, slots, "binary", noise, generator)
     weights = rollout.gammas[:, :, :, 0] * rollout.predictions.amax(dim=3)
     found = slot_centroids(weights[:, context - 1 :])
     match = match_slots(found.positions[:, 0], found.masses[:, 0], truth.positions[:, context])
@@ -161,29 +141,36 @@ def _rewards(rollout: Rollout, horizon: int) -> Tensor | None:
     return None if rollout.rewards is None else rollout.rewards[:, -horizon:].sum(dim=2)
 
 
-def constant_velocity(
-    positions: Float[Tensor, "b t n 2"], radii: Float[Tensor, "b n"], context: int, horizon: int, size: int
-) -> Float[Tensor, "b horizon n"]:
-    """Distance, in radii, of balls that keep their last true velocity and bounce off walls alone.
+def _joined(parts: list[Dream]) -> Dream:
+    rewards = [part.rewards for part in parts if part.rewards is not None]
+    return Dream(
+        torch.cat([part.errors for part in parts]),
+        torch.cat([part.masses for part in parts]),
+        torch.cat(rewards) if rewards else None,
+        torch.cat([part.fg_ari for part in parts]),
+    )
+
+
+def check_length(context: int, horizon: int, available: int) -> None:
+    """Checks that dreams of this length can be measured.
 
     Args:
-        positions: True centres in pixels.
-        radii: In pixels.
-        context: The last frame that is known.
-        horizon: Frames to predict.
-        size: Side of the frame in pixels.
+        context: Frames to watch; two give the velocities that guessing needs.
+        horizon: Frames to imagine.
+        available: Frames of a sequence.
+
+    Raises:
+        ConfigError: If not.
     """
-    start = positions[:, context]
-    velocity = start - positions[:, context - 1]
-    steps = torch.arange(1, horizon + 1, device=positions.device)[None, :, None, None]
-    low = radii[:, None, :, None]
-    span = size - 2 * low
-    # A path that is reflected at both ends is a straight one folded up.
-    folded = torch.remainder(start[:, None] + velocity[:, None] * steps - low, 2 * span)
-    predicted = low + torch.minimum(folded, 2 * span - folded)
-    true = positions[:, context + 1 : context + horizon + 1]
-    distances: Tensor = (predicted - true).norm(dim=3) / radii[:, None]
-    return distances
+    if context < 2 or horizon < 1:
+        raise ConfigError(
+            f"a context of {context} and {horizon} imagined frames are asked for: at least 2 and 1 are needed"
+        )
+    if context + horizon + 1 > available:
+        raise ConfigError(
+            f"a context of {context} and {horizon} imagined frames need sequences of {context + horizon + 1} frames, "
+            f"and these have {available}: choose fewer"
+        )
 
 
 @torch.no_grad()
@@ -194,6 +181,8 @@ def evaluate_imagination(
     horizon: int,
     generator: torch.Generator,
     slots: int | None = None,
+    noise: float = 0.0,
+    batch_size: int = 100,
 ) -> ImaginationFigures:
     """Measures dreams against the truth.
 
@@ -202,28 +191,42 @@ def evaluate_imagination(
         truth: What happened in at least ``context + horizon + 1`` frames.
         context: Frames to watch, at least 2.
         horizon: Frames to imagine, at least 1.
-        generator: Draws first responsibilities, on the model's device.
+        generator: Draws first responsibilities and the noise, on the model's device.
         slots: Number of slots; None takes the model's own.
+        noise: Probability that a pixel of an input is flipped: a model that was trained with one strength needs it.
+        batch_size: Sequences at once.
 
     Raises:
-        ConfigError: If there are too few frames, or fewer slots than balls.
+        ConfigError: If there are too few sequences or frames, or fewer slots than balls.
     """
-    if context < 2 or horizon < 1:
-        raise ConfigError(f"context {context} and horizon {horizon}: at least 2 and 1 are needed")
-    result = dream(model, truth, context, horizon, truth.actions, slots, generator)
+    check_length(context, horizon, truth.frames.shape[1])
+    sequences = truth.frames.shape[0]
+    if sequences < 1 or batch_size < 1:
+        raise ConfigError(f"{sequences} sequences, {batch_size} at once: at least 1 of each is needed")
+
+    def dreams(actions: Tensor | None) -> Dream:
+        parts = []
+        for start in range(0, sequences, batch_size):
+            rows = slice(start, start + batch_size)
+            done = None if actions is None else actions[rows]
+            parts.append(dream(model, truth.part(rows), context, horizon, done, slots, generator, noise))
+        return _joined(parts)
+
+    actions = truth.actions if model.config.number_of_actions else None
+    result = dreams(actions)
     there: Bool[Tensor, "b horizon n"] = result.errors.isfinite()
 
-    def mean(values: Tensor) -> list[float]:
-        kept = torch.where(there, values, torch.nan)
+    def mean(values: Tensor, balls: slice = slice(None)) -> list[float]:
+        kept = torch.where(there, values, torch.nan)[:, :, balls]
         return [round(float(entry), 4) for entry in kept.nanmean(dim=(0, 2))]
 
     size = truth.frames.shape[-1]
     straight = constant_velocity(truth.positions, truth.radii, context, horizon, size)
     ratio = None
     step = min(10, horizon) - 1
-    if truth.actions is not None:
-        others = torch.cat([truth.actions[:, :context], truth.actions.roll(1, dims=0)[:, context:]], dim=1)
-        shuffled = dream(model, truth, context, horizon, others, slots, generator)
+    if actions is not None and sequences > 1:
+        others = torch.cat([actions[:, :context], actions.roll(1, dims=0)[:, context:]], dim=1)
+        shuffled = dreams(others)
         ratio = float(shuffled.errors[:, step, 0].mean() / result.errors[:, step, 0].mean())
     precision = rate = None
     if result.rewards is not None and truth.rewards is not None:
@@ -235,57 +238,15 @@ def evaluate_imagination(
             guesses = result.rewards[:, : step + 1].abs().flatten().cpu().numpy()
             precision = float(average_precision_score(earned.flatten().cpu().numpy(), guesses))
     return ImaginationFigures(
-        sequences=truth.frames.shape[0],
+        sequences=sequences,
         context=context,
         horizon=horizon,
         fg_ari=float(result.fg_ari.mean()),
         position_errors=mean(result.errors),
-        player_errors=[round(float(value), 4) for value in result.errors[:, :, 0].mean(dim=0)],
+        player_errors=mean(result.errors, slice(1)),
         constant_velocity_errors=mean(straight),
         alive=mean(((result.masses - 1.0).abs() <= MASS_TOLERANCE).float()),
         shuffled_ratio=ratio,
         reward_precision=precision,
         reward_rate=rate,
-    )
-
-
-def read_truth(
-    dataset: Dataset, split: Split, sequences: int, number_of_frames: int, device: torch.device
-) -> Truth:
-    """Reads what happened from a dataset of balls.
-
-    Args:
-        dataset: A dataset with positions, as the collector of balls writes it.
-        split: Which split.
-        sequences: How many of its first sequences.
-        number_of_frames: Frames of each, from its start.
-        device: Where to put it.
-
-    Raises:
-        DataError: If the dataset lacks positions or groups, or doesn't say the rules of its balls.
-    """
-    dataset.require(split, ["groups", "positions"])
-    info, attributes = dataset.info(split), dataset.attributes
-    rules = attributes.settings.get("rules")
-    if not isinstance(rules, dict) or not {"kinds", "box_size", "player", "player_radius"} <= rules.keys():
-        raise DataError(
-            f"{dataset.path} doesn't say the rules of its balls, which dreams are measured by: collect with "
-            "`rnem-world collect`"
-        )
-    batch = read_batch(dataset, split, list(range(sequences)), number_of_frames).to(device)
-    if batch.positions is None or batch.groups is None:
-        raise DataError(f"{dataset.path} lacks positions or groups")
-    scale = info.width / float(rules["box_size"])
-    positions = batch.positions * scale
-    balls = positions.shape[2]
-    groups = batch.groups
-    pixels = torch.stack([(groups == ball + 1).sum(dim=(2, 3)).amax(dim=1) for ball in range(balls)], dim=1)
-    radii = (pixels / math.pi).sqrt()
-    if len(rules["kinds"]) == 1:
-        radii = torch.full_like(radii, float(rules["kinds"][0][0]) * scale)
-    if rules["player"]:
-        radii[:, 0] = float(rules["player_radius"]) * scale
-    positions = torch.where((pixels > 0)[:, None, :, None], positions, torch.nan)
-    return Truth(
-        unit_frames(batch.frames, batch.maximum_value), groups, positions, radii, batch.actions, batch.rewards
     )

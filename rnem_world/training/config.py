@@ -217,7 +217,12 @@ class TrainingConfig:
             minutes = getattr(self, name)
             if minutes is not None and not minutes > 0.0:
                 raise ConfigError(f"{name} is {minutes}, it must be above 0")
-        self.weights  # noqa: B018  # validates the step weights
+        for start in range(0, self.sequence_steps, chunk or self.sequence_steps):
+            if not any(self.weights[start : start + (chunk or self.sequence_steps)]):
+                raise ConfigError(
+                    f"step_weights has only zeros in the chunk of {chunk} steps from step {start}: give each chunk a "
+                    "weight above 0, or leave chunk_steps out"
+                )
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -106,8 +106,6 @@ class Learner:
         for number, start in enumerate(range(0, steps, length)):
             chunk = self._chunk(whole, start, length, updates + number)
             weights = self.step_weights[start : start + length]
-            if not bool(weights.any()):
-                weights = torch.ones_like(weights)
             result = self.loss(state, chunk, weights, with_gammas=with_score)
             value = float(result.loss.detach())
             self._update(result.loss, value, updates + number)
@@ -170,13 +168,17 @@ class Learner:
         norm = float(torch.stack(torch._foreach_norm(gradients)).norm())
         if not math.isfinite(norm):
             raise TrainingError(f"the gradient's norm is {norm} at update {updates + 1}")
+        if self.options.optimizer.clip_factor is not None:
+            self._clip_outlier(gradients, norm, self.options.optimizer.clip_factor)
         clip_gradients(self.model.parameters(), self.options.optimizer)
-        factor = self.options.optimizer.clip_factor
-        if factor is not None:
-            limit = factor * self.gradient_norm if self.gradient_norm > 0.0 else norm
-            if norm > limit:
-                torch._foreach_mul_(gradients, limit / norm)
-            self.gradient_norm += (
-                NORM_RATE * (min(norm, limit) - self.gradient_norm) if self.gradient_norm else norm
-            )
         self.optimizer.step()
+
+    def _clip_outlier(self, gradients: list[Tensor], norm: float, factor: float) -> None:
+        """Scales a gradient down that is much larger than those before; the running norm sees the scaled one."""
+        if self.gradient_norm == 0.0:
+            self.gradient_norm = norm
+            return
+        limit = factor * self.gradient_norm
+        if norm > limit:
+            torch._foreach_mul_(gradients, limit / norm)
+        self.gradient_norm += NORM_RATE * (min(norm, limit) - self.gradient_norm)

@@ -53,7 +53,7 @@ def fit_model_to(
         architecture: The user's choice; None takes the one for the size of the frames.
 
     Raises:
-        ConfigError: If actions are wanted and the data has none, or no architecture fits.
+        ConfigError: If actions or rewards are wanted and the data has none, or no architecture fits.
         DataError: If there is no training split.
     """
     info = dataset.info("training")
@@ -61,6 +61,11 @@ def fit_model_to(
         raise ConfigError(
             f"--feed-actions: {dataset.path} holds no actions; collect from an environment with a player "
             "(`rnem-world collect --preset control`) or leave the flag out"
+        )
+    if config.model.heads and not {"rewards", "terminations"} & set(info.arrays):
+        raise ConfigError(
+            f"model.heads: {dataset.path} holds neither rewards nor terminations; collect from an environment with a "
+            "player (`rnem-world collect --preset avoid`) or set heads to false"
         )
     if architecture is None:
         if info.height != info.width:
@@ -110,6 +115,8 @@ def make_loader(dataset: Dataset, split: Split, config: RunConfig, limit: int | 
     names = wanted_arrays(dataset, split, config)
     if is_training:  # collisions only weigh reported losses
         names = [name for name in names if name not in ("collisions", "events")]
+        if config.model.heads:
+            names += [name for name in ("rewards", "terminations") if name in dataset.info(split).arrays]
     return SequenceLoader(
         dataset,
         split,
