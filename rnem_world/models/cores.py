@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rnem_world.models.layers import VectorNorm, linear
+from rnem_world.models.affine import Affine
+from rnem_world.models.layers import VectorNorm
 
 FORGET_BIAS = 1.0
 
@@ -34,7 +35,7 @@ class RecurrentCore(nn.Module):
     def __init__(self, inputs: int, hidden_size: int, action_size: int) -> None:
         super().__init__()
         self.state_size = hidden_size
-        self.update = linear(inputs + action_size + hidden_size, hidden_size)
+        self.update = Affine(inputs + action_size + hidden_size, hidden_size)
         self.output_norm = VectorNorm(hidden_size)
 
     def forward(
@@ -56,8 +57,7 @@ class LongShortTermMemoryCore(nn.Module):
         super().__init__()
         self.hidden_size = hidden_size
         self.state_size = 2 * hidden_size
-        self.gates = nn.Linear(inputs + action_size + hidden_size, 4 * hidden_size, bias=False)
-        nn.init.xavier_uniform_(self.gates.weight)
+        self.gates = Affine(inputs + action_size + hidden_size, 4 * hidden_size, bias=False)
         self.input_norm = VectorNorm(hidden_size)
         self.candidate_norm = VectorNorm(hidden_size)
         self.forget_norm = VectorNorm(hidden_size)

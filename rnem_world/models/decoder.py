@@ -6,8 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rnem_world.models.affine import Affine
 from rnem_world.models.config import ImageArchitecture
-from rnem_world.models.layers import MapNorm, ResizeConvolution, VectorNorm, linear
+from rnem_world.models.layers import MapNorm, ResizeConvolution, VectorNorm
 
 
 class Decoder(nn.Module):
@@ -18,7 +19,7 @@ class Decoder(nn.Module):
         self.map_size, self.map_channels = architecture.decoder_map
         hidden = architecture.decoder_hidden_size
         map_elements = self.map_size**2 * self.map_channels
-        self.linears = nn.ModuleList([linear(inputs, hidden), linear(hidden, map_elements)])
+        self.linears = nn.ModuleList([Affine(inputs, hidden), Affine(hidden, map_elements)])
         self.linear_norms = nn.ModuleList([VectorNorm(hidden), VectorNorm(map_elements)])
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()

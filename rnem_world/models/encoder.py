@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rnem_world.models.affine import Affine
 from rnem_world.models.config import ImageArchitecture
-from rnem_world.models.layers import MapNorm, SameConvolution, VectorNorm, linear
+from rnem_world.models.layers import MapNorm, SameConvolution, VectorNorm
 
 
 class Encoder(nn.Module):
@@ -24,7 +25,7 @@ class Encoder(nn.Module):
             self.convolutions.append(convolution)
             self.norms.append(MapNorm(layer.channels))
             size, channels = convolution.output_size, layer.channels
-        self.linear = linear(size * size * channels, architecture.encoding_size)
+        self.linear = Affine(size * size * channels, architecture.encoding_size)
         self.norm = VectorNorm(architecture.encoding_size)
 
     def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rnem_world.models.layers import VectorNorm, linear
+from rnem_world.models.affine import Affine
+from rnem_world.models.layers import VectorNorm
 
 
 class HeadOutput(NamedTuple):
@@ -31,9 +32,9 @@ class Heads(nn.Module):
 
     def __init__(self, inputs: int, hidden_size: int = 64) -> None:
         super().__init__()
-        self.hidden = linear(inputs, hidden_size)
+        self.hidden = Affine(inputs, hidden_size)
         self.norm = VectorNorm(hidden_size)
-        self.shares = linear(hidden_size, 2)
+        self.shares = Affine(hidden_size, 2)
 
     def forward(self, slots: Float[Tensor, "b k d"]) -> HeadOutput:
         """Reads the slots after a transition."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPSILON = 1e-12
+FEW_CHANNELS = 4
 
 
 class VectorNorm(nn.LayerNorm):
@@ -26,14 +27,6 @@ class MapNorm(nn.GroupNorm):
 
     def __init__(self, channels: int) -> None:
         super().__init__(1, channels, eps=EPSILON)
-
-
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Makes a fully connected layer with Glorot-uniform weights and zero biases."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -54,11 +47,18 @@ class SameConvolution(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, padding=before if symmetric else 0)
         self.extra_padding = None if symmetric else (before, after, before, after)
         self.output_size = -(-size // stride)
+        # Few channels leave the processor's vectors empty; blocks of stride x stride pixels fill them.
+        self.by_blocks = stride > 1 and kernel % stride == 0 and inputs < FEW_CHANNELS
+        self.around = (before, after, before, after)
         nn.init.xavier_uniform_(self.weight)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]  # the bias exists: nn.Conv2d's default
 
     def forward(self, input: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
         """Convolves; h2 = ceil(h / stride)."""
+        if self.by_blocks:
+            blocks = F.pixel_unshuffle(F.pad(input, self.around), self.stride[0])
+            blocks = blocks.contiguous(memory_format=torch.channels_last)
+            return F.conv2d(blocks, F.pixel_unshuffle(self.weight, self.stride[0]), self.bias)
         if self.extra_padding is not None:
             input = F.pad(input, self.extra_padding)
         return super().forward(input)

@@ -1,8 +1,8 @@
 """R-NEM written plainly: the yardstick of tests and benchmarks.
 
-The same model as :class:`~rnem_world.models.world_model.WorldModel`, as one would write it down from the paper without a
-thought for speed: frames are resized before they are convolved, norms are spelled out, every pair of slots is laid out
-in memory, the loss takes logarithms of clipped means, and autograd finds all gradients.
+The same model as :class:`~rnem_world.models.world_model.WorldModel`, as one would write it down from the paper without
+a thought for speed: frames are resized before they are convolved, norms are spelled out, every pair of slots is laid
+out in memory, the loss takes logarithms of clipped means, and autograd finds all gradients.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ class PlainModel(nn.Module):
             error = gamma.detach() * (seen.unsqueeze(1) - prediction)
             output, theta = self._core(theta, self._encode(error), self._embed(actions, step))
             prediction = self._decode(output)
-            likelihood = (target * prediction + (1 - target) * (1 - prediction)).sum(dim=2, keepdim=True) + CLIP
+            likelihood = (target * prediction + (1 - target) * (1 - prediction)).sum(
+                dim=2, keepdim=True
+            ) + CLIP
             gamma = (likelihood / likelihood.sum(dim=1, keepdim=True)).detach()
             mean = prediction.clamp(CLIP, 1 - CLIP)
             intra = -(target * torch.log(mean) + (1 - target) * torch.log(1 - mean))
@@ -102,7 +104,8 @@ class PlainModel(nn.Module):
         )
 
     def _value(self, name: str) -> Tensor:
-        return self.values[self.names.index(name)]
+        value: Tensor = self.values[self.names.index(name)]
+        return value
 
     def _affine(self, name: str, values: Tensor) -> Tensor:
         return torch.matmul(values, self._value(f"{name}.weight").t()) + self._value(f"{name}.bias")
@@ -114,7 +117,9 @@ class PlainModel(nn.Module):
         if actions is None:
             return None
         one_hot = F.one_hot(actions[:, step], self.config.number_of_actions).to(self.values[0].dtype)
-        return torch.relu(self._norm("action_embedding.norm", self._affine("action_embedding.linear", one_hot)))
+        return torch.relu(
+            self._norm("action_embedding.norm", self._affine("action_embedding.linear", one_hot))
+        )
 
     def _encode(self, error: Tensor) -> Tensor:
         batch, slots = error.shape[:2]

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rnem_world.models.affine import Affine
 from rnem_world.models.config import ProjectionArchitecture
-from rnem_world.models.layers import VectorNorm, linear
+from rnem_world.models.layers import VectorNorm
 
 
 class ProjectionEncoder(nn.Module):
@@ -24,9 +25,9 @@ class ProjectionEncoder(nn.Module):
         width = architecture.encoding_size
         # A ball's row sums are of the size of its diameter; means over squares are below 1.
         self.scale = 4.0 / size
-        self.linear = linear(features, width)
+        self.linear = Affine(features, width)
         self.norm = VectorNorm(width)
-        self.second = linear(width, width)
+        self.second = Affine(width, width)
         self.second_norm = VectorNorm(width)
 
     def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
@@ -46,11 +47,11 @@ class ProjectionDecoder(nn.Module):
         super().__init__()
         self.size, self.rank, self.channels = architecture.image_size, architecture.rank, channels
         hidden = architecture.decoder_hidden_size
-        self.first = linear(inputs, hidden)
+        self.first = Affine(inputs, hidden)
         self.first_norm = VectorNorm(hidden)
-        self.second = linear(hidden, hidden)
+        self.second = Affine(hidden, hidden)
         self.second_norm = VectorNorm(hidden)
-        self.profiles = linear(hidden, channels * 2 * self.size * (1 + self.rank))
+        self.profiles = Affine(hidden, channels * 2 * self.size * (1 + self.rank))
 
     def forward(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n c h w"]:
         """Decodes one vector for every slot of every sequence (n = batch * slots) into logits."""

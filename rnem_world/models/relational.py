@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rnem_world.models.affine import Affine, affine
 from rnem_world.models.cores import CoreOutput
-from rnem_world.models.layers import VectorNorm, linear
+from rnem_world.models.layers import VectorNorm
 
 
 def other_slots(slots: int, device: torch.device) -> Tensor:
@@ -36,19 +37,19 @@ class RelationalCore(nn.Module):
     ) -> None:
         super().__init__()
         self.state_size = hidden_size
-        self.encoder = linear(hidden_size + action_size, hidden_size)
+        self.encoder = Affine(hidden_size + action_size, hidden_size)
         self.encoder_norm = VectorNorm(hidden_size)
-        self.pair = linear(2 * hidden_size, hidden_size)
+        self.pair = Affine(2 * hidden_size, hidden_size)
         self.pair_norm = VectorNorm(hidden_size)
-        self.context = linear(hidden_size, hidden_size)
+        self.context = Affine(hidden_size, hidden_size)
         self.context_norm = VectorNorm(hidden_size)
         self.attends = attends
         if attends:
-            self.attention = linear(hidden_size, attention_size)
+            self.attention = Affine(hidden_size, attention_size)
             self.attention_norm = VectorNorm(attention_size)
-            self.attention_logit = linear(attention_size, 1)
+            self.attention_logit = Affine(attention_size, 1)
         self.gated = gated
-        self.update = linear(2 * hidden_size + inputs + action_size, (2 if gated else 1) * hidden_size)
+        self.update = Affine(2 * hidden_size + inputs + action_size, (2 if gated else 1) * hidden_size)
         self.output_norm = VectorNorm(hidden_size)
 
     def forward(
@@ -83,10 +84,10 @@ class RelationalCore(nn.Module):
         self, state: Float[Tensor, "b k h"]
     ) -> tuple[Float[Tensor, "b k h"], Float[Tensor, "b k j"] | None]:
         batch, slots, size = state.shape
-        # The pair layer is linear in (focus, context): two products a slot instead of one a pair.
-        focus_weight, context_weight = self.pair.weight.split(size, dim=1)
-        focus = F.linear(state, focus_weight, self.pair.bias)
-        context = F.linear(state, context_weight)
+        # The pair layer is linear in (focus, context): two products a slot instead of one a pair, side by side.
+        weight = self.pair.weight.unflatten(1, (2, size)).transpose(0, 1).flatten(0, 1)
+        products = affine(state, weight, F.pad(self.pair.bias, (0, size)))
+        focus, context = products.split(size, dim=2)
         others = other_slots(slots, state.device)
         context = context.index_select(1, others.flatten()).view(batch, slots, slots - 1, size)
         pairs = F.relu(self.pair_norm(focus[:, :, None] + context))

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from rnem_world.errors import ConfigError
 from rnem_world.models import em
+from rnem_world.models.affine import Affine
 from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore
 from rnem_world.models.decoder import Decoder
 from rnem_world.models.encoder import Encoder
 from rnem_world.models.heads import HeadOutput, Heads
-from rnem_world.models.layers import VectorNorm, linear
+from rnem_world.models.layers import VectorNorm
 from rnem_world.models.projection import ProjectionDecoder, ProjectionEncoder
 from rnem_world.models.relational import RelationalCore
 
@@ -71,7 +72,7 @@ class ActionEmbedding(nn.Module):
     def __init__(self, number_of_actions: int, size: int) -> None:
         super().__init__()
         self.number_of_actions = number_of_actions
-        self.linear = linear(number_of_actions, size)
+        self.linear = Affine(number_of_actions, size)
         self.norm = VectorNorm(size)
 
     def forward(self, actions: Int64[Tensor, " b"]) -> Float[Tensor, "b a"]:

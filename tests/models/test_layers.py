@@ -72,3 +72,19 @@ def test_vector_norm_normalises_tiny_vectors_too() -> None:
     normed = VectorNorm(50).double()(vector)
     deviation = normed.std(dim=1, unbiased=False)
     torch.testing.assert_close(deviation, torch.ones(2, dtype=torch.float64), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(64, 4, 2), (84, 8, 4), (21, 4, 2)])
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_convolution_by_blocks_has_the_same_gradients(
+    size: int, kernel: int, stride: int, inputs: int
+) -> None:
+    layer = SameConvolution(inputs, 3, kernel, stride, size).double()
+    assert layer.by_blocks
+    maps = torch.randn(2, inputs, size, size, dtype=torch.float64, requires_grad=True)
+    before, after = same_padding(size, kernel, stride)
+    padded = F.pad(maps, (before, after, before, after))
+    expected = F.conv2d(padded, layer.weight, layer.bias, stride)
+    weight, leaves = torch.randn_like(expected), (maps, layer.weight, layer.bias)
+    gradients = torch.autograd.grad((layer(maps) * weight).sum(), leaves)
+    torch.testing.assert_close(gradients, torch.autograd.grad((expected * weight).sum(), leaves))
