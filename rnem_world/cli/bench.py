@@ -1,0 +1,51 @@
+"""``rnem-world bench``: how fast the program is on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def command() -> None:
+    """Measure how fast this machine runs the model."""
+
+
+@command.command()
+@click.option("--architecture", default="conv64", show_default=True, help="conv32, conv64 or conv84.")
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Sequences in a batch.")
+@click.option("--slots", type=int, default=5, show_default=True, help="Number of slots.")
+@click.option("--steps", type=int, default=30, show_default=True, help="Predictions in a sequence.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads.")
+@click.option("--pairs", type=int, default=3, show_default=True, help="Steps of each model, in turns.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
+def train(
+    architecture: str, batch_size: int, slots: int, steps: int, threads: int, pairs: int, out: Path | None
+) -> None:
+    """Measure R-NEM's training step beside the same model written plainly.
+
+    A step is forward, backward and Adam on one batch. Other work on the machine slows both models alike: trust the
+    ratio, and the seconds only on an idle machine.
+    """
+    from dataclasses import asdict
+
+    from rnem_world.files import write_json
+    from rnem_world.training.benchmark import PRODUCT_SIZE, VARIANTS, BenchmarkConfig, compare
+
+    config = BenchmarkConfig(architecture, batch_size, slots, steps, threads, pairs)
+    result = compare(config)
+    click.echo(f"{'':8}{'seconds':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'of product':>12}{'peak memory':>14}")
+    for variant in VARIANTS:
+        row = result[variant]
+        click.echo(
+            f"{variant:8}{row['seconds']:10.3f}{row['gigaflop']:10.1f}{row['gigaflop_per_second']:10.1f}"
+            f"{row['share_of_matrix_product']:12.0%}{row['peak_memory_bytes'] / 1e6:11.0f} MB"
+        )
+    rate = result["matrix_product_gigaflop_per_second"]
+    click.echo(f"plain / ours: {result['ratio']:.2f}")
+    click.echo(f"matrix product of {PRODUCT_SIZE}: {rate:.1f} GFLOP/s with {threads} threads")
+    click.echo(f"ours with 1 thread / with 2: {result['two_threads_ratio']:.2f}")
+    if out is not None:
+        write_json(out, {"config": asdict(config), **result})
+        click.echo(f"wrote {out}")
