@@ -183,3 +183,24 @@ def test_another_split_of_a_preset_needs_the_whole_set(place, tmp_path, monkeypa
     command = f"evaluate {place / 'run'} --data avoid --split validation --imagine 5 --context 4 --threads 1"
     assert rnem(*command.split()).code == 0
     assert collected == ["avoid.h5"]
+
+
+def test_an_exported_world_is_small_and_dreams_as_the_run_does(run, place, listing):
+    for name, half in (("whole", ""), ("half", " --half")):
+        outcome = run(f"export run --out {name} --data avoid{half}")
+        assert outcome.code == 0, outcome
+        assert sorted(path.name for path in (place / name).iterdir()) == ["config.json", "model.safetensors"]
+        assert checkpoint.read_config(place / name).data == "avoid"
+    sizes = [(place / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    dreams = [
+        run(f"evaluate {name} --data avoid.h5 --imagine 5 --context 4 --threads 1").json_file
+        for name in ("run", "whole", "half")
+    ]
+    assert dreams[1]["position_errors"] == dreams[0]["position_errors"]
+    assert dreams[2]["position_errors"] == pytest.approx(dreams[0]["position_errors"], rel=0.2)
+    before = listing(place)
+    outcome = run("export run --out whole")
+    assert outcome.code == 2
+    assert "whole already exists" in outcome.err
+    assert listing(place) == before
