@@ -47,7 +47,7 @@ class BouncingBallsEnv(gymnasium.Env[NDArray[Any], np.int64]):
 
     def __init__(
         self,
-        preset: str | BallsConfig = "control",
+        preset: str | BallsConfig = "avoid",
         ground_truth: bool = False,
         render_mode: str | None = None,
     ) -> None:

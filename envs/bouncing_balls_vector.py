@@ -68,7 +68,7 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
     def __init__(
         self,
         num_envs: int = 1,
-        preset: str | BallsConfig = "control",
+        preset: str | BallsConfig = "avoid",
         max_episode_steps: int | None = 100,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         ground_truth: bool = False,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rnem_world.models.rollout import Rollout
 
 
+WORLD_CONTEXT = 15
+
+
 @click.command()
 @click.argument("run")
 @click.option("--data", help="Dataset or preset. [what the run was trained on]")
@@ -25,15 +28,18 @@ if TYPE_CHECKING:
     "--split", type=click.Choice(["training", "validation", "test"]), default="test", show_default=True
 )
 @click.option("--sequence", "sequences", type=int, multiple=True, help="Which, may be repeated. [0 1 2]")
-@click.option("--context", type=int, help="Predictions from real frames. [as many steps as trained]")
+@click.option(
+    "--context",
+    type=int,
+    help="Predictions from real frames. [as many steps as trained; for world models 15]",
+)
 @click.option("--steps", type=click.IntRange(0), default=20, show_default=True, help="Imagined frames.")
 @click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
 @click.option(
     "--feedback",
     type=click.Choice(["soft", "binary"]),
-    default="soft",
-    show_default=True,
-    help="How an imagined frame becomes the next input: soft as the paper's, binary in black and white.",
+    help="How an imagined frame becomes the next input: soft as the paper's, or binary, in black and white. [soft, for "
+    "world models binary]",
 )
 @click.option(
     "--noise-probability",
@@ -69,7 +75,7 @@ def command(
     context: int | None,
     steps: int,
     slots: int | None,
-    feedback: str,
+    feedback: str | None,
     noise_probability: float | None,
     with_slots: bool,
     fps: float,
@@ -104,6 +110,7 @@ def command(
     place = resolve_device(device, threads)
     model, config = load_model(run, place, checkpoint)
     options = config.training
+    feedback = feedback or ("binary" if config.model.is_world_model else "soft")
     data_path = resolve_test_data(data or config.data, split)
     with Dataset.open(data_path) as dataset:
         info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
@@ -113,7 +120,8 @@ def command(
             raise DataError(
                 f"--sequence {chosen}: {split} of {data_path} has the sequences 0 to {info.number_of_sequences - 1}"
             )
-        context = _context(context, steps, options.sequence_steps, info.number_of_frames)
+        usual = WORLD_CONTEXT if config.model.is_world_model else options.sequence_steps
+        context = _context(context, steps, usual, info.number_of_frames)
         arrays = ["actions"] if model.config.number_of_actions else []
         batch = read_batch(dataset, split, chosen, context + steps + 1, arrays=arrays)  # type: ignore[arg-type]
     batch = batch.to(place)

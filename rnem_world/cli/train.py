@@ -61,6 +61,9 @@ RESUMABLE = [
     Flag("--learning-rate", "training.optimizer.learning_rate", float, "Step size. [0.001]"),
     Flag("--clip-norm", "training.optimizer.clip_norm", float, "Largest norm of a gradient. [none]"),
     Flag("--clip-by", "training.optimizer.clip_by", str, "Clip each 'parameter' or 'global'. [parameter]"),
+    Flag(
+        "--clip-factor", "training.optimizer.clip_factor", float, "Largest multiple of the usual norm. [none]"
+    ),
 ]
 FIXED = [
     Flag("--hidden-size", "model.hidden_size", int, "Width of a slot's state. [250]"),
@@ -68,6 +71,7 @@ FIXED = [
         "--initial-prediction", "model.initial_prediction", float, "Slots' mean before the first frame. [0]"
     ),
     Flag("--steps", "training.sequence_steps", int, "Predictions in a sequence. [30]"),
+    Flag("--chunk-steps", "training.chunk_steps", int, "Steps of an update, a divisor of --steps. [all]"),
     Flag(
         "--step-weights", "training.step_weights", _step_weights, "Weight of each step: all, last or a list."
     ),
@@ -192,6 +196,8 @@ def _new_values(model_name: str | None, file: dict[str, Any], flags: dict[str, A
 
 
 def _run_name(model: ModelConfig, data: Path) -> str:
+    if model.is_world_model:
+        return f"world-{data.stem}"
     names = {kind: name for name, kind in MODELS.items()}
     usual = names.get((model.core, model.slots))
     if usual is not None:

@@ -203,6 +203,11 @@ class ModelConfig:
         return ARCHITECTURES[self.architecture]
 
     @property
+    def is_world_model(self) -> bool:
+        """Whether it departs from the paper in order to dream: it sees motion, keeps what it knows, or has heads."""
+        return self.slot_inputs != "error" or self.theta_update != "sigmoid" or self.heads
+
+    @property
     def is_relational(self) -> bool:
         """Whether slots interact."""
         return self.core in ("relational", "relational_no_attention")

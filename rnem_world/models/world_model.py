@@ -96,13 +96,10 @@ class WorldModel(nn.Module):
         self.sees_motion = config.slot_inputs == "error_frame_motion"
         inputs = config.channels * (3 if self.sees_motion else 1)
         self.encoder: Encoder | ProjectionEncoder
-        self.decoder: Decoder | ProjectionDecoder
         if isinstance(image, ProjectionArchitecture):
             self.encoder = ProjectionEncoder(image, inputs)
-            self.decoder = ProjectionDecoder(image, hidden, config.channels)
         else:
             self.encoder = Encoder(image, inputs)
-            self.decoder = Decoder(image, hidden, config.channels)
         action_size = config.action_size if config.number_of_actions else 0
         self.action_embedding: ActionEmbedding | None = None
         if config.number_of_actions:
@@ -122,6 +119,11 @@ class WorldModel(nn.Module):
             self.core = RecurrentCore(image.encoding_size, hidden, action_size)
         else:
             self.core = LongShortTermMemoryCore(image.encoding_size, hidden, action_size)
+        self.decoder: Decoder | ProjectionDecoder
+        if isinstance(image, ProjectionArchitecture):
+            self.decoder = ProjectionDecoder(image, hidden, config.channels)
+        else:
+            self.decoder = Decoder(image, hidden, config.channels)
         self.heads = Heads(hidden) if config.heads else None
 
     def initial_state(

@@ -128,8 +128,8 @@ class ClosedLoopConfig:
             raise ConfigError(f"the closed loop's fraction is {self.fraction}, it must lie in [0, 1]")
         if self.steps < 1 or self.after_updates < 0:
             raise ConfigError(
-                f"the closed loop has {self.steps} steps after {self.after_updates} updates: at least 1 step and 0 "
-                "updates are needed"
+                f"the closed loop's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
+                "least 1 and 0"
             )
 
 

@@ -10,7 +10,14 @@ from rnem_world.errors import ConfigError
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.losses import LossConfig
 from rnem_world.options import build
-from rnem_world.training.config import NoiseConfig, OptimizerConfig, RunConfig, TrainingConfig
+from rnem_world.training.config import (
+    ClosedLoopConfig,
+    HeadLossConfig,
+    NoiseConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+)
 
 
 def test_defaults_are_the_originals():
@@ -35,6 +42,30 @@ def test_defaults_are_the_originals():
 )
 def test_step_weights(given, weights):
     assert TrainingConfig(sequence_steps=3, step_weights=given).weights == weights
+
+
+def test_cold_starts_weigh_a_fifth():
+    assert TrainingConfig(sequence_steps=4, cold_start_steps=2).weights == (0.2, 0.2, 1.0, 1.0)
+    # The last step always counts.
+    assert TrainingConfig(sequence_steps=2, cold_start_steps=5).weights == (0.2, 1.0)
+
+
+def test_a_chunk_without_weight_is_refused():
+    TrainingConfig(sequence_steps=4, chunk_steps=2, step_weights=(0.0, 1.0, 1.0, 0.0))
+    with pytest.raises(ConfigError, match="only zeros in the chunk of 2 steps from step 0"):
+        TrainingConfig(sequence_steps=4, chunk_steps=2, step_weights="last")
+
+
+@pytest.mark.parametrize(
+    ("noise", "usual"),
+    [
+        (NoiseConfig("bitflip", 0.2), 0.2),
+        (NoiseConfig("bitflip", 0.2, per_sequence=True), 0.0),
+        (NoiseConfig("none", 0.2), 0.0),
+    ],
+)
+def test_only_a_model_that_knows_one_strength_of_noise_keeps_it(noise, usual):
+    assert noise.usual_probability == usual
 
 
 @pytest.mark.parametrize(
@@ -68,6 +99,16 @@ def test_step_weights_that_make_no_sense(given, message):
         (OptimizerConfig, {"clip_by": "parameters"}),
         (NoiseConfig, {"type": "bit"}),
         (NoiseConfig, {"probability": 1.1}),
+        (OptimizerConfig, {"clip_factor": 0.5}),
+        (OptimizerConfig, {"clip_factor": math.nan}),
+        (TrainingConfig, {"chunk_steps": 7}),
+        (TrainingConfig, {"chunk_steps": 0}),
+        (TrainingConfig, {"cold_start_steps": -1}),
+        (ClosedLoopConfig, {"fraction": 1.5}),
+        (ClosedLoopConfig, {"steps": 0}),
+        (ClosedLoopConfig, {"after_updates": -1}),
+        (HeadLossConfig, {"reward_weight": -1.0}),
+        (HeadLossConfig, {"termination_weight": math.inf}),
         (LossConfig, {"inter_weight": -1.0}),
         (LossConfig, {"pixel_prior": 1.0}),
     ],
@@ -82,13 +123,16 @@ def test_what_makes_no_sense_is_refused_by_name(cls, options):
 
 def test_every_option_survives_json():
     config = RunConfig(
-        ModelConfig(core="rnn", slots=3, initial_prediction=0.25),
+        ModelConfig(slots=3, initial_prediction=0.25, heads=True, theta_update="gated"),
         TrainingConfig(
             sequence_steps=2,
             step_weights=(1.0, 0.5),
+            chunk_steps=1,
+            closed_loop=ClosedLoopConfig(0.5, 3, 10),
+            head_loss=HeadLossConfig(2.0, 3.0),
             loss=LossConfig(0.5, 1e-3),
-            noise=NoiseConfig("none", 0.1),
-            optimizer=OptimizerConfig("sgd", 1e-4, clip_norm=2.0, clip_by="global"),
+            noise=NoiseConfig("none", 0.1, per_sequence=True),
+            optimizer=OptimizerConfig("sgd", 1e-4, clip_norm=2.0, clip_by="global", clip_factor=1.5),
             save_epochs=(1, 4),
             max_minutes=1.5,
             relational_loss="events",
