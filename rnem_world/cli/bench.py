@@ -44,7 +44,7 @@ def train(
         )
     rate = result["matrix_product_gigaflop_per_second"]
     click.echo(f"plain / ours: {result['ratio']:.2f}")
-    click.echo(f"matrix product of {PRODUCT_SIZE}: {rate:.1f} GFLOP/s with {threads} threads")
+    click.echo(f"matrix product of {PRODUCT_SIZE}: {rate:.1f} GFLOP/s (threads: {threads})")
     click.echo(f"ours with 1 thread / with 2: {result['two_threads_ratio']:.2f}")
     if out is not None:
         write_json(out, {"config": asdict(config), **result})
