@@ -45,8 +45,18 @@ def _product(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> Tenso
 
 @functools.cache
 def has_onednn() -> bool:
-    """Whether this PyTorch has oneDNN's linear operator."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether this PyTorch has oneDNN's linear operator, and it does what is expected of it.
+
+    The operator is not part of PyTorch's public interface, so another release may have it otherwise or not at all.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    rows, columns = torch.eye(SMALLEST_AXIS), torch.arange(2.0 * SMALLEST_AXIS).view(2, SMALLEST_AXIS)
+    try:
+        product = _product(rows, columns, torch.ones(2))
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return torch.equal(product, columns.t() + 1.0)
 
 
 def suits_onednn(inputs: Tensor, weight: Tensor) -> bool:
