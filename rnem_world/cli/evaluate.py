@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rnem_world.cli.options import run_options
 from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolve_test_data
 from rnem_world.errors import ConfigError
 
@@ -19,11 +20,7 @@ DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
 
 @click.command()
 @click.argument("run")
-@click.option("--data", help="Dataset or preset. [what the run was trained on]")
-@click.option(
-    "--split", type=click.Choice(["training", "validation", "test"]), default="test", show_default=True
-)
-@click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
+@run_options
 @click.option("--steps", type=int, help="Predictions in a sequence. [as trained]")
 @click.option("--sequences", type=int, help="At most so many. [the run's test size, or 1000]")
 @click.option(
@@ -39,20 +36,10 @@ DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
 )
 @click.option("--context", type=int, default=15, show_default=True, help="Frames watched before --imagine.")
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Sequences at once.")
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Which of the run.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of noise and first responsibilities.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file. [in the run's folder]")
 @click.option(
     "--figure", type=click.Path(path_type=Path), help="Draw the figures over the steps (png, pdf, svg)."
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--threads", type=int, help="CPU threads. [all cores]")
 def command(
     run: str,
     data: str | None,

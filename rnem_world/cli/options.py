@@ -48,6 +48,36 @@ def add_flags(flags: list[Flag]) -> Callable[[Command], Command]:
     return decorate
 
 
+def run_options(command: Command) -> Command:
+    """Decorates a command that looks at a trained model with what all of those take beside their own options."""
+    options = (
+        click.option("--data", help="Dataset or preset. [what the run was trained on]"),
+        click.option(
+            "--split",
+            type=click.Choice(["training", "validation", "test"]),
+            default="test",
+            show_default=True,
+            help="Which part of the data.",
+        ),
+        click.option("--slots", type=int, help="Number of slots, K. [the model's own]"),
+        click.option(
+            "--checkpoint",
+            type=click.Choice(["best", "last"]),
+            default="best",
+            show_default=True,
+            help="Which of the run.",
+        ),
+        click.option(
+            "--seed", type=int, default=0, show_default=True, help="Of noise and first responsibilities."
+        ),
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ..."),
+        click.option("--threads", type=int, help="CPU threads. [all cores]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def given_values(flags: list[Flag], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Collects the flags that were given into nested options."""
     values: dict[str, Any] = {}

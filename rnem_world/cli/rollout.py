@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from rnem_world.cli.options import run_options
 from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device, resolve_test_data
 from rnem_world.errors import ConfigError, DataError
 
@@ -23,10 +24,7 @@ WORLD_CONTEXT = 15
 
 @click.command()
 @click.argument("run")
-@click.option("--data", help="Dataset or preset. [what the run was trained on]")
-@click.option(
-    "--split", type=click.Choice(["training", "validation", "test"]), default="test", show_default=True
-)
+@run_options
 @click.option("--sequence", "sequences", type=int, multiple=True, help="Which, may be repeated. [0 1 2]")
 @click.option(
     "--context",
@@ -34,7 +32,6 @@ WORLD_CONTEXT = 15
     help="Predictions from real frames. [as many steps as trained; for world models 15]",
 )
 @click.option("--steps", type=click.IntRange(0), default=20, show_default=True, help="Imagined frames.")
-@click.option("--slots", type=int, help="Number of slots, K. [the model's own]")
 @click.option(
     "--feedback",
     type=click.Choice(["soft", "binary"]),
@@ -49,14 +46,6 @@ WORLD_CONTEXT = 15
 @click.option("--with-slots", is_flag=True, help="Add a panel for each slot.")
 @click.option("--fps", type=float, default=10.0, show_default=True, help="Frames a second.")
 @click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Which of the run.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of noise and first responsibilities.")
-@click.option(
     "--out", type=click.Path(path_type=Path), help="mp4, gif, webp, or png for a sheet. [RUN/rollout.mp4]"
 )
 @click.option(
@@ -65,8 +54,6 @@ WORLD_CONTEXT = 15
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Losses per step. [beside the video]"
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--threads", type=int, help="CPU threads. [all cores]")
 def command(
     run: str,
     data: str | None,
