@@ -14,7 +14,7 @@ from rnem_world.errors import ConfigError, suggest
 from rnem_world.models import em
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
-Feedback = Literal["soft", "binary"]
+Feedback = Literal["soft", "binary", "latent"]
 
 
 def flip_bits(
@@ -89,7 +89,9 @@ def imagine(
     """Runs the model on its own frames.
 
     ``soft`` is the original's rollout: the next input is sum_k gamma_k mu_k. ``binary`` feeds back the frame in black
-    and white, so that imagining is filtering one's own frames. Both estimate gamma on the binarised frame.
+    and white, so that imagining is filtering one's own frames. Both estimate gamma on the binarised frame. ``latent``
+    is the same without drawing: the prior code tells what the slots would see. What is yielded is drawn all the same,
+    to be looked at; :func:`rnem_world.models.dreams.dream_step` draws nothing.
 
     Args:
         model: The model.
@@ -108,7 +110,7 @@ def imagine(
         model itself estimates.
 
     Raises:
-        ConfigError: If the feedback is unknown or there are too few actions.
+        ConfigError: If the feedback is unknown, there are too few actions, or the model has no prior code.
     """
     if feedback not in get_args(Feedback):
         raise ConfigError(f"unknown feedback {feedback!r}: {suggest(feedback, get_args(Feedback))}")
@@ -118,6 +120,9 @@ def imagine(
         )
     if threshold is None:
         threshold = em.SOFT_THRESHOLD if feedback == "soft" else em.BINARY_THRESHOLD
+    if feedback == "latent":
+        model.require_prior_code()
+    expected: Tensor | None = None
     for step in range(horizon):
         if step == 0 and first_frame is not None:
             frame = first_frame
@@ -126,7 +131,12 @@ def imagine(
         else:
             frame = em.binarised_prediction(state.prediction, threshold)
         frame = flip_bits(frame, noise, generator)
-        transition = model.predict(state, frame, None if actions is None else actions[:, step])
+        code = expected if expected is not None else model.encode(state, frame)
+        transition = model.predict_from(
+            state.theta, code, None if actions is None else actions[:, step], frame
+        )
+        if feedback == "latent":
+            expected = model.expect(state.theta, transition.theta)
         gamma = em.own_gamma(transition.prediction, threshold)
         state = SlotState(transition.theta, transition.prediction, gamma, transition.frame)
         yield frame, transition, state
@@ -173,7 +183,7 @@ def roll_out(
     """Watches ``context`` frames and imagines ``horizon`` more, as the original's rollouts do.
 
     Entry t predicts frame t + 1. The last real frame that the model is told of is ``frames[:, context]``. With soft
-    feedback the E-step sees it and the encoder does not, as in the original; with binary feedback both do.
+    feedback the E-step sees it and the encoder does not, as in the original; otherwise both do.
 
     Args:
         model: The model.
@@ -216,7 +226,7 @@ def roll_out(
         feedback,
         noise=noise,
         generator=generator,
-        first_frame=frames[:, context] if feedback == "binary" else None,
+        first_frame=None if feedback == "soft" else frames[:, context],
     ):
         fed.append(frame)
         steps.append((transition, after.gamma))

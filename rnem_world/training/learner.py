@@ -32,7 +32,8 @@ class Lesson:
         loss: Mean loss in nats a frame.
         updates: Number of updates that were made.
         steps: Pixel loss of every step.
-        figures: Further figures for the log: ``ari`` if it was asked for, ``heads`` if there are any.
+        figures: Further figures for the log: ``ari`` if it was asked for, ``heads`` and ``prior_code``, their losses, if
+            there are any.
     """
 
     loss: float
@@ -56,7 +57,9 @@ class Learner:
         self.model, self.config, self.options = model, config, config.training
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
-        self.loss = SequenceLoss(model, self.options.loss, self.options.head_loss).to(self.device)
+        self.loss = SequenceLoss(
+            model, self.options.loss, self.options.head_loss, self.options.prior_code.steps
+        ).to(self.device)
         self.step_weights = torch.tensor(self.options.weights, device=self.device)
         self.generator = torch.Generator(self.device)
         self.gradient_norm = 0.0
@@ -101,6 +104,7 @@ class Learner:
         with_score = with_score and batch.groups is not None
         losses: list[float] = []
         heads: list[float] = []
+        priors: list[float] = []
         step_losses: list[float] = []
         gammas: list[Tensor] = []
         for number, start in enumerate(range(0, steps, length)):
@@ -112,12 +116,16 @@ class Learner:
             state = result.state.detach()
             losses.append(value)
             heads.append(float(result.heads))
+            if chunk.imagined:
+                priors.append(float(result.prior))
             step_losses += [round(step, 3) for step in result.steps.tolist()]
             if result.gammas is not None:
                 gammas.append(result.gammas)
         figures = {}
         if self.config.model.heads:
             figures["heads"] = sum(heads) / len(heads)
+        if priors:
+            figures["prior_code"] = sum(priors) / len(priors)
         if with_score and batch.groups is not None:
             groups = batch.groups[:, 1:].to(self.device)
             scores = metrics.adjusted_rand_index(torch.cat(gammas, dim=1), groups, self.step_weights)
@@ -157,7 +165,16 @@ class Learner:
             part(whole.rewards),
             part(whole.terminations),
             own_frames,
+            self._imagined(whole.frames.shape[0], start, updates),
         )
+
+    def _imagined(self, batch_size: int, start: int, updates: int) -> int:
+        """Counts the sequences that train the prior code: none before the slots have watched some frames."""
+        options = self.options.prior_code
+        unready = start == 0 and self.options.sequence_steps > (self.options.chunk_steps or 0) > 0
+        if self.model.prior_code is None or unready or updates < options.after_updates:
+            return 0
+        return max(1, round(options.fraction * batch_size))
 
     def _update(self, loss: Tensor, value: float, updates: int) -> None:
         if not math.isfinite(value):
