@@ -105,7 +105,7 @@ def dream(
     slots: int | None,
     generator: torch.Generator,
     noise: float = 0.0,
-    feedback: str = "binary",
+    imagination: str = "pixels",
 ) -> Dream:
     """Lets the model watch and imagine, and compares with what happened.
 
@@ -118,12 +118,12 @@ def dream(
         slots: Number of slots; None takes the model's own.
         generator: Draws the first responsibilities and the noise, on the model's device.
         noise: Probability that a pixel of an input is flipped, real or imagined.
-        feedback: How an imagined frame becomes the next input; see :func:`rnem_world.models.rollout.imagine`.
+        imagination: How an imagined frame becomes the next input; see :func:`rnem_world.models.rollout.imagine`.
 
     Raises:
         ConfigError: If there are too few frames, or fewer slots than balls.
     """
-    rollout = roll_out(model, truth.frames, context, horizon, actions, slots, feedback, noise, generator)
+    rollout = roll_out(model, truth.frames, context, horizon, actions, slots, imagination, noise, generator)
     weights = rollout.gammas[:, :, :, 0] * rollout.predictions.amax(dim=3)
     found = slot_centroids(weights[:, context - 1 :])
     match = match_slots(found.positions[:, 0], found.masses[:, 0], truth.positions[:, context])
@@ -185,7 +185,7 @@ def evaluate_imagination(
     slots: int | None = None,
     noise: float = 0.0,
     batch_size: int = 100,
-    feedback: str = "binary",
+    imagination: str = "pixels",
 ) -> ImaginationFigures:
     """Measures dreams against the truth.
 
@@ -198,7 +198,7 @@ def evaluate_imagination(
         slots: Number of slots; None takes the model's own.
         noise: Probability that a pixel of an input is flipped: a model that was trained with one strength needs it.
         batch_size: Sequences at once.
-        feedback: ``binary`` to imagine in pixels, ``latent`` to imagine without drawing.
+        imagination: ``pixels``, or ``latent`` to imagine without drawing.
 
     Raises:
         ConfigError: If there are too few sequences or frames, or fewer slots than balls.
@@ -214,7 +214,7 @@ def evaluate_imagination(
             rows = slice(start, start + batch_size)
             done = None if actions is None else actions[rows]
             parts.append(
-                dream(model, truth.part(rows), context, horizon, done, slots, generator, noise, feedback)
+                dream(model, truth.part(rows), context, horizon, done, slots, generator, noise, imagination)
             )
         return _joined(parts)
 

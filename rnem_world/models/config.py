@@ -207,8 +207,7 @@ class ModelConfig:
 
     @property
     def is_world_model(self) -> bool:
-        """Whether it departs from the paper in order to dream: it sees motion, keeps what it knows, has heads, or a
-        prior code."""
+        """Whether it departs from the paper in order to dream: motion, gates, heads or a prior code."""
         return self.slot_inputs != "error" or self.theta_update != "sigmoid" or self.heads or self.prior_code
 
     @property

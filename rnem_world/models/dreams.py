@@ -14,7 +14,7 @@ from rnem_world.errors import ConfigError, suggest
 from rnem_world.models import em
 from rnem_world.models.world_model import SlotState, WorldModel
 
-Imagination = Literal["latent", "pixels"]
+DreamImagination = Literal["latent", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def check_imagination(model: WorldModel, imagination: str) -> None:
     Raises:
         ConfigError: If the way is unknown, or the model has no prior code for latent imagination.
     """
-    if imagination not in get_args(Imagination):
+    if imagination not in get_args(DreamImagination):
         raise ConfigError(
-            f"unknown imagination {imagination!r}: {suggest(imagination, get_args(Imagination))}"
+            f"unknown imagination {imagination!r}: {suggest(imagination, get_args(DreamImagination))}"
         )
     if imagination == "latent":
         model.require_prior_code()
@@ -124,13 +124,13 @@ def dream_step(
     model: WorldModel,
     state: DreamState,
     actions: Int64[Tensor, " b"] | None,
-    imagination: Imagination = "latent",
+    imagination: DreamImagination = "latent",
 ) -> DreamStep:
     """Imagines one transition of every dream.
 
     ``pixels`` draws the slots, makes the frame black and white, and lets the slots see it as if it were real;
     ``latent`` lets the prior code tell what they would see. The result equals that of
-    :func:`rnem_world.models.rollout.imagine` with binary or latent feedback and without noise.
+    :func:`rnem_world.models.rollout.imagine` in the same way and without noise.
 
     Args:
         model: The model.

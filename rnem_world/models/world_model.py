@@ -17,8 +17,8 @@ from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore
 from rnem_world.models.decoder import Decoder
 from rnem_world.models.encoder import Encoder
 from rnem_world.models.heads import HeadOutput, Heads
-from rnem_world.models.prior import PriorCode
 from rnem_world.models.layers import VectorNorm
+from rnem_world.models.prior import PriorCode
 from rnem_world.models.projection import ProjectionDecoder, ProjectionEncoder
 from rnem_world.models.relational import RelationalCore
 
@@ -247,7 +247,7 @@ class WorldModel(nn.Module):
         """
         if self.prior_code is None:
             raise ConfigError(
-                "this model has no prior code, which latent imagination needs: imagine in pixels (binary feedback), "
+                "this model has no prior code, which latent imagination needs: imagine in pixels, "
                 "or train a model with --world-model"
             )
         return self.prior_code

@@ -238,7 +238,7 @@ def load_trainer(folder: Path) -> dict[str, Any]:
 
 
 def start_model(config: ModelConfig, path: str | Path) -> WorldModel:
-    """Makes a new model with the weights of a checkpoint; what that has no weights for, heads or a prior code, is new."""
+    """Makes a new model with the weights of a checkpoint; heads or a prior code that it lacks are new."""
     model = WorldModel(config)
     load_weights(model, find_checkpoint(path), may_lack=("heads", "prior_code"))
     return model

@@ -32,8 +32,8 @@ class Lesson:
         loss: Mean loss in nats a frame.
         updates: Number of updates that were made.
         steps: Pixel loss of every step.
-        figures: Further figures for the log: ``ari`` if it was asked for, ``heads`` and ``prior_code``, their losses, if
-            there are any.
+        figures: Further figures for the log: ``ari`` if it was asked for, and the losses of ``heads`` and
+            ``prior_code`` if there are any.
     """
 
     loss: float
