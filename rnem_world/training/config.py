@@ -9,51 +9,10 @@ from typing import Literal, get_args
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.losses import LossConfig
+from rnem_world.training.optimizer import OptimizerConfig
 
-OptimizerName = Literal["adam", "sgd", "momentum", "adadelta", "adagrad", "rmsprop"]
 NoiseType = Literal["bitflip", "none"]
 COLD_START_WEIGHT = 0.2
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimizer and the gradient's clipping.
-
-    Attributes:
-        name: The optimizer; all but ``momentum``'s and ``sgd``'s own settings are TensorFlow's defaults.
-        learning_rate: Its step size.
-        momentum: Of ``momentum`` only.
-        clip_norm: Largest norm of a gradient; None doesn't clip.
-        clip_by: Whether each parameter's gradient is clipped by itself, as the original does, or all together.
-        clip_factor: Scale gradients down whose norm exceeds so many times its running mean; None doesn't.
-    """
-
-    name: OptimizerName = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    clip_norm: float | None = None
-    clip_by: Literal["parameter", "global"] = "parameter"
-    clip_factor: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(OptimizerName):
-            raise ConfigError(
-                f"unknown optimizer {self.name!r}: {suggest(self.name, get_args(OptimizerName))}"
-            )
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
-            raise ConfigError(f"learning_rate is {self.learning_rate}, it must be a number above 0")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ConfigError(f"momentum is {self.momentum}, it must lie in [0, 1)")
-        if self.clip_norm is not None and not self.clip_norm > 0.0:
-            raise ConfigError(f"clip_norm is {self.clip_norm}, it must be above 0; leave it out to not clip")
-        if self.clip_factor is not None and not self.clip_factor >= 1.0:
-            raise ConfigError(
-                f"clip_factor is {self.clip_factor}, it must be at least 1; leave it out to not clip"
-            )
-        if self.clip_by not in ("parameter", "global"):
-            raise ConfigError(
-                f"clip_by is {self.clip_by!r}: {suggest(self.clip_by, ['parameter', 'global'])}"
-            )
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Learner:
         return {"optimizer": self.optimizer.state_dict(), "gradient_norm": self.gradient_norm}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave; the learning rate stays the configuration's.
+        """Takes what :meth:`state_dict` gave; the learning rate is the configuration's at every update.
 
         Raises:
             KeyError: If something is missing; also TypeError, ValueError, AttributeError and RuntimeError for a state
@@ -80,8 +80,6 @@ class Learner:
             for name, value in self.optimizer.state[parameter].items():
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.optimizer.learning_rate
         self.gradient_norm = float(state.get("gradient_norm", 0.0))
 
     def learn(self, batch: Batch, updates: int, with_score: bool) -> Lesson:
@@ -188,6 +186,8 @@ class Learner:
         if self.options.optimizer.clip_factor is not None:
             self._clip_outlier(gradients, norm, self.options.optimizer.clip_factor)
         clip_gradients(self.model.parameters(), self.options.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.optimizer.rate_at(updates)
         self.optimizer.step()
 
     def _clip_outlier(self, gradients: list[Tensor], norm: float, factor: float) -> None:

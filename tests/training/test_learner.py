@@ -16,13 +16,13 @@ from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
     NoiseConfig,
-    OptimizerConfig,
     PriorCodeConfig,
     RunConfig,
     TrainingConfig,
 )
 from rnem_world.training.learner import NORM_RATE, Learner
 from rnem_world.training.losses import draw_own_frames, prior_code_loss
+from rnem_world.training.optimizer import OptimizerConfig
 
 STEPS, SIZE = 6, 4
 # Plain gradient descent whose steps are far below rounding: weights stay as they are.
@@ -202,6 +202,25 @@ class TestClosedLoops:
         assert any(is_own)
 
 
+def test_every_update_takes_its_own_learning_rate():
+    """With plain gradient descent and a falling rate the last update changes nothing."""
+    options = OptimizerConfig("sgd", 1e-6, schedule="linear", schedule_updates=7, final_learning_rate=0.0)
+    learner = learner_of(chunk_steps=3, optimizer=options)
+    taken = []
+    step = learner.optimizer.step
+
+    def spied():
+        taken.append(learner.optimizer.param_groups[0]["lr"])
+        step()
+
+    learner.optimizer.step = spied
+    learner.learn(make_batch(), 4, False)
+    assert taken == [options.rate_at(4), options.rate_at(5)]
+    before = weights(learner)
+    learner.learn(make_batch(), 7, False)
+    assert all(torch.equal(one, other) for one, other in zip(before, weights(learner), strict=True))
+
+
 def test_every_sequence_draws_its_own_strength_of_noise():
     learner = learner_of(noise=NoiseConfig("bitflip", 0.4, per_sequence=True))
     learner.generator.manual_seed(0)
@@ -346,7 +365,9 @@ def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
         "batch_size": SIZE,
         "noise": NoiseConfig(per_sequence=True),
         "closed_loop": ClosedLoopConfig(0.7, 2, 4),
-        "optimizer": OptimizerConfig(clip_factor=1.05),
+        "optimizer": OptimizerConfig(
+            clip_factor=1.05, schedule="cosine", schedule_updates=18, warm_up_updates=3
+        ),
         "epochs": 3,
         "score_every": 1,
     }
