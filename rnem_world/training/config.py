@@ -76,15 +76,22 @@ class ClosedLoopConfig:
         fraction: Part of the sequences of a chunk that have one; 0 for none.
         steps: Most frames of one.
         after_updates: Updates before the first; one-step accuracy comes first.
+        latent_fraction: Part of the stretches in which the slots see what the prior code expects in place of the frame,
+            for a model that has one.
     """
 
     fraction: float = 0.0
     steps: int = 2
     after_updates: int = 0
+    latent_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.fraction <= 1.0:
             raise ConfigError(f"the closed loop's fraction is {self.fraction}, it must lie in [0, 1]")
+        if not 0.0 <= self.latent_fraction <= 1.0:
+            raise ConfigError(
+                f"the closed loop's latent_fraction is {self.latent_fraction}, it must lie in [0, 1]"
+            )
         if self.steps < 1 or self.after_updates < 0:
             raise ConfigError(
                 f"the closed loop's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
@@ -103,13 +110,18 @@ class PriorCodeConfig:
         fraction: Part of the sequences of a chunk that are imagined.
         steps: Frames to imagine, at most those of a chunk.
         after_updates: Updates before it begins.
+        weight: Of its loss. It matters beside latent closed loops alone, by which the prior code also learns what helps
+            to predict.
     """
 
     fraction: float = 0.25
     steps: int = 10
     after_updates: int = 0
+    weight: float = 30.0
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0.0):
+            raise ConfigError(f"the prior code's weight is {self.weight}, it must be a number above 0")
         if not 0.0 < self.fraction <= 1.0:
             raise ConfigError(
                 f"the prior code's fraction is {self.fraction}, it must be above 0 and at most 1"

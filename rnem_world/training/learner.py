@@ -58,7 +58,7 @@ class Learner:
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
         self.loss = SequenceLoss(
-            model, self.options.loss, self.options.head_loss, self.options.prior_code.steps
+            model, self.options.loss, self.options.head_loss, self.options.prior_code
         ).to(self.device)
         self.step_weights = torch.tensor(self.options.weights, device=self.device)
         self.generator = torch.Generator(self.device)
@@ -152,10 +152,13 @@ class Learner:
             return None if tensor is None else tensor[:, start : start + length]
 
         loop = self.options.closed_loop
-        own_frames = None
+        own_frames = expected_codes = None
         if loop.fraction > 0.0 and updates >= loop.after_updates:
             size = whole.frames.shape[0]
             own_frames = draw_own_frames(size, length, loop.fraction, loop.steps, self.generator)
+            if self.model.prior_code is not None and loop.latent_fraction > 0.0:
+                draw = torch.rand(size, 1, generator=self.generator, device=self.device)
+                expected_codes = own_frames & (draw < loop.latent_fraction)
         return SequenceBatch(
             whole.frames[:, start : start + length + 1],
             part(whole.flips),
@@ -163,6 +166,7 @@ class Learner:
             part(whole.rewards),
             part(whole.terminations),
             own_frames,
+            expected_codes,
             self._imagined(whole.frames.shape[0], start, updates),
         )
 

@@ -15,7 +15,7 @@ from rnem_world.models.heads import HeadOutput
 from rnem_world.models.losses import LossConfig, training_loss
 from rnem_world.models.rollout import apply_flips
 from rnem_world.models.world_model import SlotState, WorldModel
-from rnem_world.training.config import HeadLossConfig
+from rnem_world.training.config import HeadLossConfig, PriorCodeConfig
 
 
 class SequenceBatch(NamedTuple):
@@ -29,6 +29,8 @@ class SequenceBatch(NamedTuple):
         terminations: Float (b, t), 1 where the episode ends; None for a model without heads or data without them.
         own_frames: Bool (b, t), where the model is shown its own frame in black and white in place of the real one;
             never at 0. None shows real frames alone.
+        expected_codes: Bool (b, t), where the slots see what the prior code expects of their own frame: part of
+            ``own_frames``. None nowhere.
         imagined: How many of the sequences, from the first, are imagined to train the prior code.
     """
 
@@ -38,6 +40,7 @@ class SequenceBatch(NamedTuple):
     rewards: Tensor | None = None
     terminations: Tensor | None = None
     own_frames: Tensor | None = None
+    expected_codes: Tensor | None = None
     imagined: int = 0
 
 
@@ -69,10 +72,14 @@ class SequenceLoss(nn.Module):
     """
 
     def __init__(
-        self, model: WorldModel, pixels: LossConfig, heads: HeadLossConfig, prior_steps: int = 1
+        self,
+        model: WorldModel,
+        pixels: LossConfig,
+        heads: HeadLossConfig,
+        prior_code: PriorCodeConfig | None = None,
     ) -> None:
         super().__init__()
-        self.prior_steps = prior_steps
+        self.prior_code = prior_code or PriorCodeConfig()
         self.model = model
         self.pixels = pixels
         self.heads = heads
@@ -96,13 +103,22 @@ class SequenceLoss(nn.Module):
         head_losses: list[Tensor] = []
         gammas: list[Tensor] = []
         frames, shown = batch.frames, batch.frames[:, 0]
+        before = state.theta
         prior = frames.new_zeros(())
         if batch.imagined:
-            prior = prior_code_loss(self.model, state, batch, self.prior_steps)
+            options = self.prior_code
+            prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
         for step in range(frames.shape[1] - 1):
             seen = shown if batch.flips is None else apply_flips(shown, batch.flips[:, step])
             actions = None if batch.actions is None else batch.actions[:, step]
-            transition = self.model.predict(state, seen, actions)
+            expects = _at(batch.expected_codes, step)
+            if expects is None:
+                transition = self.model.predict(state, seen, actions)
+            else:
+                expected = self.model.expect(before, state.theta)
+                code = torch.where(expects[:, None, None], expected, self.model.encode(state, seen))
+                transition = self.model.predict_from(state.theta, code, actions, seen)
+            before = state.theta
             target = frames[:, step + 1]
             state = self.model.update(transition, target)
             loss = training_loss(transition.logits, transition.prediction, state.gamma, target, self.pixels)
@@ -112,7 +128,7 @@ class SequenceLoss(nn.Module):
             if transition.heads is not None:
                 head_losses.append(self._head_loss(transition.heads, batch, step))
             shown = target
-            own = _own(batch.own_frames, step + 1)
+            own = _at(batch.own_frames, step + 1)
             if own is not None:
                 drawn = em.binarised_prediction(transition.prediction.detach(), em.BINARY_THRESHOLD)
                 shown = torch.where(own[:, None, None, None], drawn, target)
@@ -186,10 +202,10 @@ def prior_code_loss(
     return torch.stack(losses).mean()
 
 
-def _own(own_frames: Tensor | None, step: int) -> Tensor | None:
-    if own_frames is None or step >= own_frames.shape[1] or not bool(own_frames[:, step].any()):
+def _at(where: Tensor | None, step: int) -> Tensor | None:
+    if where is None or step >= where.shape[1] or not bool(where[:, step].any()):
         return None
-    return own_frames[:, step]
+    return where[:, step]
 
 
 def draw_own_frames(

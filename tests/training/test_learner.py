@@ -438,3 +438,26 @@ def test_slots_watch_a_chunk_before_they_train_the_prior_code() -> None:
     assert chunked._chunk(whole, 3, 3, 20).imagined == SIZE // 2
     assert chunked._chunk(whole, 3, 3, 9).imagined == 0
     assert learner_of(MODEL, chunk_steps=3)._chunk(whole, 3, 3, 20).imagined == 0
+
+
+def test_latent_closed_loops_are_part_of_the_closed_loops_and_teach_the_prior_code() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    learner = learner_of(config, closed_loop=ClosedLoopConfig(1.0, 3, latent_fraction=0.5))
+    whole = learner._sequences(make_batch(64))
+    chunk = learner._chunk(whole, 0, STEPS, 0)
+    assert chunk.own_frames is not None
+    assert chunk.expected_codes is not None
+    assert not (chunk.expected_codes & ~chunk.own_frames).any()
+    latent = chunk.expected_codes.any(dim=1)
+    assert 16 < int(latent.sum()) < 48
+    assert torch.equal(chunk.expected_codes[latent], chunk.own_frames[latent])
+    state = learner.model.initial_state(64, generator=torch.Generator().manual_seed(0))
+    learner.loss(state, chunk._replace(imagined=0), learner.step_weights).loss.backward()
+    gradients = [parameter.grad for parameter in learner.model.prior_code.parameters()]
+    assert min(gradient.abs().max().item() for gradient in gradients) > 0
+    everything = learner.model.state_dict()
+    plain = learner_of(MODEL, closed_loop=ClosedLoopConfig(1.0, 3, latent_fraction=0.5))
+    plain.model.load_state_dict(
+        {name: value for name, value in everything.items() if "prior_code" not in name}
+    )
+    assert plain._chunk(whole, 0, STEPS, 0).expected_codes is None
