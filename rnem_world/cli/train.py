@@ -59,6 +59,33 @@ RESUMABLE = [
     Flag("--score-every", "training.score_every", int, "Updates between grouping scores. [20]"),
     Flag("--memory-gigabytes", "training.memory_gigabytes", float, "Keep a split in memory up to this. [4]"),
     Flag("--learning-rate", "training.optimizer.learning_rate", float, "Step size. [0.001]"),
+    Flag(
+        "--learning-rate-schedule",
+        "training.optimizer.schedule",
+        str,
+        "How the learning rate falls: constant, cosine or linear. [constant]",
+    ),
+    Flag(
+        "--schedule-updates",
+        "training.optimizer.schedule_updates",
+        int,
+        "Updates, from the run's first, at whose end it has fallen.",
+    ),
+    Flag(
+        "--schedule-after", "training.optimizer.schedule_after", int, "Updates before it begins to fall. [0]"
+    ),
+    Flag(
+        "--final-learning-rate",
+        "training.optimizer.final_learning_rate",
+        float,
+        "Where it falls to. [1 % of --learning-rate]",
+    ),
+    Flag(
+        "--warm-up-updates",
+        "training.optimizer.warm_up_updates",
+        int,
+        "Updates in which it first rises. [0]",
+    ),
     Flag("--clip-norm", "training.optimizer.clip_norm", float, "Largest norm of a gradient. [none]"),
     Flag("--clip-by", "training.optimizer.clip_by", str, "Clip each 'parameter' or 'global'. [parameter]"),
     Flag(
@@ -184,7 +211,18 @@ def command(
             feed_actions = feed_actions or suited.has_actions
             if not suited.has_rewards:
                 config = replace(config, model=replace(config.model, heads=False))
+    _check_schedule_flags(config, parameters)
     _run(config, path, out, resume, start_from, device, threads, feed_actions, architecture)
+
+
+def _check_schedule_flags(config: RunConfig, parameters: dict[str, Any]) -> None:
+    """Refuses flags of a schedule where there is none; a resumed run may keep such options, which then do nothing."""
+    for name in ("schedule_updates", "schedule_after", "final_learning_rate"):
+        if parameters[name] is not None and config.training.optimizer.schedule == "constant":
+            raise ConfigError(
+                f"--{name.replace('_', '-')} was given, but the learning rate is constant: add "
+                "--learning-rate-schedule cosine (or linear), or leave it out"
+            )
 
 
 def _new_values(model_name: str | None, file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:

@@ -9,51 +9,10 @@ from typing import Literal, get_args
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.losses import LossConfig
+from rnem_world.training.optimizer import OptimizerConfig
 
-OptimizerName = Literal["adam", "sgd", "momentum", "adadelta", "adagrad", "rmsprop"]
 NoiseType = Literal["bitflip", "none"]
 COLD_START_WEIGHT = 0.2
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimizer and the gradient's clipping.
-
-    Attributes:
-        name: The optimizer; all but ``momentum``'s and ``sgd``'s own settings are TensorFlow's defaults.
-        learning_rate: Its step size.
-        momentum: Of ``momentum`` only.
-        clip_norm: Largest norm of a gradient; None doesn't clip.
-        clip_by: Whether each parameter's gradient is clipped by itself, as the original does, or all together.
-        clip_factor: Scale gradients down whose norm exceeds so many times its running mean; None doesn't.
-    """
-
-    name: OptimizerName = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    clip_norm: float | None = None
-    clip_by: Literal["parameter", "global"] = "parameter"
-    clip_factor: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(OptimizerName):
-            raise ConfigError(
-                f"unknown optimizer {self.name!r}: {suggest(self.name, get_args(OptimizerName))}"
-            )
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
-            raise ConfigError(f"learning_rate is {self.learning_rate}, it must be a number above 0")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ConfigError(f"momentum is {self.momentum}, it must lie in [0, 1)")
-        if self.clip_norm is not None and not self.clip_norm > 0.0:
-            raise ConfigError(f"clip_norm is {self.clip_norm}, it must be above 0; leave it out to not clip")
-        if self.clip_factor is not None and not self.clip_factor >= 1.0:
-            raise ConfigError(
-                f"clip_factor is {self.clip_factor}, it must be at least 1; leave it out to not clip"
-            )
-        if self.clip_by not in ("parameter", "global"):
-            raise ConfigError(
-                f"clip_by is {self.clip_by!r}: {suggest(self.clip_by, ['parameter', 'global'])}"
-            )
 
 
 @dataclass(frozen=True)
@@ -134,6 +93,35 @@ class ClosedLoopConfig:
 
 
 @dataclass(frozen=True)
+class PriorCodeConfig:
+    """Training of the prior code, by which a model imagines without drawing.
+
+    In each update the model also imagines in pixels, and the prior code learns to lead a latent imagination of the same
+    steps to the same codes and slots. Only the prior code's own weights learn from it.
+
+    Attributes:
+        fraction: Part of the sequences of a chunk that are imagined.
+        steps: Frames to imagine, at most those of a chunk.
+        after_updates: Updates before it begins.
+    """
+
+    fraction: float = 0.25
+    steps: int = 10
+    after_updates: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.fraction <= 1.0:
+            raise ConfigError(
+                f"the prior code's fraction is {self.fraction}, it must be above 0 and at most 1"
+            )
+        if self.steps < 1 or self.after_updates < 0:
+            raise ConfigError(
+                f"the prior code's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
+                "least 1 and 0"
+            )
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """All that a training run needs beside the model and the data.
 
@@ -145,6 +133,7 @@ class TrainingConfig:
         chunk_steps: Truncates backpropagation: an update for every so many steps, the slots carried on; None makes one
             update of the whole sequence.
         closed_loop: Training on the model's own frames.
+        prior_code: Training of the prior code, for a model that has one.
         head_loss: The weights of the heads' losses.
         loss: The weights within a step's loss.
         noise: The noise on the inputs.
@@ -173,6 +162,7 @@ class TrainingConfig:
     cold_start_steps: int = 0
     chunk_steps: int | None = None
     closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
+    prior_code: PriorCodeConfig = field(default_factory=PriorCodeConfig)
     head_loss: HeadLossConfig = field(default_factory=HeadLossConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)

@@ -32,7 +32,8 @@ class Lesson:
         loss: Mean loss in nats a frame.
         updates: Number of updates that were made.
         steps: Pixel loss of every step.
-        figures: Further figures for the log: ``ari`` if it was asked for, ``heads`` if there are any.
+        figures: Further figures for the log: ``ari`` if it was asked for, and the losses of ``heads`` and
+            ``prior_code`` if there are any.
     """
 
     loss: float
@@ -56,7 +57,9 @@ class Learner:
         self.model, self.config, self.options = model, config, config.training
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
-        self.loss = SequenceLoss(model, self.options.loss, self.options.head_loss).to(self.device)
+        self.loss = SequenceLoss(
+            model, self.options.loss, self.options.head_loss, self.options.prior_code.steps
+        ).to(self.device)
         self.step_weights = torch.tensor(self.options.weights, device=self.device)
         self.generator = torch.Generator(self.device)
         self.gradient_norm = 0.0
@@ -66,7 +69,7 @@ class Learner:
         return {"optimizer": self.optimizer.state_dict(), "gradient_norm": self.gradient_norm}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave; the learning rate stays the configuration's.
+        """Takes what :meth:`state_dict` gave; the learning rate is the configuration's at every update.
 
         Raises:
             KeyError: If something is missing; also TypeError, ValueError, AttributeError and RuntimeError for a state
@@ -77,8 +80,6 @@ class Learner:
             for name, value in self.optimizer.state[parameter].items():
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.optimizer.learning_rate
         self.gradient_norm = float(state.get("gradient_norm", 0.0))
 
     def learn(self, batch: Batch, updates: int, with_score: bool) -> Lesson:
@@ -101,6 +102,7 @@ class Learner:
         with_score = with_score and batch.groups is not None
         losses: list[float] = []
         heads: list[float] = []
+        priors: list[float] = []
         step_losses: list[float] = []
         gammas: list[Tensor] = []
         for number, start in enumerate(range(0, steps, length)):
@@ -112,12 +114,16 @@ class Learner:
             state = result.state.detach()
             losses.append(value)
             heads.append(float(result.heads))
+            if chunk.imagined:
+                priors.append(float(result.prior))
             step_losses += [round(step, 3) for step in result.steps.tolist()]
             if result.gammas is not None:
                 gammas.append(result.gammas)
         figures = {}
         if self.config.model.heads:
             figures["heads"] = sum(heads) / len(heads)
+        if priors:
+            figures["prior_code"] = sum(priors) / len(priors)
         if with_score and batch.groups is not None:
             groups = batch.groups[:, 1:].to(self.device)
             scores = metrics.adjusted_rand_index(torch.cat(gammas, dim=1), groups, self.step_weights)
@@ -157,7 +163,16 @@ class Learner:
             part(whole.rewards),
             part(whole.terminations),
             own_frames,
+            self._imagined(whole.frames.shape[0], start, updates),
         )
+
+    def _imagined(self, batch_size: int, start: int, updates: int) -> int:
+        """Counts the sequences that train the prior code: none before the slots have watched some frames."""
+        options = self.options.prior_code
+        unready = start == 0 and self.options.sequence_steps > (self.options.chunk_steps or 0) > 0
+        if self.model.prior_code is None or unready or updates < options.after_updates:
+            return 0
+        return max(1, round(options.fraction * batch_size))
 
     def _update(self, loss: Tensor, value: float, updates: int) -> None:
         if not math.isfinite(value):
@@ -171,6 +186,8 @@ class Learner:
         if self.options.optimizer.clip_factor is not None:
             self._clip_outlier(gradients, norm, self.options.optimizer.clip_factor)
         clip_gradients(self.model.parameters(), self.options.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.optimizer.rate_at(updates)
         self.optimizer.step()
 
     def _clip_outlier(self, gradients: list[Tensor], norm: float, factor: float) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from rnem_world.models import em
@@ -28,6 +29,7 @@ class SequenceBatch(NamedTuple):
         terminations: Float (b, t), 1 where the episode ends; None for a model without heads or data without them.
         own_frames: Bool (b, t), where the model is shown its own frame in black and white in place of the real one;
             never at 0. None shows real frames alone.
+        imagined: How many of the sequences, from the first, are imagined to train the prior code.
     """
 
     frames: Tensor
@@ -36,15 +38,18 @@ class SequenceBatch(NamedTuple):
     rewards: Tensor | None = None
     terminations: Tensor | None = None
     own_frames: Tensor | None = None
+    imagined: int = 0
 
 
 class SequenceLosses(NamedTuple):
     """What a batch costs.
 
     Attributes:
-        loss: Float (), the weighted mean over steps of the mean over sequences, in nats a frame, with the heads'.
+        loss: Float (), the weighted mean over steps of the mean over sequences, in nats a frame, with the heads' and
+            the prior code's.
         steps: Float (t,), the mean over sequences of each step's pixel loss, without gradient.
         heads: Float (), the heads' share of ``loss``, without gradient.
+        prior: Float (), the prior code's share, without gradient.
         gammas: Float (b, t, k, h, w), the responsibilities for a grouping score; None unless asked for.
         state: The slots after the last step.
     """
@@ -52,6 +57,7 @@ class SequenceLosses(NamedTuple):
     loss: Tensor
     steps: Tensor
     heads: Tensor
+    prior: Tensor
     gammas: Tensor | None
     state: SlotState
 
@@ -62,8 +68,11 @@ class SequenceLoss(nn.Module):
     It is a module so that distributed wrappers, which act on ``forward``, can hold it.
     """
 
-    def __init__(self, model: WorldModel, pixels: LossConfig, heads: HeadLossConfig) -> None:
+    def __init__(
+        self, model: WorldModel, pixels: LossConfig, heads: HeadLossConfig, prior_steps: int = 1
+    ) -> None:
         super().__init__()
+        self.prior_steps = prior_steps
         self.model = model
         self.pixels = pixels
         self.heads = heads
@@ -87,6 +96,9 @@ class SequenceLoss(nn.Module):
         head_losses: list[Tensor] = []
         gammas: list[Tensor] = []
         frames, shown = batch.frames, batch.frames[:, 0]
+        prior = frames.new_zeros(())
+        if batch.imagined:
+            prior = prior_code_loss(self.model, state, batch, self.prior_steps)
         for step in range(frames.shape[1] - 1):
             seen = shown if batch.flips is None else apply_flips(shown, batch.flips[:, step])
             actions = None if batch.actions is None else batch.actions[:, step]
@@ -111,9 +123,10 @@ class SequenceLoss(nn.Module):
         if head_losses:
             heads = (torch.stack(head_losses) * step_weights).sum() / step_weights.sum()
         return SequenceLosses(
-            total + heads,
+            total + heads + prior,
             steps.detach(),
             heads.detach(),
+            prior.detach(),
             torch.stack(gammas, dim=1) if with_gammas else None,
             state,
         )
@@ -127,6 +140,50 @@ class SequenceLoss(nn.Module):
             ends = F.binary_cross_entropy_with_logits(heads.termination, batch.terminations[:, step])
             loss = loss + self.heads.termination_weight * ends
         return loss
+
+
+def prior_code_loss(
+    model: WorldModel, state: SlotState, batch: SequenceBatch, steps: int
+) -> Float[Tensor, ""]:
+    """Compares latent imagination with imagination in pixels, from the same slots under the same actions.
+
+    Args:
+        model: A model with a prior code.
+        state: The slots before the first frame; no gradient flows into them.
+        batch: The sequences; the first ``imagined`` of them are used, and only their first frames and their actions.
+        steps: Frames to imagine.
+
+    Returns:
+        The squared errors of the codes and of the slots that they lead to, each mean over all. It has a gradient for
+        the prior code's weights alone.
+    """
+    rows = slice(0, batch.imagined)
+    core = model.core
+    frozen = {name: parameter.detach() for name, parameter in core.named_parameters()}
+    with torch.no_grad():
+        frame = batch.frames[rows, 0]
+        slots = SlotState(
+            state.theta[rows],
+            state.prediction[rows],
+            state.gamma[rows],
+            None if state.frame is None else state.frame[rows],
+        )
+        code = model.encode(slots, frame)
+    theta, expected = slots.theta, code
+    losses: list[Tensor] = []
+    for step in range(min(steps, batch.frames.shape[1] - 1)):
+        actions = None if batch.actions is None else batch.actions[rows, step]
+        with torch.no_grad():
+            transition = model.predict_from(slots.theta, code, actions, frame)
+            frame = em.binarised_prediction(transition.prediction, em.BINARY_THRESHOLD)
+            slots = model.update(transition, frame)
+            code = model.encode(slots, frame)
+            action = model.embed(actions, theta.shape[1])
+        before = theta
+        theta = functional_call(core, frozen, (theta, expected, action)).theta
+        expected = model.expect(before, theta)
+        losses.append(F.mse_loss(expected, code) + F.mse_loss(theta, slots.theta))
+    return torch.stack(losses).mean()
 
 
 def _own(own_frames: Tensor | None, step: int) -> Tensor | None:

@@ -216,12 +216,14 @@ class Trainer:
                 f"checkpoint is {folders[-1] if folders else 'none'}; lower --learning-rate or set --clip-norm, then "
                 "--resume"
             ) from error
+        rate = self.options.optimizer.rate_at(progress.updates)
         progress.updates += lesson.updates
         progress.sequences += batch.frames.shape[0]
         progress.epoch_loss += lesson.loss
         figures = {"loss": lesson.loss, **lesson.figures}
         if is_due:
-            self.log.write("training", progress.updates, {**figures, "steps": lesson.steps})
+            logged = {**figures, "learning_rate": rate, "steps": lesson.steps}
+            self.log.write("training", progress.updates, logged)
         return figures
 
     def _complete_epoch(self) -> Evaluation | None:

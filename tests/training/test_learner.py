@@ -16,12 +16,13 @@ from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
     NoiseConfig,
-    OptimizerConfig,
+    PriorCodeConfig,
     RunConfig,
     TrainingConfig,
 )
 from rnem_world.training.learner import NORM_RATE, Learner
-from rnem_world.training.losses import draw_own_frames
+from rnem_world.training.losses import draw_own_frames, prior_code_loss
+from rnem_world.training.optimizer import OptimizerConfig
 
 STEPS, SIZE = 6, 4
 # Plain gradient descent whose steps are far below rounding: weights stay as they are.
@@ -201,6 +202,25 @@ class TestClosedLoops:
         assert any(is_own)
 
 
+def test_every_update_takes_its_own_learning_rate():
+    """With plain gradient descent and a falling rate the last update changes nothing."""
+    options = OptimizerConfig("sgd", 1e-6, schedule="linear", schedule_updates=7, final_learning_rate=0.0)
+    learner = learner_of(chunk_steps=3, optimizer=options)
+    taken = []
+    step = learner.optimizer.step
+
+    def spied():
+        taken.append(learner.optimizer.param_groups[0]["lr"])
+        step()
+
+    learner.optimizer.step = spied
+    learner.learn(make_batch(), 4, False)
+    assert taken == [options.rate_at(4), options.rate_at(5)]
+    before = weights(learner)
+    learner.learn(make_batch(), 7, False)
+    assert all(torch.equal(one, other) for one, other in zip(before, weights(learner), strict=True))
+
+
 def test_every_sequence_draws_its_own_strength_of_noise():
     learner = learner_of(noise=NoiseConfig("bitflip", 0.4, per_sequence=True))
     learner.generator.manual_seed(0)
@@ -345,7 +365,9 @@ def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
         "batch_size": SIZE,
         "noise": NoiseConfig(per_sequence=True),
         "closed_loop": ClosedLoopConfig(0.7, 2, 4),
-        "optimizer": OptimizerConfig(clip_factor=1.05),
+        "optimizer": OptimizerConfig(
+            clip_factor=1.05, schedule="cosine", schedule_updates=18, warm_up_updates=3
+        ),
         "epochs": 3,
         "score_every": 1,
     }
@@ -372,3 +394,47 @@ def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
     assert states[0]["gradient_norm"] == states[1]["gradient_norm"] > 0
     logs = [(tmp_path / name / LOG_FILE).read_text() for name in ("whole", "parts")]
     assert logs[0] == logs[1]
+
+
+def test_the_prior_code_learns_alone_and_the_others_without_it() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    options = {"sequence_steps": 6, "chunk_steps": 3, "prior_code": PriorCodeConfig(0.5, 3)}
+    learner = learner_of(config, **options)
+    own = {name for name, _ in learner.model.named_parameters() if name.startswith("prior_code.")}
+    batch = learner._sequences(make_batch())._replace(imagined=2)
+    state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
+    prior_code_loss(learner.model, state, batch, 3).backward()
+    moved = {name for name, parameter in learner.model.named_parameters() if parameter.grad is not None}
+    assert moved == own
+    lesson = learner.learn(make_batch(), 0, with_score=False)
+    assert lesson.figures["prior_code"] > 0
+    without = learner_of(MODEL, sequence_steps=6, chunk_steps=3)
+    state_dict = {name: value for name, value in learner.model.state_dict().items() if name not in own}
+    without.model.load_state_dict(state_dict)
+    assert without.learn(make_batch(), 0, with_score=False).steps == lesson.steps
+
+
+def test_the_prior_code_learns_to_imagine_as_in_pixels() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    learner = learner_of(config, prior_code=PriorCodeConfig(1.0, 3), optimizer=OptimizerConfig("adam", 3e-3))
+    batch = learner._sequences(make_batch())._replace(imagined=SIZE)
+    state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(learner.model.prior_code.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        loss = prior_code_loss(learner.model, state, batch, 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_slots_watch_a_chunk_before_they_train_the_prior_code() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    chunked = learner_of(config, chunk_steps=3, prior_code=PriorCodeConfig(0.5, 3, after_updates=10))
+    whole = chunked._sequences(make_batch())
+    assert chunked._chunk(whole, 0, 3, 20).imagined == 0
+    assert chunked._chunk(whole, 3, 3, 20).imagined == SIZE // 2
+    assert chunked._chunk(whole, 3, 3, 9).imagined == 0
+    assert learner_of(MODEL, chunk_steps=3)._chunk(whole, 3, 3, 20).imagined == 0
