@@ -37,6 +37,10 @@ class SequenceBatch(NamedTuple):
     terminations: Tensor | None = None
     own_frames: Tensor | None = None
 
+    def rows(self, rows: slice) -> SequenceBatch:
+        """Takes some of the sequences."""
+        return SequenceBatch._make(None if tensor is None else tensor[rows] for tensor in self)
+
 
 class SequenceLosses(NamedTuple):
     """What a batch costs.

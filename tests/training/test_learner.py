@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from rnem_world.data.batch import Batch
+from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.models import em
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
+from rnem_world.processes import Processes
 from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
@@ -19,7 +21,7 @@ from rnem_world.training.config import (
     RunConfig,
     TrainingConfig,
 )
-from rnem_world.training.learner import NORM_RATE, Learner
+from rnem_world.training.learner import NORM_RATE, Learner, check_shares
 from rnem_world.training.losses import draw_own_frames
 from rnem_world.training.optimizer import OptimizerConfig
 
@@ -201,6 +203,56 @@ class TestClosedLoops:
         assert any(is_own)
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_micro_batches_add_up_to_the_batch(chunk, parts):
+    """Noise, first responsibilities, closed loops, heads: each sequence keeps its own."""
+    options = {
+        "chunk_steps": chunk,
+        "closed_loop": ClosedLoopConfig(0.7, 2),
+        "noise": NoiseConfig(per_sequence=True),
+        "optimizer": OptimizerConfig("sgd", 1e-5),
+    }
+    whole, cut = learner_of(**options), learner_of(accumulate=parts, **options)
+    sizes = []
+    forward = cut.loss.forward
+
+    def spied(state, batch, *arguments, **keywords):
+        sizes.append(batch.frames.shape[0])
+        return forward(state, batch, *arguments, **keywords)
+
+    cut.loss.forward = spied
+    lessons = [learner.learn(make_batch(), 0, True) for learner in (whole, cut)]
+    assert sizes == [SIZE // parts] * parts * lessons[0].updates
+    assert lessons[0].updates == lessons[1].updates
+    assert lessons[0].loss == pytest.approx(lessons[1].loss, rel=1e-5)
+    assert lessons[0].steps == pytest.approx(lessons[1].steps, rel=1e-5, abs=2e-3)
+    assert lessons[0].figures == pytest.approx(lessons[1].figures, rel=1e-4)
+    gradients = [[parameter.grad for parameter in learner.model.parameters()] for learner in (whole, cut)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
+    for one, other in zip(weights(whole), weights(cut), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_loss_that_is_not_a_number_in_one_micro_batch_stops_the_update():
+    learner = learner_of(accumulate=2, optimizer=OptimizerConfig())
+    batch = make_batch()
+    batch.rewards[0, 0] = math.nan
+    before = weights(learner)
+    with pytest.raises(TrainingError, match="the loss is nan at update 1"):
+        learner.learn(batch, 0, False)
+    assert all(torch.equal(one, other) for one, other in zip(before, weights(learner), strict=True))
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(3, 1), (2, 4), (1, 3)])
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(processes, accumulate):
+    options = TrainingConfig(batch_size=24, accumulate=accumulate)
+    check_shares(options, Processes(0, processes))
+    with pytest.raises(ConfigError, match=r"batch_size is 10.*multiple of|divide the batch_size of 10"):
+        check_shares(dataclasses.replace(options, batch_size=10), Processes(0, processes))
+
+
 def test_every_update_takes_its_own_learning_rate():
     """With plain gradient descent and a falling rate the last update changes nothing."""
     options = OptimizerConfig("sgd", 1e-6, schedule="linear", schedule_updates=7, final_learning_rate=0.0)
@@ -313,7 +365,9 @@ class TestOutliers:
         before = weights(learner)
         direction = sum(parameter.sum() for parameter in parameters)
         count = sum(parameter.numel() for parameter in parameters)
-        learner._update(direction * (gradient / math.sqrt(count)), 1.0, 0)
+        learner.optimizer.zero_grad()
+        (direction * (gradient / math.sqrt(count))).backward()
+        learner._update(1.0, 0)
         moved = [new.detach() - old for new, old in zip(parameters, before, strict=True)]
         return float(torch.cat([move.flatten() for move in moved]).double().norm())
 
