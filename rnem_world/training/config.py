@@ -76,18 +76,59 @@ class ClosedLoopConfig:
         fraction: Part of the sequences of a chunk that have one; 0 for none.
         steps: Most frames of one.
         after_updates: Updates before the first; one-step accuracy comes first.
+        latent_fraction: Part of the stretches in which the slots see what the prior code expects in place of the frame,
+            for a model that has one.
     """
 
     fraction: float = 0.0
     steps: int = 2
     after_updates: int = 0
+    latent_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.fraction <= 1.0:
             raise ConfigError(f"the closed loop's fraction is {self.fraction}, it must lie in [0, 1]")
+        if not 0.0 <= self.latent_fraction <= 1.0:
+            raise ConfigError(
+                f"the closed loop's latent_fraction is {self.latent_fraction}, it must lie in [0, 1]"
+            )
         if self.steps < 1 or self.after_updates < 0:
             raise ConfigError(
                 f"the closed loop's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
+                "least 1 and 0"
+            )
+
+
+@dataclass(frozen=True)
+class PriorCodeConfig:
+    """Training of the prior code, by which a model imagines without drawing.
+
+    In each update the model also imagines in pixels, and the prior code learns to lead a latent imagination of the same
+    steps to the same codes and slots. Only the prior code's own weights learn from it.
+
+    Attributes:
+        fraction: Part of the sequences of a chunk that are imagined.
+        steps: Frames to imagine, at most those of a chunk.
+        after_updates: Updates before it begins.
+        weight: Of its loss. It matters beside latent closed loops alone, by which the prior code also learns what helps
+            to predict.
+    """
+
+    fraction: float = 0.25
+    steps: int = 10
+    after_updates: int = 0
+    weight: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0.0):
+            raise ConfigError(f"the prior code's weight is {self.weight}, it must be a number above 0")
+        if not 0.0 < self.fraction <= 1.0:
+            raise ConfigError(
+                f"the prior code's fraction is {self.fraction}, it must be above 0 and at most 1"
+            )
+        if self.steps < 1 or self.after_updates < 0:
+            raise ConfigError(
+                f"the prior code's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
                 "least 1 and 0"
             )
 
@@ -104,6 +145,7 @@ class TrainingConfig:
         chunk_steps: Truncates backpropagation: an update for every so many steps, the slots carried on; None makes one
             update of the whole sequence.
         closed_loop: Training on the model's own frames.
+        prior_code: Training of the prior code, for a model that has one.
         head_loss: The weights of the heads' losses.
         loss: The weights within a step's loss.
         noise: The noise on the inputs.
@@ -134,6 +176,7 @@ class TrainingConfig:
     cold_start_steps: int = 0
     chunk_steps: int | None = None
     closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
+    prior_code: PriorCodeConfig = field(default_factory=PriorCodeConfig)
     head_loss: HeadLossConfig = field(default_factory=HeadLossConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)

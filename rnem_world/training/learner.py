@@ -34,7 +34,8 @@ class Lesson:
         loss: Mean loss in nats a frame.
         updates: Number of updates that were made.
         steps: Pixel loss of every step.
-        figures: Further figures for the log: ``ari`` if it was asked for, ``heads`` if there are any.
+        figures: Further figures for the log: ``ari`` if it was asked for, and the losses of ``heads`` and
+            ``prior_code`` if there are any.
     """
 
     loss: float
@@ -66,7 +67,9 @@ class Learner:
         check_shares(self.options, processes)
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
-        self.loss = SequenceLoss(model, self.options.loss, self.options.head_loss).to(self.device)
+        self.loss = SequenceLoss(
+            model, self.options.loss, self.options.head_loss, self.options.prior_code
+        ).to(self.device)
         self.parallel_loss = processes.parallel(self.loss)
         self.step_weights = torch.tensor(self.options.weights, device=self.device)
         self.generator = torch.Generator(self.device)
@@ -112,6 +115,7 @@ class Learner:
         length = self.options.chunk_steps or steps
         with_score = with_score and batch.groups is not None
         figures: list[list[float]] = []
+        priors: list[float] = []
         gammas: list[list[Tensor]] = [[] for _ in shares]
         for number, start in enumerate(range(0, steps, length)):
             chunk = self._chunk(whole, start, length, updates + number)
@@ -125,19 +129,23 @@ class Learner:
                     result = self.parallel_loss(states[index], part, weights, with_gammas=with_score)
                     (result.loss / len(shares)).backward()
                 states[index] = result.state.detach()
-                pixels_and_heads = torch.stack([result.loss.detach(), result.heads])
-                measured.append(torch.cat([pixels_and_heads, result.steps]))
+                shared = torch.stack([result.loss.detach(), result.heads, result.prior])
+                measured.append(torch.cat([shared, result.steps]))
                 if result.gammas is not None:
                     gammas[index].append(result.gammas)
             means = self.processes.mean(torch.stack(measured).mean(dim=0)).tolist()
             self._update(means[0], updates + number)
             figures.append(means)
+            if chunk.imagined is not None:
+                priors.append(means[2])
         count = len(figures)
         further = {"heads": sum(means[1] for means in figures) / count} if self.config.model.heads else {}
+        if priors:
+            further["prior_code"] = sum(priors) / len(priors)
         if with_score and batch.groups is not None:
             scores = [self._score(gammas[index], batch.groups[rows]) for index, rows in enumerate(shares)]
             further["ari"] = float(self.processes.mean(torch.stack(scores).mean()))
-        step_losses = [round(step, 3) for means in figures for step in means[2:]]
+        step_losses = [round(step, 3) for means in figures for step in means[3:]]
         return Lesson(sum(means[0] for means in figures) / count, count, step_losses, further)
 
     def _shares(self, size: int) -> list[slice]:
@@ -175,11 +183,15 @@ class Learner:
             return None if tensor is None else tensor[:, start : start + length]
 
         loop = self.options.closed_loop
-        own_frames = None
+        own_frames = expected_codes = None
         if loop.fraction > 0.0 and updates >= loop.after_updates:
             size = whole.frames.shape[0] * self.processes.world_size
+            rows = self.processes.rows(size)
             drawn = draw_own_frames(size, length, loop.fraction, loop.steps, self.generator)
-            own_frames = drawn[self.processes.rows(size)]
+            own_frames = drawn[rows]
+            if self.model.prior_code is not None and loop.latent_fraction > 0.0:
+                draw = torch.rand(size, 1, generator=self.generator, device=self.device)
+                expected_codes = own_frames & (draw[rows] < loop.latent_fraction)
         return SequenceBatch(
             whole.frames[:, start : start + length + 1],
             part(whole.flips),
@@ -187,7 +199,23 @@ class Learner:
             part(whole.rewards),
             part(whole.terminations),
             own_frames,
+            expected_codes,
+            self._imagined(whole.frames.shape[0], start, updates),
         )
+
+    def _imagined(self, batch_size: int, start: int, updates: int) -> Tensor | None:
+        """Chooses the sequences that train the prior code: none before the slots have watched some frames.
+
+        They are spread evenly over the batch, so that processes have equally much to do.
+        """
+        options = self.options.prior_code
+        unready = start == 0 and self.options.sequence_steps > (self.options.chunk_steps or 0) > 0
+        if self.model.prior_code is None or unready or updates < options.after_updates:
+            return None
+        size = batch_size * self.processes.world_size
+        number = max(1, round(options.fraction * size))
+        is_chosen = torch.arange(size, device=self.device) * number % size < number
+        return (is_chosen * (size / number))[self.processes.rows(size)]
 
     def _update(self, loss: float, updates: int) -> None:
         """Moves the weights by the gradient; loss and gradient are those of all processes together."""

@@ -253,7 +253,7 @@ def test_refused_in_one_line(case, refused):
         ("train --step-weights a,b", "'a,b' is not a list"),
         ("evaluate", "Missing argument 'RUN'"),
         ("evaluate run --split tset", "'tset' is not one of"),
-        ("rollout run --feedback hard", "'hard' is not one of"),
+        ("rollout run --imagination hard", "'hard' is not one of"),
         ("rollout run --steps -1", "-1 is not in the range"),
         ("collect --env atai", "'atai' is not 'balls'"),
     ],

@@ -74,7 +74,7 @@ def assert_same_log(one: Path, other: Path) -> None:
     assert [entry["update"] for entry in entries[0]] == [entry["update"] for entry in entries[1]]
     for first, second in zip(*entries, strict=True):
         assert first.keys() == second.keys()
-        for name in first.keys() & {"loss", "heads", "steps"}:
+        for name in first.keys() & {"loss", "heads", "prior_code", "steps"}:
             assert first[name] == pytest.approx(second[name], rel=2e-4, abs=2e-3), (first["update"], name)
         if "ari" in first:
             assert first["ari"] == pytest.approx(second["ari"], abs=0.02)

@@ -18,11 +18,12 @@ from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
     NoiseConfig,
+    PriorCodeConfig,
     RunConfig,
     TrainingConfig,
 )
 from rnem_world.training.learner import NORM_RATE, Learner, check_shares
-from rnem_world.training.losses import draw_own_frames
+from rnem_world.training.losses import draw_own_frames, prior_code_loss
 from rnem_world.training.optimizer import OptimizerConfig
 
 STEPS, SIZE = 6, 4
@@ -206,10 +207,12 @@ class TestClosedLoops:
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("parts", [2, 4])
 def test_micro_batches_add_up_to_the_batch(chunk, parts):
-    """Noise, first responsibilities, closed loops, heads: each sequence keeps its own."""
+    """Noise, first responsibilities, closed loops, heads, prior code: each sequence keeps its own."""
     options = {
+        "model": dataclasses.replace(MODEL, prior_code=True),
         "chunk_steps": chunk,
-        "closed_loop": ClosedLoopConfig(0.7, 2),
+        "closed_loop": ClosedLoopConfig(0.7, 2, latent_fraction=0.5),
+        "prior_code": PriorCodeConfig(0.25, 3),  # one sequence
         "noise": NoiseConfig(per_sequence=True),
         "optimizer": OptimizerConfig("sgd", 1e-5),
     }
@@ -447,3 +450,70 @@ def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
     assert states[0]["gradient_norm"] == states[1]["gradient_norm"] > 0
     logs = [(tmp_path / name / LOG_FILE).read_text() for name in ("whole", "parts")]
     assert logs[0] == logs[1]
+
+
+def test_the_prior_code_learns_alone_and_the_others_without_it() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    options = {"sequence_steps": 6, "chunk_steps": 3, "prior_code": PriorCodeConfig(0.5, 3)}
+    learner = learner_of(config, **options)
+    own = {name for name, _ in learner.model.named_parameters() if name.startswith("prior_code.")}
+    batch = learner._sequences(make_batch())._replace(imagined=torch.tensor([2.0, 0.0, 2.0, 0.0]))
+    state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
+    prior_code_loss(learner.model, state, batch, 3).backward()
+    moved = {name for name, parameter in learner.model.named_parameters() if parameter.grad is not None}
+    assert moved == own
+    lesson = learner.learn(make_batch(), 0, with_score=False)
+    assert lesson.figures["prior_code"] > 0
+    without = learner_of(MODEL, sequence_steps=6, chunk_steps=3)
+    state_dict = {name: value for name, value in learner.model.state_dict().items() if name not in own}
+    without.model.load_state_dict(state_dict)
+    assert without.learn(make_batch(), 0, with_score=False).steps == lesson.steps
+
+
+def test_the_prior_code_learns_to_imagine_as_in_pixels() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    learner = learner_of(config, prior_code=PriorCodeConfig(1.0, 3), optimizer=OptimizerConfig("adam", 3e-3))
+    batch = learner._sequences(make_batch())._replace(imagined=torch.ones(SIZE))
+    state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(learner.model.prior_code.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        loss = prior_code_loss(learner.model, state, batch, 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_slots_watch_a_chunk_before_they_train_the_prior_code() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    chunked = learner_of(config, chunk_steps=3, prior_code=PriorCodeConfig(0.5, 3, after_updates=10))
+    whole = chunked._sequences(make_batch())
+    assert chunked._chunk(whole, 0, 3, 20).imagined is None
+    assert chunked._chunk(whole, 3, 3, 20).imagined.tolist() == [2.0, 0.0, 2.0, 0.0]
+    assert chunked._chunk(whole, 3, 3, 9).imagined is None
+    assert learner_of(MODEL, chunk_steps=3)._chunk(whole, 3, 3, 20).imagined is None
+
+
+def test_latent_closed_loops_are_part_of_the_closed_loops_and_teach_the_prior_code() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    learner = learner_of(config, closed_loop=ClosedLoopConfig(1.0, 3, latent_fraction=0.5))
+    whole = learner._sequences(make_batch(64))
+    chunk = learner._chunk(whole, 0, STEPS, 0)
+    assert chunk.own_frames is not None
+    assert chunk.expected_codes is not None
+    assert not (chunk.expected_codes & ~chunk.own_frames).any()
+    latent = chunk.expected_codes.any(dim=1)
+    assert 16 < int(latent.sum()) < 48
+    assert torch.equal(chunk.expected_codes[latent], chunk.own_frames[latent])
+    state = learner.model.initial_state(64, generator=torch.Generator().manual_seed(0))
+    learner.loss(state, chunk._replace(imagined=None), learner.step_weights).loss.backward()
+    gradients = [parameter.grad for parameter in learner.model.prior_code.parameters()]
+    assert min(gradient.abs().max().item() for gradient in gradients) > 0
+    everything = learner.model.state_dict()
+    plain = learner_of(MODEL, closed_loop=ClosedLoopConfig(1.0, 3, latent_fraction=0.5))
+    plain.model.load_state_dict(
+        {name: value for name, value in everything.items() if "prior_code" not in name}
+    )
+    assert plain._chunk(whole, 0, STEPS, 0).expected_codes is None

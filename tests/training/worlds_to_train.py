@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rnem_world.models.config import ModelConfig
-from rnem_world.training.config import ClosedLoopConfig, NoiseConfig, RunConfig, TrainingConfig
+from rnem_world.training.config import (
+    ClosedLoopConfig,
+    NoiseConfig,
+    PriorCodeConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from rnem_world.training.optimizer import OptimizerConfig
 
 STEPS, SIZE = 6, 4
@@ -18,6 +24,7 @@ MODEL = ModelConfig(
     slot_inputs="error_frame_motion",
     theta_update="gated",
     heads=True,
+    prior_code=True,
 )
 
 
@@ -30,7 +37,10 @@ def run_config(**options: Any) -> RunConfig:
         "window": "random",
         "batch_size": SIZE,
         "noise": NoiseConfig(per_sequence=True),
-        "closed_loop": ClosedLoopConfig(0.7, 2, 3),
+        "closed_loop": ClosedLoopConfig(0.7, 2, 3, latent_fraction=0.5),
+        "prior_code": PriorCodeConfig(
+            0.25, 2, after_updates=2
+        ),  # one sequence of the batch, so of one process
         # Plain gradient descent, since Adam's first steps make much of rounding.
         "optimizer": OptimizerConfig("momentum", 1e-5, clip_factor=1.05, warm_up_updates=3),
         "epochs": 100,
