@@ -38,6 +38,10 @@ class TrainingError(RnemWorldError, ArithmeticError):
     """Training ran into NaN or infinity and stopped."""
 
 
+class ProcessError(RnemWorldError, RuntimeError):
+    """Another process of the same training has ended before its time."""
+
+
 def suggest(given: str, known: Iterable[str]) -> str:
     """Names the known words, the nearest first, for the end of an error message.
 

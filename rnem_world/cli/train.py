@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from rnem_world.cli.resolve import resolve_data, resolve_device, resolve_game
 from rnem_world.cli.world_defaults import ENVIRONMENTS, GAME, WORLD_DATA, suited_to, usual_for
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS
+from rnem_world.processes import from_torchrun
 
 if TYPE_CHECKING:
     from rnem_world.models.config import ModelConfig
@@ -58,6 +60,7 @@ RESUMABLE = [
     Flag("--save-epochs", "training.save_epochs", comma_separated(int), "Epochs to keep. [1,5,10,20,50,100]"),
     Flag("--score-every", "training.score_every", int, "Updates between grouping scores. [20]"),
     Flag("--memory-gigabytes", "training.memory_gigabytes", float, "Keep a split in memory up to this. [4]"),
+    Flag("--accumulate", "training.accumulate", int, "Micro-batches of a batch, to save memory. [1]"),
     Flag("--learning-rate", "training.optimizer.learning_rate", float, "Step size. [0.001]"),
     Flag(
         "--learning-rate-schedule",
@@ -187,6 +190,9 @@ def command(
         raise ConfigError("--preset names balls: with --env atari give --game, or leave it out")
     if game is not None and not is_atari:
         raise ConfigError(f"--game {game} is for --env atari: add that, or leave it out")
+    if from_torchrun().world_size > 1:
+        # Keeps DistributedDataParallel from remarking in every process that no parameter went unused.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if model_name is not None and model_name not in MODELS:
         raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")
     if resume:
@@ -291,21 +297,29 @@ def _run(
     architecture: str | None,
 ) -> None:
     from rnem_world.data.dataset import Dataset
+    from rnem_world.processes import joined
     from rnem_world.training.setup import fit_model_to, make_trainer
 
-    place = resolve_device(device, threads)
+    processes = from_torchrun()
+    place = resolve_device(device, threads, processes)
     out = out or Path("runs") / _run_name(config.model, data)
-    with Dataset.open(data) as dataset:
+    report = click.echo if processes.is_first else _say_nothing
+    with joined(processes, place), Dataset.open(data) as dataset:
         if not resume:
             config = fit_model_to(dataset, config, feed_actions, architecture)
-        trainer = make_trainer(config, dataset, out, place, click.echo, resume, start_from)
+        trainer = make_trainer(config, dataset, out, place, report, resume, start_from, processes)
         count = sum(parameter.numel() for parameter in trainer.model.parameters())
-        click.echo(
-            f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}, "
-            f"into {out}"
+        among = f" by {processes.world_size} processes" if processes.world_size > 1 else ""
+        report(
+            f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}"
+            f"{among}, into {out}"
         )
         evaluation = trainer.fit()
     if trainer.signal is not None:
         sys.exit(128 + trainer.signal)
     if evaluation is not None:
-        click.echo(f"validation loss {evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")
+        report(f"validation loss {evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")
+
+
+def _say_nothing(line: str) -> None:
+    """What all processes but the first report."""
