@@ -38,6 +38,10 @@ class TrainingError(RnemWorldError, ArithmeticError):
     """Training ran into NaN or infinity and stopped."""
 
 
+class DivergenceError(RnemWorldError, ArithmeticError):
+    """A world's predictions are NaN or infinite."""
+
+
 def suggest(given: str, known: Iterable[str]) -> str:
     """Names the known words, the nearest first, for the end of an error message.
 
