@@ -164,6 +164,9 @@ class MCTSPlanner(Generic[State]):
             rest = self._rolled_out(outcome, rollouts[part], depth[part] + 1)
             parts.append((outcome.rewards, outcome.terminated, outcome.rewards + rest))
         rewards, ended, returns = (torch.cat(column).reshape(-1, n, a) for column in zip(*parts, strict=True))
+        # A leaf that can't be expanded was stepped for nothing; what its world did is of no interest.
+        real = torch.stack([leaf.can_expand for leaf in leaves])[:, :, None]
+        rewards, returns = torch.where(real, rewards, 0.0), torch.where(real, returns, 0.0)
         check_finite(returns)
         for index, leaf in enumerate(leaves):
             tail = rollouts.reshape(-1, n, a, rollouts.shape[1])[index]
@@ -208,7 +211,7 @@ class MCTSPlanner(Generic[State]):
         for held in range(1, self.config.action_repeat):
             outcome = self.dynamics.step(outcome.state, actions)
             worth = torch.where(terminated, 0.0, self.config.discount**held)
-            rewards = rewards + worth * outcome.rewards
+            rewards = rewards + torch.where(worth > 0.0, worth * outcome.rewards, 0.0)
             terminated = terminated | outcome.terminated
         return Outcome(outcome.state, rewards, terminated)
 

@@ -14,3 +14,10 @@ def register_environments() -> None:
             vector_entry_point="rnem_world.envs.bouncing_balls_vector:BouncingBallsVectorEnv",
             max_episode_steps=100,
         )
+    if "RNEM-AtariReal-v0" not in registry:
+        register(
+            id="RNEM-AtariReal-v0",
+            entry_point="rnem_world.envs.atari:AtariEnv",
+            vector_entry_point="rnem_world.envs.atari_vector:AtariVectorEnv",
+            max_episode_steps=27_000,  # half an hour of play
+        )

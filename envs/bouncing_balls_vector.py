@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rnem_world.envs.balls_worlds import BallsWorlds, WorldsSnapshot, rules_of
 from rnem_world.envs.bouncing_balls import check_render_mode, observation_space_of
-from rnem_world.errors import ConfigError
+from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, seeds_of
 from rnem_world.physics import BallsConfig
 
 Array = NDArray[Any]
@@ -74,17 +74,8 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
         ground_truth: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs}, expected at least 1")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ConfigError(f"max_episode_steps is {max_episode_steps}, expected at least 1, or None")
-        try:
-            self.autoreset_mode = AutoresetMode(autoreset_mode)
-        except ValueError as error:
-            modes = ", ".join(mode.value for mode in AutoresetMode)
-            raise ConfigError(
-                f"autoreset_mode is {autoreset_mode!r}, expected an AutoresetMode or one of {modes}"
-            ) from error
+        check_sizes(num_envs, max_episode_steps)
+        self.autoreset_mode = autoreset_mode_of(autoreset_mode)
         check_render_mode(render_mode)
         self.render_mode = render_mode
         self.rules = rules_of(preset)
@@ -120,8 +111,8 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
         Raises:
             ConfigError: If the seeds or the mask don't fit.
         """
-        mask = self._reset_mask(options)
-        for index, single_seed in enumerate(self._seeds(seed)):
+        mask = reset_mask_of(options, self.num_envs)
+        for index, single_seed in enumerate(seeds_of(seed, self.num_envs)):
             if single_seed is not None and mask[index]:
                 self._generators[index], _ = np_random(single_seed)
         self._reset(mask)
@@ -216,23 +207,3 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
             "final_info": self._info(mask),
             "_final_info": mask.copy(),
         }
-
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, int | np.integer):
-            return [int(seed) + index for index in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ConfigError(f"{len(seed)} seeds are given, expected {self.num_envs}, one for each world")
-        return seed
-
-    def _reset_mask(self, options: dict[str, Any] | None) -> Bool[np.ndarray, " n"]:
-        if not options or "reset_mask" not in options:
-            return np.ones(self.num_envs, dtype=np.bool_)
-        mask = np.asarray(options["reset_mask"])
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise ConfigError(
-                f"options['reset_mask'] is {options['reset_mask']!r}, expected {self.num_envs} booleans of "
-                "which at least one is True"
-            )
-        return mask

@@ -42,6 +42,10 @@ class DivergenceError(RnemWorldError, ArithmeticError):
     """A world's predictions are NaN or infinite."""
 
 
+class ProcessError(RnemWorldError, RuntimeError):
+    """Another process of the same training has ended before its time."""
+
+
 def suggest(given: str, known: Iterable[str]) -> str:
     """Names the known words, the nearest first, for the end of an error message.
 

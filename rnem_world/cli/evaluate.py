@@ -13,6 +13,7 @@ from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
     from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig
+    from rnem_world.evaluation.imagination import ImaginationFigures
     from rnem_world.models.world_model import WorldModel
     from rnem_world.training.config import RunConfig
 DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
@@ -180,13 +181,20 @@ def _imagine(
         check_length(context, horizon, info.number_of_frames)
         count = min(sequences, info.number_of_sequences)
         truth = read_truth(dataset, split, count, context + horizon + 1, device)  # type: ignore[arg-type]
-    generator = torch_generator(seed, "imagination", device=device)
-    figures = evaluate_imagination(model, truth, context, horizon, generator, slots, noise, batch_size)
+
+    def measure(imagination: str) -> ImaginationFigures:
+        generator = torch_generator(seed, "imagination", device=device)
+        return evaluate_imagination(
+            model, truth, context, horizon, generator, slots, noise, batch_size, imagination
+        )
+
+    figures = measure("pixels")
+    latent = None if model.prior_code is None else measure("latent")
     click.echo(
         f"{run} dreaming of {split} of {data}: {count} sequences, {context} context frames, noise {noise:g}; "
         "errors in radii"
     )
-    for line in imagination_table(figures):
+    for line in imagination_table(figures, latent):
         click.echo(line)
     out = out or _default_out(run, data, slots or config.model.slots, "imagination")
     write_json(
@@ -198,6 +206,7 @@ def _imagine(
             "seed": seed,
             "noise": noise,
             **figures.to_dict(),
+            "latent": None if latent is None else latent.to_dict(),
         },
     )
     click.echo(f"written to {out}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rnem_world.errors import ConfigError, DataError, OutputError, suggest
+from rnem_world.processes import ALONE, Processes, from_torchrun
 
 TEST_SEQUENCES = 1000
 VIDEO_FRAMES, EPISODE_FRAMES = 51, 101
@@ -36,6 +37,11 @@ def resolve_data(data: str, **options: int) -> Path:
         raise DataError(f"there is no dataset {data} and no preset of that name: {suggest(data, PRESETS)}")
     from rnem_world.cli.collect import DATA_FOLDER, default_dataset
 
+    if from_torchrun().world_size > 1 and not (DATA_FOLDER / f"{data}.h5").exists():
+        raise DataError(
+            f"there is no dataset {DATA_FOLDER / data}.h5, and several processes don't collect: do it first, with "
+            f"`rnem-world collect --preset {data}` on every machine"
+        )
     if not (DATA_FOLDER / f"{data}.h5").exists():
         click.echo(
             f"no data at hand: collecting {DATA_FOLDER / data}.h5, which takes a few minutes (`rnem-world collect` "
@@ -67,8 +73,8 @@ def resolve_test_data(data: str, split: str) -> Path:
     return path
 
 
-def resolve_device(device: str, threads: int | None) -> torch.device:
-    """Finds the device and sets the number of CPU threads.
+def resolve_device(device: str, threads: int | None, processes: Processes = ALONE) -> torch.device:
+    """Finds the device and sets the number of CPU threads; several processes share the cores of their machine.
 
     Raises:
         ConfigError: If there is no such device, or no thread is left.
@@ -81,7 +87,9 @@ def resolve_device(device: str, threads: int | None) -> torch.device:
         if threads < 1:
             raise ConfigError(f"--threads is {threads}, it must be at least 1")
         torch.set_num_threads(threads)
-    return choose_device(device)
+    elif processes.per_machine > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.per_machine))
+    return choose_device(device, processes)
 
 
 FIGURES = (".png", ".pdf", ".svg")

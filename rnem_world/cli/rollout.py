@@ -33,10 +33,10 @@ WORLD_CONTEXT = 15
 )
 @click.option("--steps", type=click.IntRange(0), default=20, show_default=True, help="Imagined frames.")
 @click.option(
-    "--feedback",
-    type=click.Choice(["soft", "binary"]),
-    help="How an imagined frame becomes the next input: soft as the paper's, or binary, in black and white. [soft, for "
-    "world models binary]",
+    "--imagination",
+    type=click.Choice(["soft", "pixels", "latent"]),
+    help="How an imagined frame becomes the next input: soft as the paper's; pixels, in black and white; or latent, "
+    "without drawing it. [soft, for world models pixels]",
 )
 @click.option(
     "--noise-probability",
@@ -62,7 +62,7 @@ def command(
     context: int | None,
     steps: int,
     slots: int | None,
-    feedback: str | None,
+    imagination: str | None,
     noise_probability: float | None,
     with_slots: bool,
     fps: float,
@@ -97,7 +97,7 @@ def command(
     place = resolve_device(device, threads)
     model, config = load_model(run, place, checkpoint)
     options = config.training
-    feedback = feedback or ("binary" if config.model.is_world_model else "soft")
+    imagination = imagination or ("pixels" if config.model.is_world_model else "soft")
     data_path = resolve_test_data(data or config.data, split)
     with Dataset.open(data_path) as dataset:
         info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
@@ -120,7 +120,7 @@ def command(
         steps,
         actions=batch.actions,
         slots=slots,
-        feedback=feedback,
+        imagination=imagination,
         noise=options.noise.usual_probability if noise_probability is None else noise_probability,
         generator=torch_generator(seed, "rollout", device=place),
     )
@@ -135,7 +135,7 @@ def command(
             "data": str(data_path),
             "sequences": chosen,
             "context": context,
-            "feedback": feedback,
+            "imagination": imagination,
             **_losses(rollout, frames, options.loss),
         },
     )

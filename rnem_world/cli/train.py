@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from rnem_world.cli.resolve import resolve_data, resolve_device
 from rnem_world.cli.world_defaults import WORLD_DATA, WORLD_MODEL, suited_to
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS
+from rnem_world.processes import from_torchrun
 
 if TYPE_CHECKING:
     from rnem_world.models.config import ModelConfig
@@ -58,7 +60,35 @@ RESUMABLE = [
     Flag("--save-epochs", "training.save_epochs", comma_separated(int), "Epochs to keep. [1,5,10,20,50,100]"),
     Flag("--score-every", "training.score_every", int, "Updates between grouping scores. [20]"),
     Flag("--memory-gigabytes", "training.memory_gigabytes", float, "Keep a split in memory up to this. [4]"),
+    Flag("--accumulate", "training.accumulate", int, "Micro-batches of a batch, to save memory. [1]"),
     Flag("--learning-rate", "training.optimizer.learning_rate", float, "Step size. [0.001]"),
+    Flag(
+        "--learning-rate-schedule",
+        "training.optimizer.schedule",
+        str,
+        "How the learning rate falls: constant, cosine or linear. [constant]",
+    ),
+    Flag(
+        "--schedule-updates",
+        "training.optimizer.schedule_updates",
+        int,
+        "Updates, from the run's first, at whose end it has fallen.",
+    ),
+    Flag(
+        "--schedule-after", "training.optimizer.schedule_after", int, "Updates before it begins to fall. [0]"
+    ),
+    Flag(
+        "--final-learning-rate",
+        "training.optimizer.final_learning_rate",
+        float,
+        "Where it falls to. [1 % of --learning-rate]",
+    ),
+    Flag(
+        "--warm-up-updates",
+        "training.optimizer.warm_up_updates",
+        int,
+        "Updates in which it first rises. [0]",
+    ),
     Flag("--clip-norm", "training.optimizer.clip_norm", float, "Largest norm of a gradient. [none]"),
     Flag("--clip-by", "training.optimizer.clip_by", str, "Clip each 'parameter' or 'global'. [parameter]"),
     Flag(
@@ -146,6 +176,9 @@ def command(
     With no data at hand the preset's default set is collected first. A run's folder keeps its configuration, log,
     TensorBoard files and checkpoints; Ctrl-C saves and stops.
     """
+    if from_torchrun().world_size > 1:
+        # Keeps DistributedDataParallel from remarking in every process that no parameter went unused.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if environment != "balls":
         raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ['balls'])}")
     if model_name is not None and model_name not in MODELS:
@@ -184,7 +217,18 @@ def command(
             feed_actions = feed_actions or suited.has_actions
             if not suited.has_rewards:
                 config = replace(config, model=replace(config.model, heads=False))
+    _check_schedule_flags(config, parameters)
     _run(config, path, out, resume, start_from, device, threads, feed_actions, architecture)
+
+
+def _check_schedule_flags(config: RunConfig, parameters: dict[str, Any]) -> None:
+    """Refuses flags of a schedule where there is none; a resumed run may keep such options, which then do nothing."""
+    for name in ("schedule_updates", "schedule_after", "final_learning_rate"):
+        if parameters[name] is not None and config.training.optimizer.schedule == "constant":
+            raise ConfigError(
+                f"--{name.replace('_', '-')} was given, but the learning rate is constant: add "
+                "--learning-rate-schedule cosine (or linear), or leave it out"
+            )
 
 
 def _new_values(model_name: str | None, file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
@@ -237,21 +281,29 @@ def _run(
     architecture: str | None,
 ) -> None:
     from rnem_world.data.dataset import Dataset
+    from rnem_world.processes import joined
     from rnem_world.training.setup import fit_model_to, make_trainer
 
-    place = resolve_device(device, threads)
+    processes = from_torchrun()
+    place = resolve_device(device, threads, processes)
     out = out or Path("runs") / _run_name(config.model, data)
-    with Dataset.open(data) as dataset:
+    report = click.echo if processes.is_first else _say_nothing
+    with joined(processes, place), Dataset.open(data) as dataset:
         if not resume:
             config = fit_model_to(dataset, config, feed_actions, architecture)
-        trainer = make_trainer(config, dataset, out, place, click.echo, resume, start_from)
+        trainer = make_trainer(config, dataset, out, place, report, resume, start_from, processes)
         count = sum(parameter.numel() for parameter in trainer.model.parameters())
-        click.echo(
-            f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}, "
-            f"into {out}"
+        among = f" by {processes.world_size} processes" if processes.world_size > 1 else ""
+        report(
+            f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}"
+            f"{among}, into {out}"
         )
         evaluation = trainer.fit()
     if trainer.signal is not None:
         sys.exit(128 + trainer.signal)
     if evaluation is not None:
-        click.echo(f"validation loss {evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")
+        report(f"validation loss {evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")
+
+
+def _say_nothing(line: str) -> None:
+    """What all processes but the first report."""

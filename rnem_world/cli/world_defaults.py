@@ -13,6 +13,7 @@ WORLD_MODEL: dict[str, Any] = {
         "slot_inputs": "error_frame_motion",
         "theta_update": "gated",
         "heads": True,
+        "prior_code": True,
     },
     "training": {
         "sequence_steps": 72,
@@ -24,6 +25,7 @@ WORLD_MODEL: dict[str, Any] = {
         "patience": 100,
         "noise": {"per_sequence": True},
         "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000},
+        "prior_code": {"after_updates": 3000},
         "optimizer": {"clip_factor": 2.0},
     },
 }

@@ -105,6 +105,7 @@ def dream(
     slots: int | None,
     generator: torch.Generator,
     noise: float = 0.0,
+    imagination: str = "pixels",
 ) -> Dream:
     """Lets the model watch and imagine, and compares with what happened.
 
@@ -112,16 +113,17 @@ def dream(
         model: The model.
         truth: What happened; its frames reach to ``context + horizon``.
         context: Frames to watch.
-        horizon: Frames to imagine, fed back in black and white.
+        horizon: Frames to imagine.
         actions: What is done, the truth's or not.
         slots: Number of slots; None takes the model's own.
         generator: Draws the first responsibilities and the noise, on the model's device.
         noise: Probability that a pixel of an input is flipped, real or imagined.
+        imagination: How an imagined frame becomes the next input; see :func:`rnem_world.models.rollout.imagine`.
 
     Raises:
         ConfigError: If there are too few frames, or fewer slots than balls.
     """
-    rollout = roll_out(model, truth.frames, context, horizon, actions, slots, "binary", noise, generator)
+    rollout = roll_out(model, truth.frames, context, horizon, actions, slots, imagination, noise, generator)
     weights = rollout.gammas[:, :, :, 0] * rollout.predictions.amax(dim=3)
     found = slot_centroids(weights[:, context - 1 :])
     match = match_slots(found.positions[:, 0], found.masses[:, 0], truth.positions[:, context])
@@ -183,6 +185,7 @@ def evaluate_imagination(
     slots: int | None = None,
     noise: float = 0.0,
     batch_size: int = 100,
+    imagination: str = "pixels",
 ) -> ImaginationFigures:
     """Measures dreams against the truth.
 
@@ -195,6 +198,7 @@ def evaluate_imagination(
         slots: Number of slots; None takes the model's own.
         noise: Probability that a pixel of an input is flipped: a model that was trained with one strength needs it.
         batch_size: Sequences at once.
+        imagination: ``pixels``, or ``latent`` to imagine without drawing.
 
     Raises:
         ConfigError: If there are too few sequences or frames, or fewer slots than balls.
@@ -209,7 +213,9 @@ def evaluate_imagination(
         for start in range(0, sequences, batch_size):
             rows = slice(start, start + batch_size)
             done = None if actions is None else actions[rows]
-            parts.append(dream(model, truth.part(rows), context, horizon, done, slots, generator, noise))
+            parts.append(
+                dream(model, truth.part(rows), context, horizon, done, slots, generator, noise, imagination)
+            )
         return _joined(parts)
 
     actions = truth.actions if model.config.number_of_actions else None

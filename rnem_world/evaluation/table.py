@@ -53,11 +53,12 @@ def figures_table(evaluations: Sequence[Evaluation], last_steps: int) -> list[st
     return lines
 
 
-def imagination_table(figures: ImaginationFigures) -> list[str]:
+def imagination_table(figures: ImaginationFigures, latent: ImaginationFigures | None = None) -> list[str]:
     """Lays out the figures of dreams.
 
     Args:
-        figures: What was measured.
+        figures: What was measured of imagination in pixels.
+        latent: The same of latent imagination, of as many frames.
 
     Returns:
         Lines: a column for each of some horizons, then the figures that have none.
@@ -79,6 +80,15 @@ def imagination_table(figures: ImaginationFigures) -> list[str]:
     if figures.reward_precision is not None:
         lines.append(_row(f"reward's average precision, 1-{step}", [_cell(figures.reward_precision)]))
         lines.append(_row("... of guessing (rate of rewards)", [_cell(figures.reward_rate)]))
+    if latent is not None:
+        for label, curve in (("position error", latent.position_errors), ("balls still there", latent.alive)):
+            lines.append(_row(f"latent: {label}", [_cell(curve[horizon - 1]) for horizon in horizons]))
+        ratio = latent.position_errors[step - 1] / figures.position_errors[step - 1]
+        lines.append(_row(f"latent over pixels, position error at {step}", [_cell(ratio)]))
+        if latent.reward_precision is not None:
+            lines.append(
+                _row(f"latent: reward's average precision, 1-{step}", [_cell(latent.reward_precision)])
+            )
     return lines
 
 

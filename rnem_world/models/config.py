@@ -156,6 +156,8 @@ class ModelConfig:
             of the frame, gamma * x, and of the motion, gamma * (x - previous x).
         theta_update: How theta changes: the paper's ``sigmoid``, or ``gated``, by which a slot may keep what it knows.
         heads: Whether slots also tell the transition's reward and whether it ends the episode.
+        prior_code: Whether a small network learns to expect what the encoder would make of the model's own frame, so
+            that it can imagine without drawing.
     """
 
     core: CoreName = "relational"
@@ -170,6 +172,7 @@ class ModelConfig:
     slot_inputs: SlotInputs = "error"
     theta_update: ThetaUpdate = "sigmoid"
     heads: bool = False
+    prior_code: bool = False
 
     def __post_init__(self) -> None:
         if self.core not in get_args(CoreName):
@@ -204,8 +207,8 @@ class ModelConfig:
 
     @property
     def is_world_model(self) -> bool:
-        """Whether it departs from the paper in order to dream: it sees motion, keeps what it knows, or has heads."""
-        return self.slot_inputs != "error" or self.theta_update != "sigmoid" or self.heads
+        """Whether it departs from the paper in order to dream: motion, gates, heads or a prior code."""
+        return self.slot_inputs != "error" or self.theta_update != "sigmoid" or self.heads or self.prior_code
 
     @property
     def is_relational(self) -> bool:

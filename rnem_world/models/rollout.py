@@ -14,7 +14,7 @@ from rnem_world.errors import ConfigError, suggest
 from rnem_world.models import em
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
-Feedback = Literal["soft", "binary"]
+Imagination = Literal["soft", "pixels", "latent"]
 
 
 def flip_bits(
@@ -80,7 +80,7 @@ def imagine(
     state: SlotState,
     horizon: int,
     actions: Int64[Tensor, "b s"] | None,
-    feedback: str = "soft",
+    imagination: str = "soft",
     threshold: float | None = None,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
@@ -88,15 +88,17 @@ def imagine(
 ) -> Iterator[tuple[Tensor, Transition, SlotState]]:
     """Runs the model on its own frames.
 
-    ``soft`` is the original's rollout: the next input is sum_k gamma_k mu_k. ``binary`` feeds back the frame in black
-    and white, so that imagining is filtering one's own frames. Both estimate gamma on the binarised frame.
+    ``soft`` is the original's rollout: the next input is sum_k gamma_k mu_k. ``pixels`` feeds back the frame in black
+    and white, so that imagining is filtering one's own frames. Both estimate gamma on the binarised frame. ``latent``
+    is the same without drawing: the prior code tells what the slots would see. What is yielded is drawn all the same,
+    to be looked at; :func:`rnem_world.models.dreams.dream_step` draws nothing.
 
     Args:
         model: The model.
         state: The slots after the last real frame; its gamma may have seen that frame.
         horizon: Number of frames to imagine.
         actions: The actions, at least ``horizon`` of them.
-        feedback: How an imagined frame becomes the next input.
+        imagination: How an imagined frame becomes the next input.
         threshold: A pixel is white where a slot's mean exceeds it; None takes 0.1 for soft, 0.4 for binary.
         noise: Probability that a pixel of a fed-back frame is flipped. A model that was trained with noise has never
             seen clean inputs; the original keeps its noise here too.
@@ -108,25 +110,35 @@ def imagine(
         model itself estimates.
 
     Raises:
-        ConfigError: If the feedback is unknown or there are too few actions.
+        ConfigError: If the way to imagine is unknown, there are too few actions, or the model has no prior code.
     """
-    if feedback not in get_args(Feedback):
-        raise ConfigError(f"unknown feedback {feedback!r}: {suggest(feedback, get_args(Feedback))}")
+    if imagination not in get_args(Imagination):
+        raise ConfigError(
+            f"unknown imagination {imagination!r}: {suggest(imagination, get_args(Imagination))}"
+        )
     if actions is not None and actions.shape[1] < horizon:
         raise ConfigError(
             f"{actions.shape[1]} actions were given to imagine {horizon} frames: give one a frame"
         )
     if threshold is None:
-        threshold = em.SOFT_THRESHOLD if feedback == "soft" else em.BINARY_THRESHOLD
+        threshold = em.SOFT_THRESHOLD if imagination == "soft" else em.BINARY_THRESHOLD
+    if imagination == "latent":
+        model.require_prior_code()
+    expected: Tensor | None = None
     for step in range(horizon):
         if step == 0 and first_frame is not None:
             frame = first_frame
-        elif feedback == "soft":
+        elif imagination == "soft":
             frame = em.mixture_prediction(state.prediction, state.gamma)
         else:
             frame = em.binarised_prediction(state.prediction, threshold)
         frame = flip_bits(frame, noise, generator)
-        transition = model.predict(state, frame, None if actions is None else actions[:, step])
+        code = expected if expected is not None else model.encode(state, frame)
+        transition = model.predict_from(
+            state.theta, code, None if actions is None else actions[:, step], frame
+        )
+        if imagination == "latent":
+            expected = model.expect(state.theta, transition.theta)
         gamma = em.own_gamma(transition.prediction, threshold)
         state = SlotState(transition.theta, transition.prediction, gamma, transition.frame)
         yield frame, transition, state
@@ -165,15 +177,15 @@ def roll_out(
     horizon: int,
     actions: Int64[Tensor, "b s"] | None = None,
     slots: int | None = None,
-    feedback: str = "soft",
+    imagination: str = "soft",
     noise: float = 0.0,
     generator: torch.Generator | None = None,
     state: SlotState | None = None,
 ) -> Rollout:
     """Watches ``context`` frames and imagines ``horizon`` more, as the original's rollouts do.
 
-    Entry t predicts frame t + 1. The last real frame that the model is told of is ``frames[:, context]``. With soft
-    feedback the E-step sees it and the encoder does not, as in the original; with binary feedback both do.
+    Entry t predicts frame t + 1. The last real frame that the model is told of is ``frames[:, context]``. In soft
+    imagination the E-step sees it and the encoder does not, as in the original; otherwise both do.
 
     Args:
         model: The model.
@@ -182,7 +194,7 @@ def roll_out(
         horizon: Number of imagined frames, at least 0.
         actions: The true actions, at least ``context + horizon``; needed by a model with actions.
         slots: Number of slots; None takes the configuration's.
-        feedback: How an imagined frame becomes the next input; see :func:`imagine`.
+        imagination: How an imagined frame becomes the next input; see :func:`imagine`.
         noise: Probability that a pixel of an input is flipped, real or fed back.
         generator: Draws the noise and the first responsibilities, on the model's device.
         state: A state to start from instead of the initial one.
@@ -213,10 +225,10 @@ def roll_out(
         state,
         horizon,
         future,
-        feedback,
+        imagination,
         noise=noise,
         generator=generator,
-        first_frame=frames[:, context] if feedback == "binary" else None,
+        first_frame=None if imagination == "soft" else frames[:, context],
     ):
         fed.append(frame)
         steps.append((transition, after.gamma))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,6 +18,7 @@ from rnem_world.models.decoder import Decoder
 from rnem_world.models.encoder import Encoder
 from rnem_world.models.heads import HeadOutput, Heads
 from rnem_world.models.layers import VectorNorm
+from rnem_world.models.prior import PriorCode
 from rnem_world.models.projection import ProjectionDecoder, ProjectionEncoder
 from rnem_world.models.relational import RelationalCore
 
@@ -44,6 +45,11 @@ class SlotState:
         frame = None if self.frame is None else self.frame.detach()
         return SlotState(self.theta.detach(), self.prediction.detach(), self.gamma.detach(), frame)
 
+    def rows(self, rows: slice | Tensor) -> SlotState:
+        """Takes some of the sequences, by a slice or by their numbers."""
+        there = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(self, **{name: value[rows] for name, value in there.items() if value is not None})
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -51,6 +57,7 @@ class Transition:
 
     Attributes:
         theta: Float (b, k, s).
+        output: Float (b, k, h), what the decoder and the heads read.
         logits: Float (b, k, c, h, w), each slot's prediction.
         prediction: Float (b, k, c, h, w), its sigmoid: Bernoulli means.
         attention: Float (b, k, k - 1), each slot's attention to the others in increasing order; None without.
@@ -59,6 +66,7 @@ class Transition:
     """
 
     theta: Tensor
+    output: Tensor
     logits: Tensor
     prediction: Tensor
     attention: Tensor | None
@@ -125,6 +133,9 @@ class WorldModel(nn.Module):
         else:
             self.decoder = Decoder(image, hidden, config.channels)
         self.heads = Heads(hidden) if config.heads else None
+        self.prior_code: PriorCode | None = None
+        if config.prior_code:
+            self.prior_code = PriorCode(self.core.state_size, image.encoding_size)
 
     def initial_state(
         self, batch_size: int, slots: int | None = None, generator: torch.Generator | None = None
@@ -170,24 +181,81 @@ class WorldModel(nn.Module):
         Raises:
             ConfigError: If actions are missing or not wanted.
         """
-        seen = self._slot_inputs(state, frame)
-        batch, slots = seen.shape[:2]
-        encoding = self.encoder(seen.flatten(0, 1)).unflatten(0, (batch, slots))
-        output = self.core(state.theta, encoding, self._embed(actions, slots))
-        logits = self.decoder(output.output.flatten(0, 1)).unflatten(0, (batch, slots))
+        return self.predict_from(state.theta, self.encode(state, frame), actions, frame)
+
+    def predict_from(
+        self,
+        theta: Float[Tensor, "b k s"],
+        code: Float[Tensor, "b k e"],
+        actions: Int64[Tensor, " b"] | None,
+        frame: Float[Tensor, "b c h w"] | None = None,
+    ) -> Transition:
+        """Predicts the next frame from what the encoder makes of the current one, or is expected to make of it.
+
+        Args:
+            theta: The slots' states.
+            code: From :meth:`encode`, or from the prior code.
+            actions: As for :meth:`predict`.
+            frame: The current frame, for models whose slots see motion.
+        """
+        step = self.core(theta, code, self.embed(actions, theta.shape[1]))
+        logits = self.decode(step.output)
         return Transition(
-            output.theta,
+            step.theta,
+            step.output,
             logits,
             torch.sigmoid(logits),
-            output.attention,
-            None if self.heads is None else self.heads(output.output),
+            step.attention,
+            None if self.heads is None else self.heads(step.output),
             frame if self.sees_motion else None,
         )
+
+    def encode(self, state: SlotState, frame: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k e"]:
+        """Encodes what each slot sees of the current frame.
+
+        Args:
+            state: The slots at the current frame.
+            frame: The current frame.
+        """
+        seen = self._slot_inputs(state, frame)
+        code: Tensor = self.encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        return code
+
+    def decode(self, output: Float[Tensor, "b k d"]) -> Float[Tensor, "b k c h w"]:
+        """Draws each slot: the logits of its means."""
+        logits: Tensor = self.decoder(output.flatten(0, 1)).unflatten(0, output.shape[:2])
+        return logits
 
     def update(self, transition: Transition, frame: Float[Tensor, "b c h w"]) -> SlotState:
         """Takes in the frame that was predicted: the E-step."""
         gamma = em.e_step(transition.prediction, frame)
         return SlotState(transition.theta, transition.prediction, gamma, transition.frame)
+
+    def expect(self, before: Float[Tensor, "b k s"], theta: Float[Tensor, "b k s"]) -> Float[Tensor, "b k e"]:
+        """Expects the code of the frame that the slots draw, without drawing it.
+
+        Args:
+            before: The slots one step earlier.
+            theta: The slots.
+
+        Raises:
+            ConfigError: If the model has no prior code.
+        """
+        code: Tensor = self.require_prior_code()(before, theta)
+        return code
+
+    def require_prior_code(self) -> PriorCode:
+        """Gives the network behind :meth:`expect`.
+
+        Raises:
+            ConfigError: If the model has none.
+        """
+        if self.prior_code is None:
+            raise ConfigError(
+                "this model has no prior code, which latent imagination needs: imagine in pixels, "
+                "or train a model with --world-model"
+            )
+        return self.prior_code
 
     def _slot_inputs(self, state: SlotState, frame: Tensor) -> Tensor:
         error = em.masked_error(frame, state.prediction, state.gamma)
@@ -197,7 +265,12 @@ class WorldModel(nn.Module):
         motion = frame - state.frame
         return torch.cat([error, gamma * frame[:, None], gamma * motion[:, None]], dim=2)
 
-    def _embed(self, actions: Tensor | None, slots: int) -> Tensor | None:
+    def embed(self, actions: Int64[Tensor, " b"] | None, slots: int) -> Float[Tensor, "b k a"] | None:
+        """Embeds the actions, the same for all slots of a sequence; None for a model without actions.
+
+        Raises:
+            ConfigError: If actions are missing or not wanted.
+        """
         if self.action_embedding is None:
             if actions is not None:
                 raise ConfigError("actions were given to a model trained without them: leave them out")

@@ -23,9 +23,9 @@ from rnem_world.models.config import ARCHITECTURES, ImageArchitecture, ModelConf
 from rnem_world.models.losses import LossConfig
 from rnem_world.models.plain import PlainModel
 from rnem_world.models.world_model import WorldModel
-from rnem_world.training.config import HeadLossConfig, OptimizerConfig
+from rnem_world.training.config import HeadLossConfig
 from rnem_world.training.losses import SequenceBatch, SequenceLoss
-from rnem_world.training.optimizer import make_optimizer
+from rnem_world.training.optimizer import OptimizerConfig, make_optimizer
 
 Variant = Literal["plain", "ours"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)

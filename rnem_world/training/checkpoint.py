@@ -150,14 +150,23 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"can't read {path}: {error.strerror or error}") from error
 
 
-def load_weights(model: WorldModel, folder: Path) -> None:
+def load_weights(model: WorldModel, folder: Path, may_lack: tuple[str, ...] = ()) -> None:
     """Fills a model from a checkpoint folder; half-precision weights are widened.
+
+    Args:
+        model: The model to fill.
+        folder: The checkpoint.
+        may_lack: Parts of the model, by the names of its modules, that a checkpoint without them leaves as they are.
 
     Raises:
         CheckpointError: If the weights are broken or of another model; the model is then unchanged.
     """
     weights = read_weights(folder)
     expected = model.state_dict()
+    for part in may_lack:
+        own = {name: tensor for name, tensor in expected.items() if name.startswith(f"{part}.")}
+        if not any(name in weights for name in own):
+            weights |= own
     missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unknown:
         detail = f"lacks {missing[0]!r}" if missing else f"has an unknown {unknown[0]!r}"
@@ -229,7 +238,7 @@ def load_trainer(folder: Path) -> dict[str, Any]:
 
 
 def start_model(config: ModelConfig, path: str | Path) -> WorldModel:
-    """Makes a new model with the weights of a checkpoint."""
+    """Makes a new model with the weights of a checkpoint; heads or a prior code that it lacks are new."""
     model = WorldModel(config)
-    load_weights(model, find_checkpoint(path))
+    load_weights(model, find_checkpoint(path), may_lack=("heads", "prior_code"))
     return model

@@ -9,51 +9,10 @@ from typing import Literal, get_args
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.losses import LossConfig
+from rnem_world.training.optimizer import OptimizerConfig
 
-OptimizerName = Literal["adam", "sgd", "momentum", "adadelta", "adagrad", "rmsprop"]
 NoiseType = Literal["bitflip", "none"]
 COLD_START_WEIGHT = 0.2
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimizer and the gradient's clipping.
-
-    Attributes:
-        name: The optimizer; all but ``momentum``'s and ``sgd``'s own settings are TensorFlow's defaults.
-        learning_rate: Its step size.
-        momentum: Of ``momentum`` only.
-        clip_norm: Largest norm of a gradient; None doesn't clip.
-        clip_by: Whether each parameter's gradient is clipped by itself, as the original does, or all together.
-        clip_factor: Scale gradients down whose norm exceeds so many times its running mean; None doesn't.
-    """
-
-    name: OptimizerName = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    clip_norm: float | None = None
-    clip_by: Literal["parameter", "global"] = "parameter"
-    clip_factor: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(OptimizerName):
-            raise ConfigError(
-                f"unknown optimizer {self.name!r}: {suggest(self.name, get_args(OptimizerName))}"
-            )
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
-            raise ConfigError(f"learning_rate is {self.learning_rate}, it must be a number above 0")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ConfigError(f"momentum is {self.momentum}, it must lie in [0, 1)")
-        if self.clip_norm is not None and not self.clip_norm > 0.0:
-            raise ConfigError(f"clip_norm is {self.clip_norm}, it must be above 0; leave it out to not clip")
-        if self.clip_factor is not None and not self.clip_factor >= 1.0:
-            raise ConfigError(
-                f"clip_factor is {self.clip_factor}, it must be at least 1; leave it out to not clip"
-            )
-        if self.clip_by not in ("parameter", "global"):
-            raise ConfigError(
-                f"clip_by is {self.clip_by!r}: {suggest(self.clip_by, ['parameter', 'global'])}"
-            )
 
 
 @dataclass(frozen=True)
@@ -117,18 +76,59 @@ class ClosedLoopConfig:
         fraction: Part of the sequences of a chunk that have one; 0 for none.
         steps: Most frames of one.
         after_updates: Updates before the first; one-step accuracy comes first.
+        latent_fraction: Part of the stretches in which the slots see what the prior code expects in place of the frame,
+            for a model that has one.
     """
 
     fraction: float = 0.0
     steps: int = 2
     after_updates: int = 0
+    latent_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.fraction <= 1.0:
             raise ConfigError(f"the closed loop's fraction is {self.fraction}, it must lie in [0, 1]")
+        if not 0.0 <= self.latent_fraction <= 1.0:
+            raise ConfigError(
+                f"the closed loop's latent_fraction is {self.latent_fraction}, it must lie in [0, 1]"
+            )
         if self.steps < 1 or self.after_updates < 0:
             raise ConfigError(
                 f"the closed loop's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
+                "least 1 and 0"
+            )
+
+
+@dataclass(frozen=True)
+class PriorCodeConfig:
+    """Training of the prior code, by which a model imagines without drawing.
+
+    In each update the model also imagines in pixels, and the prior code learns to lead a latent imagination of the same
+    steps to the same codes and slots. Only the prior code's own weights learn from it.
+
+    Attributes:
+        fraction: Part of the sequences of a chunk that are imagined.
+        steps: Frames to imagine, at most those of a chunk.
+        after_updates: Updates before it begins.
+        weight: Of its loss. It matters beside latent closed loops alone, by which the prior code also learns what helps
+            to predict.
+    """
+
+    fraction: float = 0.25
+    steps: int = 10
+    after_updates: int = 0
+    weight: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0.0):
+            raise ConfigError(f"the prior code's weight is {self.weight}, it must be a number above 0")
+        if not 0.0 < self.fraction <= 1.0:
+            raise ConfigError(
+                f"the prior code's fraction is {self.fraction}, it must be above 0 and at most 1"
+            )
+        if self.steps < 1 or self.after_updates < 0:
+            raise ConfigError(
+                f"the prior code's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
                 "least 1 and 0"
             )
 
@@ -145,11 +145,14 @@ class TrainingConfig:
         chunk_steps: Truncates backpropagation: an update for every so many steps, the slots carried on; None makes one
             update of the whole sequence.
         closed_loop: Training on the model's own frames.
+        prior_code: Training of the prior code, for a model that has one.
         head_loss: The weights of the heads' losses.
         loss: The weights within a step's loss.
         noise: The noise on the inputs.
         optimizer: The optimizer.
-        batch_size: Sequences in an update.
+        batch_size: Sequences in an update, over all processes.
+        accumulate: Micro-batches into which a process cuts its share of a batch, to save memory; their gradients are
+            added up.
         epochs: Largest number of passes over the training split.
         patience: Epochs without a better validation loss before training stops.
         train_size: Sequences of the training split to use; None uses all. Likewise the next two.
@@ -173,11 +176,13 @@ class TrainingConfig:
     cold_start_steps: int = 0
     chunk_steps: int | None = None
     closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
+    prior_code: PriorCodeConfig = field(default_factory=PriorCodeConfig)
     head_loss: HeadLossConfig = field(default_factory=HeadLossConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch_size: int = 64
+    accumulate: int = 1
     epochs: int = 500
     patience: int = 10
     train_size: int | None = None
@@ -197,7 +202,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         counts = ("sequence_steps", "batch_size", "epochs", "patience", "keep_checkpoints", "score_every")
-        for name in (*counts, "last_steps"):
+        for name in (*counts, "last_steps", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
         for name in ("train_size", "valid_size", "test_size", "max_updates"):
@@ -212,6 +217,10 @@ class TrainingConfig:
         if chunk is not None and (chunk < 1 or self.sequence_steps % chunk):
             raise ConfigError(
                 f"chunk_steps is {chunk}, it must divide the {self.sequence_steps} steps of a sequence"
+            )
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate is {self.accumulate}, it must divide the batch_size of {self.batch_size}"
             )
         for name in ("checkpoint_minutes", "max_minutes"):
             minutes = getattr(self, name)

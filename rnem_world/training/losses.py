@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from rnem_world.models import em
@@ -14,7 +15,7 @@ from rnem_world.models.heads import HeadOutput
 from rnem_world.models.losses import LossConfig, training_loss
 from rnem_world.models.rollout import apply_flips
 from rnem_world.models.world_model import SlotState, WorldModel
-from rnem_world.training.config import HeadLossConfig
+from rnem_world.training.config import HeadLossConfig, PriorCodeConfig
 
 
 class SequenceBatch(NamedTuple):
@@ -28,6 +29,10 @@ class SequenceBatch(NamedTuple):
         terminations: Float (b, t), 1 where the episode ends; None for a model without heads or data without them.
         own_frames: Bool (b, t), where the model is shown its own frame in black and white in place of the real one;
             never at 0. None shows real frames alone.
+        expected_codes: Bool (b, t), where the slots see what the prior code expects of their own frame: part of
+            ``own_frames``. None nowhere.
+        imagined: Float (b,), the weight of each sequence in the prior code's loss; those that have one are imagined to
+            train it. They are 1 on average over the batches of all processes. None trains it on none.
     """
 
     frames: Tensor
@@ -36,15 +41,23 @@ class SequenceBatch(NamedTuple):
     rewards: Tensor | None = None
     terminations: Tensor | None = None
     own_frames: Tensor | None = None
+    expected_codes: Tensor | None = None
+    imagined: Tensor | None = None
+
+    def rows(self, rows: slice) -> SequenceBatch:
+        """Takes some of the sequences."""
+        return SequenceBatch._make(None if tensor is None else tensor[rows] for tensor in self)
 
 
 class SequenceLosses(NamedTuple):
     """What a batch costs.
 
     Attributes:
-        loss: Float (), the weighted mean over steps of the mean over sequences, in nats a frame, with the heads'.
+        loss: Float (), the weighted mean over steps of the mean over sequences, in nats a frame, with the heads' and
+            the prior code's.
         steps: Float (t,), the mean over sequences of each step's pixel loss, without gradient.
         heads: Float (), the heads' share of ``loss``, without gradient.
+        prior: Float (), the prior code's share, without gradient.
         gammas: Float (b, t, k, h, w), the responsibilities for a grouping score; None unless asked for.
         state: The slots after the last step.
     """
@@ -52,6 +65,7 @@ class SequenceLosses(NamedTuple):
     loss: Tensor
     steps: Tensor
     heads: Tensor
+    prior: Tensor
     gammas: Tensor | None
     state: SlotState
 
@@ -62,8 +76,15 @@ class SequenceLoss(nn.Module):
     It is a module so that distributed wrappers, which act on ``forward``, can hold it.
     """
 
-    def __init__(self, model: WorldModel, pixels: LossConfig, heads: HeadLossConfig) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        pixels: LossConfig,
+        heads: HeadLossConfig,
+        prior_code: PriorCodeConfig | None = None,
+    ) -> None:
         super().__init__()
+        self.prior_code = prior_code or PriorCodeConfig()
         self.model = model
         self.pixels = pixels
         self.heads = heads
@@ -87,10 +108,22 @@ class SequenceLoss(nn.Module):
         head_losses: list[Tensor] = []
         gammas: list[Tensor] = []
         frames, shown = batch.frames, batch.frames[:, 0]
+        before = state.theta
+        prior = frames.new_zeros(())
+        if batch.imagined is not None and bool(batch.imagined.any()):
+            options = self.prior_code
+            prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
         for step in range(frames.shape[1] - 1):
             seen = shown if batch.flips is None else apply_flips(shown, batch.flips[:, step])
             actions = None if batch.actions is None else batch.actions[:, step]
-            transition = self.model.predict(state, seen, actions)
+            expects = _at(batch.expected_codes, step)
+            if expects is None:
+                transition = self.model.predict(state, seen, actions)
+            else:
+                expected = self.model.expect(before, state.theta)
+                code = torch.where(expects[:, None, None], expected, self.model.encode(state, seen))
+                transition = self.model.predict_from(state.theta, code, actions, seen)
+            before = state.theta
             target = frames[:, step + 1]
             state = self.model.update(transition, target)
             loss = training_loss(transition.logits, transition.prediction, state.gamma, target, self.pixels)
@@ -100,7 +133,7 @@ class SequenceLoss(nn.Module):
             if transition.heads is not None:
                 head_losses.append(self._head_loss(transition.heads, batch, step))
             shown = target
-            own = _own(batch.own_frames, step + 1)
+            own = _at(batch.own_frames, step + 1)
             if own is not None:
                 drawn = em.binarised_prediction(transition.prediction.detach(), em.BINARY_THRESHOLD)
                 shown = torch.where(own[:, None, None, None], drawn, target)
@@ -111,9 +144,10 @@ class SequenceLoss(nn.Module):
         if head_losses:
             heads = (torch.stack(head_losses) * step_weights).sum() / step_weights.sum()
         return SequenceLosses(
-            total + heads,
+            total + heads + prior,
             steps.detach(),
             heads.detach(),
+            prior.detach(),
             torch.stack(gammas, dim=1) if with_gammas else None,
             state,
         )
@@ -129,10 +163,53 @@ class SequenceLoss(nn.Module):
         return loss
 
 
-def _own(own_frames: Tensor | None, step: int) -> Tensor | None:
-    if own_frames is None or step >= own_frames.shape[1] or not bool(own_frames[:, step].any()):
+def prior_code_loss(
+    model: WorldModel, state: SlotState, batch: SequenceBatch, steps: int
+) -> Float[Tensor, ""]:
+    """Compares latent imagination with imagination in pixels, from the same slots under the same actions.
+
+    Args:
+        model: A model with a prior code.
+        state: The slots before the first frame; no gradient flows into them.
+        batch: The sequences; those that ``imagined`` gives a weight are used, and only their first frames and their
+            actions.
+        steps: Frames to imagine.
+
+    Returns:
+        The squared errors of the codes and of the slots that they lead to, each mean over all, the sequences with
+        their weights. It has a gradient for the prior code's weights alone.
+    """
+    imagined = state.theta.new_ones(state.theta.shape[0]) if batch.imagined is None else batch.imagined
+    rows = imagined.nonzero()[:, 0]
+    weights = imagined[rows] / imagined.shape[0]
+    core = model.core
+    frozen = {name: parameter.detach() for name, parameter in core.named_parameters()}
+    with torch.no_grad():
+        frame = batch.frames[rows, 0]
+        slots = state.rows(rows)
+        code = model.encode(slots, frame)
+    theta, expected = slots.theta, code
+    losses: list[Tensor] = []
+    for step in range(min(steps, batch.frames.shape[1] - 1)):
+        actions = None if batch.actions is None else batch.actions[rows, step]
+        with torch.no_grad():
+            transition = model.predict_from(slots.theta, code, actions, frame)
+            frame = em.binarised_prediction(transition.prediction, em.BINARY_THRESHOLD)
+            slots = model.update(transition, frame)
+            code = model.encode(slots, frame)
+            action = model.embed(actions, theta.shape[1])
+        before = theta
+        theta = functional_call(core, frozen, (theta, expected, action)).theta
+        expected = model.expect(before, theta)
+        errors = (expected - code).square().mean(dim=(1, 2)) + (theta - slots.theta).square().mean(dim=(1, 2))
+        losses.append((weights * errors).sum())
+    return torch.stack(losses).mean()
+
+
+def _at(where: Tensor | None, step: int) -> Tensor | None:
+    if where is None or step >= where.shape[1] or not bool(where[:, step].any()):
         return None
-    return own_frames[:, step]
+    return where[:, step]
 
 
 def draw_own_frames(

@@ -156,6 +156,14 @@ CASES = {
     "unknown noise": (f"{TRAIN} --noise flip --out x", ["'flip'", "bitflip"]),
     "a window": (f"{TRAIN} --window begin --out x", ["'begin'", "random, start"]),
     "no learning rate": (f"{TRAIN} --learning-rate -1 --out x", ["learning_rate is -1.0", "above 0"]),
+    "schedule without an end": (
+        f"{TRAIN} --learning-rate-schedule cosine --out x",
+        ["needs schedule_updates (--schedule-updates)"],
+    ),
+    "end without a schedule": (
+        f"{TRAIN} --schedule-updates 9 --out x",
+        ["--schedule-updates was given", "--learning-rate-schedule cosine"],
+    ),
     "not a number": (f"{TRAIN} --learning-rate nan --out x", ["learning_rate is nan"]),
     "too much noise": (f"{TRAIN} --noise-probability 2 --out x", ["probability is 2.0", "[0, 1]"]),
     "too much noise, evaluated": ("evaluate run --noise-probability 2", ["probability is 2.0", "[0, 1]"]),
@@ -245,7 +253,7 @@ def test_refused_in_one_line(case, refused):
         ("train --step-weights a,b", "'a,b' is not a list"),
         ("evaluate", "Missing argument 'RUN'"),
         ("evaluate run --split tset", "'tset' is not one of"),
-        ("rollout run --feedback hard", "'hard' is not one of"),
+        ("rollout run --imagination hard", "'hard' is not one of"),
         ("rollout run --steps -1", "-1 is not in the range"),
         ("collect --env atai", "'atai' is not 'balls'"),
     ],

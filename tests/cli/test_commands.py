@@ -126,18 +126,18 @@ def test_an_evaluation(good, place):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "feedback", "slots"),
-    [("mp4", "soft", ""), ("gif", "binary", ""), ("webp", "soft", "--slots 5"), ("png", "binary", "")],
+    ("suffix", "imagination", "slots"),
+    [("mp4", "soft", ""), ("gif", "pixels", ""), ("webp", "soft", "--slots 5"), ("png", "pixels", "")],
 )
-def test_rollouts(suffix, feedback, slots, good, place):
-    name = f"{suffix}-{feedback}.{suffix}"
+def test_rollouts(suffix, imagination, slots, good, place):
+    name = f"{suffix}-{imagination}.{suffix}"
     out = good(
-        f"rollout run --context 3 --steps 4 --sequence 1 --sequence 0 --feedback {feedback} --with-slots {slots} "
+        f"rollout run --context 3 --steps 4 --sequence 1 --sequence 0 --imagination {imagination} --with-slots {slots} "
         f"--figure o-{suffix}.png --out {name} --threads 1"
     )
     assert f"video of 3 context and 4 imagined frames: {name}" in out
     content = json.loads((place / name).with_suffix(".json").read_text())
-    assert (content["context"], content["feedback"], content["sequences"]) == (3, feedback, [1, 0])
+    assert (content["context"], content["imagination"], content["sequences"]) == (3, imagination, [1, 0])
     for curve in ("loss", "upper_bound", "plain_bce"):
         assert len(content[curve]) == 7
         assert np.isfinite(content[curve]).all()

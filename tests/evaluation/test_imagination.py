@@ -56,7 +56,7 @@ def perfect(truth: Truth, monkeypatch, disobey: float = 0.0) -> WorldModel:
     """
     order = [2, 4, 0, 3, 1]
 
-    def dreamt(model, frames, context, horizon, actions, slots, feedback, noise, generator):
+    def dreamt(model, frames, context, horizon, actions, slots, imagination, noise, generator):
         rows = [int((truth.frames == frame).flatten(1).all(dim=1).nonzero()[0]) for frame in frames]
         part = torch.cat([masks_of(truth), torch.zeros(N, FRAMES, 1, 1, 32, 32)], dim=2)[rows]
         if not torch.equal(actions, truth.actions[rows]):

@@ -71,7 +71,7 @@ def test_the_state_keeps_the_previous_input() -> None:
     for step, (_, after) in enumerate(observe(model, state, frames, frames[:, 1:], actions)):
         assert after.frame is not None
         torch.testing.assert_close(after.frame, frames[:, step])
-    fed = imagine(model, after, 3, actions, "binary")
+    fed = imagine(model, after, 3, actions, "pixels")
     for frame, _, imagined in fed:
         torch.testing.assert_close(imagined.frame, frame)
     assert world_model(slot_inputs="error").initial_state(1).frame is None

@@ -137,14 +137,14 @@ def test_bit_flips_have_the_given_rate_and_keep_pixels_binary() -> None:
     assert flip_bits(frames, 0.0, None) is frames
 
 
-def test_binary_feedback_feeds_back_the_thresholded_frame_and_ignores_the_truth() -> None:
+def test_imagining_in_pixels_feeds_back_the_thresholded_frame_and_ignores_the_truth() -> None:
     model, frames = make(), video(frames=9)
-    kept = roll_out(model, frames, 3, 5, feedback="binary", generator=torch.Generator().manual_seed(0))
+    kept = roll_out(model, frames, 3, 5, imagination="pixels", generator=torch.Generator().manual_seed(0))
     assert set(kept.inputs[:, 4:].unique().tolist()) <= {0.0, 1.0}
     torch.testing.assert_close(kept.inputs[:, 4], (kept.predictions[:, 3].amax(1) > 0.4).float())
     other = frames.clone()
     other[:, 4:] = 1 - other[:, 4:]
-    again = roll_out(model, other, 3, 5, feedback="binary", generator=torch.Generator().manual_seed(0))
+    again = roll_out(model, other, 3, 5, imagination="pixels", generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(again.predictions, kept.predictions)
     torch.testing.assert_close(again.gammas, kept.gammas)
 
@@ -164,8 +164,8 @@ def test_wrong_use_is_explained() -> None:
         architecture_for(48)
     with pytest.raises(ConfigError, match="sequences of 12 frames"):
         roll_out(make(), video(), 6, 5)
-    with pytest.raises(ConfigError, match="unknown feedback"):
-        next(imagine(make(), make().initial_state(2), 2, None, feedback="sof"))
+    with pytest.raises(ConfigError, match="unknown imagination"):
+        next(imagine(make(), make().initial_state(2), 2, None, imagination="sof"))
     with pytest.raises(ConfigError, match="1 actions were given"):
         next(imagine(model, state, 2, torch.zeros(2, 1, dtype=torch.int64)))
 

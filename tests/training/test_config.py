@@ -14,10 +14,10 @@ from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
     NoiseConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )
+from rnem_world.training.optimizer import OptimizerConfig
 
 
 def test_defaults_are_the_originals():
@@ -101,6 +101,14 @@ def test_step_weights_that_make_no_sense(given, message):
         (NoiseConfig, {"probability": 1.1}),
         (OptimizerConfig, {"clip_factor": 0.5}),
         (OptimizerConfig, {"clip_factor": math.nan}),
+        (OptimizerConfig, {"schedule": "cosin"}),
+        (OptimizerConfig, {"schedule_updates": 0}),
+        (OptimizerConfig, {"schedule_after": -1}),
+        (OptimizerConfig, {"warm_up_updates": -1}),
+        (OptimizerConfig, {"final_learning_rate": 0.5}),
+        (OptimizerConfig, {"final_learning_rate": math.nan}),
+        (TrainingConfig, {"accumulate": 0}),
+        (TrainingConfig, {"accumulate": 7}),
         (TrainingConfig, {"chunk_steps": 7}),
         (TrainingConfig, {"chunk_steps": 0}),
         (TrainingConfig, {"cold_start_steps": -1}),
@@ -132,7 +140,18 @@ def test_every_option_survives_json():
             head_loss=HeadLossConfig(2.0, 3.0),
             loss=LossConfig(0.5, 1e-3),
             noise=NoiseConfig("none", 0.1, per_sequence=True),
-            optimizer=OptimizerConfig("sgd", 1e-4, clip_norm=2.0, clip_by="global", clip_factor=1.5),
+            optimizer=OptimizerConfig(
+                "sgd",
+                1e-4,
+                clip_norm=2.0,
+                clip_by="global",
+                clip_factor=1.5,
+                schedule="cosine",
+                schedule_after=5,
+                schedule_updates=20,
+                final_learning_rate=1e-5,
+                warm_up_updates=3,
+            ),
             save_epochs=(1, 4),
             max_minutes=1.5,
             relational_loss="events",

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from rnem_world.training.config import OptimizerConfig
-from rnem_world.training.optimizer import clip_gradients, make_optimizer
+from rnem_world.errors import ConfigError
+from rnem_world.training.optimizer import OptimizerConfig, clip_gradients, make_optimizer
 
 RATE = 0.1
 
@@ -97,3 +99,41 @@ def test_parameters_without_a_gradient_are_left_out():
     made = [*parameters([3.0, 4.0]), nn.Parameter(torch.ones(2))]
     clip_gradients(made, OptimizerConfig(clip_norm=1.0))
     assert made[0].grad.tolist() == pytest.approx([0.6, 0.8])
+
+
+class TestSchedule:
+    def rates(self, count: int, **options) -> list[float]:
+        config = OptimizerConfig(learning_rate=RATE, **options)
+        return [config.rate_at(updates) for updates in range(count)]
+
+    def test_without_one_the_rate_stays(self):
+        assert self.rates(5) == [RATE] * 5
+
+    @pytest.mark.parametrize("name", ["linear", "cosine"])
+    def test_it_falls_to_a_hundredth_and_stays_there(self, name):
+        rates = self.rates(15, schedule=name, schedule_updates=10)
+        assert rates[0] == RATE
+        assert all(later < earlier for earlier, later in pairwise(rates[:11]))
+        assert rates[5] == pytest.approx(RATE * 0.505)  # both are half-way down half-way through
+        assert rates[10:] == pytest.approx([RATE / 100] * 5)
+
+    def test_the_shapes(self):
+        options = {"schedule_updates": 4, "final_learning_rate": 0.0}
+        assert self.rates(4, schedule="linear", **options) == pytest.approx([0.1, 0.075, 0.05, 0.025])
+        half = 0.5**0.5
+        expected = [0.1, 0.05 * (1 + half), 0.05, 0.05 * (1 - half)]
+        assert self.rates(4, schedule="cosine", **options) == pytest.approx(expected)
+
+    def test_warming_up_comes_first_and_the_fall_later(self):
+        options = {"schedule": "linear", "schedule_updates": 8, "final_learning_rate": 0.0}
+        rates = self.rates(9, warm_up_updates=4, **options)
+        assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.075, 0.05, 0.025, 0.0])
+        rates = self.rates(9, schedule_after=6, **options)
+        assert rates == pytest.approx([0.1] * 7 + [0.05, 0.0])
+
+    def test_a_schedule_needs_an_end_that_lies_behind_its_begin(self):
+        with pytest.raises(ConfigError, match="needs schedule_updates"):
+            OptimizerConfig(schedule="cosine")
+        for before in ({"warm_up_updates": 10}, {"schedule_after": 10}):
+            with pytest.raises(ConfigError, match="must be above the 10 updates"):
+                OptimizerConfig(schedule="linear", schedule_updates=10, **before)

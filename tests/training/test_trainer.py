@@ -339,7 +339,7 @@ def test_nan_stops_training_before_it_reaches_a_checkpoint(what, tiny, tmp_path,
 
 
 def test_a_huge_learning_rate_is_an_error_that_names_the_update(tiny, tmp_path):
-    from rnem_world.training.config import OptimizerConfig
+    from rnem_world.training.optimizer import OptimizerConfig
 
     with pytest.raises(TrainingError, match=r"at update \d.*lower --learning-rate"):
         tiny.fit(tmp_path / "run", optimizer=OptimizerConfig("sgd", 1e38))
@@ -347,15 +347,15 @@ def test_a_huge_learning_rate_is_an_error_that_names_the_update(tiny, tmp_path):
 
 
 def test_a_resumed_run_takes_the_new_learning_rate(tiny, tmp_path):
-    from rnem_world.training.config import OptimizerConfig
+    from rnem_world.training.optimizer import OptimizerConfig
 
     tiny.fit(tmp_path / "run", max_updates=1)
     with tiny.trainer(
         tmp_path / "run", resume=True, optimizer=OptimizerConfig(learning_rate=1e-9)
     ) as trainer:
         before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-        assert {group["lr"] for group in trainer.learner.optimizer.param_groups} == {1e-9}
         trainer._learn(next(iter(trainer.training.epoch(0, 1))))
+        assert {group["lr"] for group in trainer.learner.optimizer.param_groups} == {1e-9}
         after = list(trainer.model.parameters())
     assert all(float((new - old).detach().abs().max()) < 1e-7 for new, old in zip(after, before, strict=True))
 

@@ -1,0 +1,161 @@
+"""Dreams that are stepped one action at a time: the slots, and what they are about to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rnem_world.errors import ConfigError, suggest
+from rnem_world.models import em
+from rnem_world.models.world_model import SlotState, WorldModel
+
+DreamImagination = Literal["latent", "pixels"]
+
+
+@dataclass(frozen=True)
+class DreamState:
+    """All that a dream's future depends on, beside the actions.
+
+    Attributes:
+        theta: Float (b, k, s), the slots.
+        output: Float (b, k, d), what the decoder reads of them.
+        code: Float (b, k, e), what each slot sees of the current frame, or expects to see.
+        frame: Float (b, c, h, w), the current frame in black and white, for models whose slots see motion and that
+            imagine in pixels; None otherwise.
+    """
+
+    theta: Tensor
+    output: Tensor
+    code: Tensor
+    frame: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DreamState:
+        """Applies a function to every tensor, as ``lambda tensor: tensor[rows]`` to pick dreams."""
+        frame = None if self.frame is None else function(self.frame)
+        return DreamState(function(self.theta), function(self.output), function(self.code), frame)
+
+
+@dataclass(frozen=True)
+class DreamStep:
+    """One imagined transition.
+
+    Attributes:
+        state: The dream after it.
+        rewards: Float (b, k), each slot's share of the reward; None without heads.
+        termination: Float (b,), the logit that the episode ends; None without heads.
+        attention: Float (b, k, k - 1), each slot's attention to the others in increasing order; None without.
+        prediction: Float (b, k, c, h, w), the slots' means; None in latent imagination, where nothing is drawn.
+    """
+
+    state: DreamState
+    rewards: Tensor | None
+    termination: Tensor | None
+    attention: Tensor | None
+    prediction: Tensor | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the slots draw.
+
+    Attributes:
+        prediction: Float (b, k, c, h, w), each slot's means.
+        frame: Float (b, c, h, w), the dream's frame in black and white.
+        gamma: Float (b, k, 1, h, w), the slots' responsibilities for it.
+    """
+
+    prediction: Tensor
+    frame: Tensor
+    gamma: Tensor
+
+
+def check_imagination(model: WorldModel, imagination: str) -> None:
+    """Checks that the model can imagine in this way.
+
+    Raises:
+        ConfigError: If the way is unknown, or the model has no prior code for latent imagination.
+    """
+    if imagination not in get_args(DreamImagination):
+        raise ConfigError(
+            f"unknown imagination {imagination!r}: {suggest(imagination, get_args(DreamImagination))}"
+        )
+    if imagination == "latent":
+        model.require_prior_code()
+
+
+def draw(
+    model: WorldModel, output: Float[Tensor, "b k d"], threshold: float = em.BINARY_THRESHOLD
+) -> Picture:
+    """Draws a dream's slots.
+
+    Args:
+        model: The model.
+        output: The slots' output.
+        threshold: A pixel is white where a slot's mean exceeds it.
+    """
+    prediction = torch.sigmoid(model.decode(output))
+    frame = em.binarised_prediction(prediction, threshold)
+    return Picture(prediction, frame, em.e_step(prediction, frame))
+
+
+def fall_asleep(
+    model: WorldModel,
+    state: SlotState,
+    output: Float[Tensor, "b k d"],
+    frame: Float[Tensor, "b c h w"],
+) -> DreamState:
+    """Starts dreams from the last real frame.
+
+    Args:
+        model: The model.
+        state: The slots after the E-step on that frame.
+        output: The output of the transition that led to them.
+        frame: The last real frame, in [0, 1].
+    """
+    return DreamState(state.theta, output, model.encode(state, frame), frame if model.sees_motion else None)
+
+
+def dream_step(
+    model: WorldModel,
+    state: DreamState,
+    actions: Int64[Tensor, " b"] | None,
+    imagination: DreamImagination = "latent",
+) -> DreamStep:
+    """Imagines one transition of every dream.
+
+    ``pixels`` draws the slots, makes the frame black and white, and lets the slots see it as if it were real;
+    ``latent`` lets the prior code tell what they would see. The result equals that of
+    :func:`rnem_world.models.rollout.imagine` in the same way and without noise.
+
+    Args:
+        model: The model.
+        state: The dreams.
+        actions: One action each; None for a model without actions.
+        imagination: ``latent`` or ``pixels``.
+
+    Raises:
+        ConfigError: If actions are missing or not wanted, or the model has no prior code.
+    """
+    step = model.core(state.theta, state.code, model.embed(actions, state.theta.shape[1]))
+    heads = None if model.heads is None else model.heads(step.output)
+    prediction = None
+    if imagination == "latent":
+        after = DreamState(step.theta, step.output, model.expect(state.theta, step.theta))
+    else:
+        picture = draw(model, step.output)
+        prediction = picture.prediction
+        seen = SlotState(step.theta, prediction, picture.gamma, state.frame)
+        frame = picture.frame if model.sees_motion else None
+        after = DreamState(step.theta, step.output, model.encode(seen, picture.frame), frame)
+    return DreamStep(
+        after,
+        None if heads is None else heads.rewards,
+        None if heads is None else heads.termination,
+        step.attention,
+        prediction,
+    )
