@@ -150,7 +150,9 @@ class TrainingConfig:
         loss: The weights within a step's loss.
         noise: The noise on the inputs.
         optimizer: The optimizer.
-        batch_size: Sequences in an update.
+        batch_size: Sequences in an update, over all processes.
+        accumulate: Micro-batches into which a process cuts its share of a batch, to save memory; their gradients are
+            added up.
         epochs: Largest number of passes over the training split.
         patience: Epochs without a better validation loss before training stops.
         train_size: Sequences of the training split to use; None uses all. Likewise the next two.
@@ -180,6 +182,7 @@ class TrainingConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch_size: int = 64
+    accumulate: int = 1
     epochs: int = 500
     patience: int = 10
     train_size: int | None = None
@@ -199,7 +202,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         counts = ("sequence_steps", "batch_size", "epochs", "patience", "keep_checkpoints", "score_every")
-        for name in (*counts, "last_steps"):
+        for name in (*counts, "last_steps", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
         for name in ("train_size", "valid_size", "test_size", "max_updates"):
@@ -214,6 +217,10 @@ class TrainingConfig:
         if chunk is not None and (chunk < 1 or self.sequence_steps % chunk):
             raise ConfigError(
                 f"chunk_steps is {chunk}, it must divide the {self.sequence_steps} steps of a sequence"
+            )
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate is {self.accumulate}, it must divide the batch_size of {self.batch_size}"
             )
         for name in ("checkpoint_minutes", "max_minutes"):
             minutes = getattr(self, name)

@@ -31,7 +31,8 @@ class SequenceBatch(NamedTuple):
             never at 0. None shows real frames alone.
         expected_codes: Bool (b, t), where the slots see what the prior code expects of their own frame: part of
             ``own_frames``. None nowhere.
-        imagined: How many of the sequences, from the first, are imagined to train the prior code.
+        imagined: Float (b,), the weight of each sequence in the prior code's loss; those that have one are imagined to
+            train it. They are 1 on average over the batches of all processes. None trains it on none.
     """
 
     frames: Tensor
@@ -41,7 +42,11 @@ class SequenceBatch(NamedTuple):
     terminations: Tensor | None = None
     own_frames: Tensor | None = None
     expected_codes: Tensor | None = None
-    imagined: int = 0
+    imagined: Tensor | None = None
+
+    def rows(self, rows: slice) -> SequenceBatch:
+        """Takes some of the sequences."""
+        return SequenceBatch._make(None if tensor is None else tensor[rows] for tensor in self)
 
 
 class SequenceLosses(NamedTuple):
@@ -105,7 +110,7 @@ class SequenceLoss(nn.Module):
         frames, shown = batch.frames, batch.frames[:, 0]
         before = state.theta
         prior = frames.new_zeros(())
-        if batch.imagined:
+        if batch.imagined is not None and bool(batch.imagined.any()):
             options = self.prior_code
             prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
         for step in range(frames.shape[1] - 1):
@@ -121,7 +126,9 @@ class SequenceLoss(nn.Module):
             before = state.theta
             target = frames[:, step + 1]
             state = self.model.update(transition, target)
-            loss = training_loss(transition.logits, transition.prediction, state.gamma, target, self.pixels)
+            loss = training_loss(
+                transition.logits, transition.prediction, state.gamma, target, self.pixels, frames[:, step]
+            )
             losses.append(loss.mean())
             if with_gammas:
                 gammas.append(state.gamma[:, :, 0])
@@ -166,24 +173,22 @@ def prior_code_loss(
     Args:
         model: A model with a prior code.
         state: The slots before the first frame; no gradient flows into them.
-        batch: The sequences; the first ``imagined`` of them are used, and only their first frames and their actions.
+        batch: The sequences; those that ``imagined`` gives a weight are used, and only their first frames and their
+            actions.
         steps: Frames to imagine.
 
     Returns:
-        The squared errors of the codes and of the slots that they lead to, each mean over all. It has a gradient for
-        the prior code's weights alone.
+        The squared errors of the codes and of the slots that they lead to, each mean over all, the sequences with
+        their weights. It has a gradient for the prior code's weights alone.
     """
-    rows = slice(0, batch.imagined)
+    imagined = state.theta.new_ones(state.theta.shape[0]) if batch.imagined is None else batch.imagined
+    rows = imagined.nonzero()[:, 0]
+    weights = imagined[rows] / imagined.shape[0]
     core = model.core
     frozen = {name: parameter.detach() for name, parameter in core.named_parameters()}
     with torch.no_grad():
         frame = batch.frames[rows, 0]
-        slots = SlotState(
-            state.theta[rows],
-            state.prediction[rows],
-            state.gamma[rows],
-            None if state.frame is None else state.frame[rows],
-        )
+        slots = state.rows(rows)
         code = model.encode(slots, frame)
     theta, expected = slots.theta, code
     losses: list[Tensor] = []
@@ -198,7 +203,8 @@ def prior_code_loss(
         before = theta
         theta = functional_call(core, frozen, (theta, expected, action)).theta
         expected = model.expect(before, theta)
-        losses.append(F.mse_loss(expected, code) + F.mse_loss(theta, slots.theta))
+        errors = (expected - code).square().mean(dim=(1, 2)) + (theta - slots.theta).square().mean(dim=(1, 2))
+        losses.append((weights * errors).sum())
     return torch.stack(losses).mean()
 
 
