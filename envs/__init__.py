@@ -22,3 +22,10 @@ def register_environments() -> None:
             max_episode_steps=100,
             kwargs={"checkpoint": "balls"},
         )
+    if "RNEM-AtariReal-v0" not in registry:
+        register(
+            id="RNEM-AtariReal-v0",
+            entry_point="rnem_world.envs.atari:AtariEnv",
+            vector_entry_point="rnem_world.envs.atari_vector:AtariVectorEnv",
+            max_episode_steps=27_000,  # half an hour of play
+        )

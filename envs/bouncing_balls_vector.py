@@ -17,13 +17,7 @@ from numpy.typing import NDArray
 
 from rnem_world.envs.balls_worlds import BallsWorlds, WorldsSnapshot, rules_of
 from rnem_world.envs.bouncing_balls import check_render_mode, observation_space_of
-from rnem_world.envs.vector_options import (
-    check_autoreset_mode,
-    check_limit,
-    check_number,
-    check_reset_mask,
-    check_seeds,
-)
+from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, seeds_of
 from rnem_world.physics import BallsConfig
 
 Array = NDArray[Any]
@@ -80,9 +74,8 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
         ground_truth: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        check_number(num_envs)
-        check_limit(max_episode_steps)
-        self.autoreset_mode = check_autoreset_mode(autoreset_mode)
+        check_sizes(num_envs, max_episode_steps)
+        self.autoreset_mode = autoreset_mode_of(autoreset_mode)
         check_render_mode(render_mode)
         self.render_mode = render_mode
         self.rules = rules_of(preset)
@@ -118,8 +111,8 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
         Raises:
             ConfigError: If the seeds or the mask don't fit.
         """
-        mask = check_reset_mask(options, self.num_envs)
-        for index, single_seed in enumerate(check_seeds(seed, self.num_envs)):
+        mask = reset_mask_of(options, self.num_envs)
+        for index, single_seed in enumerate(seeds_of(seed, self.num_envs)):
             if single_seed is not None and mask[index]:
                 self._generators[index], _ = np_random(single_seed)
         self._reset(mask)

@@ -17,13 +17,7 @@ from numpy.typing import NDArray
 from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.learned_batch import Collected, LearnedBatch, LearnedSnapshot
 from rnem_world.envs.starts import Starts
-from rnem_world.envs.vector_options import (
-    check_autoreset_mode,
-    check_limit,
-    check_number,
-    check_reset_mask,
-    check_seeds,
-)
+from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, seeds_of
 
 Array = NDArray[Any]
 
@@ -73,9 +67,8 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
-        check_number(num_envs)
-        check_limit(max_episode_steps)
-        self.autoreset_mode = check_autoreset_mode(autoreset_mode)
+        check_sizes(num_envs, max_episode_steps)
+        self.autoreset_mode = autoreset_mode_of(autoreset_mode)
         check_render_mode(render_mode)
         self.render_mode = render_mode
         self.num_envs = num_envs
@@ -109,8 +102,8 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         Raises:
             ConfigError: If the seeds or options make no sense; then no dream has changed.
         """
-        mask = check_reset_mask(options, self.num_envs)
-        for index, single_seed in enumerate(check_seeds(seed, self.num_envs)):
+        mask = reset_mask_of(options, self.num_envs)
+        for index, single_seed in enumerate(seeds_of(seed, self.num_envs)):
             if single_seed is not None and mask[index]:
                 self.batch.stream.seed(index, single_seed)
         self.batch.reset(np.flatnonzero(mask), options)

@@ -126,40 +126,99 @@ def default_dataset(preset: str, folder: Path = DATA_FOLDER, **options: Any) -> 
     return out if out.exists() else collect_balls(preset, out, **options)
 
 
-@click.command("collect", context_settings={"show_default": True})
+BALLS, ATARI = ("balls",), ("atari",)
+
+# Options that one kind of environment alone understands, by the names of the collecting functions' arguments.
+OF_ENVIRONMENT = {
+    "preset": BALLS,
+    "game": ATARI,
+    "obs_type": ATARI,
+    "reward": ATARI,
+    "background": ATARI,
+    "trust_policy": ATARI,
+    "policy_frames": ATARI,
+}
+FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
+
+
+@click.command("collect")
 @click.option(
-    "--env", "environment", type=click.Choice(["balls"]), default="balls", help="What to collect from."
+    "--env",
+    "environment",
+    type=click.Choice(["balls", "atari"]),
+    default="balls",
+    show_default=True,
+    help="What to collect from.",
 )
-@click.option("--preset", default="balls4mass64", help="The rules of the balls, by name.")
-@click.option("--num-train", default=50_000, help="Sequences for training.")
-@click.option("--num-valid", default=10_000, help="Sequences for validation.")
-@click.option("--num-test", default=10_000, help="Sequences for testing.")
-@click.option("--frames", default=51, help="Frames of a sequence.")
-@click.option("--seed", default=0, help="Seed; the same seed gives the same file.")
-@click.option("--workers", default=1, help="Processes.")
-@click.option("--shard-size", default=500, help="Sequences that a process collects and writes at once.")
+@click.option("--preset", help="balls: the rules, by name. [balls4mass64]")
+@click.option("--game", help="atari: any game of ale-py. [SpaceInvaders]")
+@click.option("--num-train", type=int, help="Sequences for training. [balls 50000, atari 4000]")
+@click.option("--num-valid", type=int, help="Sequences for validation. [balls 10000, atari 200]")
+@click.option("--num-test", type=int, help="Sequences for testing. [balls 10000, atari 200]")
+@click.option("--frames", default=51, show_default=True, help="Frames of a sequence.")
+@click.option("--seed", default=0, show_default=True, help="Seed; the same seed gives the same file.")
+@click.option("--workers", default=1, show_default=True, help="Processes.")
+@click.option(
+    "--shard-size",
+    type=int,
+    help="Sequences that a process collects and writes at once. [balls 500, atari 200]",
+)
 @click.option("--shards", "keep_shards", is_flag=True, help="Leave a folder of shards instead of one file.")
 @click.option(
     "--policy",
     default="repeated-random",
-    help="Who acts where there is a player: random, repeated-random or stay.",
+    show_default=True,
+    help="Who acts where there is a player: random, repeated-random or stay; atari: or a .zip of stable-baselines3.",
+)
+@click.option(
+    "--trust-policy",
+    is_flag=True,
+    default=None,
+    help="atari: unpickle the policy; only if you know where it comes from, a pickle can run any program.",
+)
+@click.option(
+    "--policy-frames",
+    type=click.Choice(["grayscale", "observations"]),
+    help="atari: what a trained policy sees: frames in grey, or what is stored. [grayscale]",
+)
+@click.option(
+    "--grayscale", "obs_type", flag_value="grayscale", help="atari: keep the greys, 0 to 255. [binary]"
+)
+@click.option("--rgb", "obs_type", flag_value="rgb", help="atari: keep the colours.")
+@click.option(
+    "--reward", type=click.Choice(["sign", "raw"]), help="atari: the points' sign, or the points. [sign]"
+)
+@click.option(
+    "--background",
+    type=click.Path(path_type=Path),
+    help="atari: a .npy or a dataset whose background is taken. [the game's own]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the dataset if it exists.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    show_default="data/PRESET.h5",
+    show_default="data/PRESET.h5, data/GAME.h5",
     help="The file to write (with --shards the folder).",
 )
-def command(environment: str, preset: str, **options: Any) -> None:
+def command(environment: str, **options: Any) -> None:
     """Collect video sequences from an environment into an HDF5 dataset.
 
     A collection that was interrupted goes on when the same command is given again.
     """
+    from rnem_world.cli.collect_atari import collect_atari
+    from rnem_world.errors import ConfigError
+
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, environments in OF_ENVIRONMENT.items():
+        if name in given and environment not in environments:
+            flag = FLAG_NAMES.get(name, f"--{name.replace('_', '-')}")
+            raise ConfigError(f"{flag} is for --env {environments[0]}, not for {environment}: leave it out")
     start = time.monotonic()
-    collectors = {"balls": collect_balls}
     try:
-        out = collectors[environment](preset, **options)
+        if environment == "atari":
+            out = collect_atari(**given)
+        else:
+            out = collect_balls(given.pop("preset", "balls4mass64"), **given)
     except KeyboardInterrupt:
         click.echo(
             "\nInterrupted. The finished shards are kept: the same command goes on from there.", err=True

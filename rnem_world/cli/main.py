@@ -9,6 +9,7 @@ import sys
 import click
 
 from rnem_world.errors import RnemWorldError, suggest
+from rnem_world.processes import from_torchrun
 
 COMMANDS = {
     "collect": "Collect video sequences from an environment into an HDF5 dataset.",
@@ -63,7 +64,9 @@ def main() -> None:
         group(prog_name="rnem-world")
     except RnemWorldError as error:
         message = " ".join(str(error).split())
-        click.echo(f"rnem-world: error: {message}", err=True)
+        rank = from_torchrun().rank
+        who = f" in process {rank}" if rank else ""
+        click.echo(f"rnem-world: error{who}: {message}", err=True)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -36,6 +36,7 @@ class Batch:
         actions: Numbers of actions.
         rewards: Rewards.
         terminations: Whether the transition ends the episode.
+        lives: The lives that are left.
         positions: The balls' centres in units of the box.
         velocities: The balls' velocities in units a frame.
         maximum_value: 1 for binary frames, 255 for others.
@@ -48,6 +49,7 @@ class Batch:
     actions: Int64[Tensor, "b t"] | None = None
     rewards: Float32[Tensor, "b t"] | None = None
     terminations: Bool[Tensor, "b t"] | None = None
+    lives: UInt8[Tensor, "b t"] | None = None
     positions: Float32[Tensor, "b t n 2"] | None = None
     velocities: Float32[Tensor, "b t n 2"] | None = None
     maximum_value: int = 1

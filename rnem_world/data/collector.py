@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from rnem_world.data.cutting import EpisodeCutter
 from rnem_world.data.parts import become_dataset, check_free, remove, reserved, shard_name
 from rnem_world.data.recording import RecordableAgent, RecordableEnv, Recorder
 from rnem_world.data.schema import DatasetAttributes
@@ -47,6 +48,8 @@ class CollectorConfig:
         seed: Seed of everything.
         shard_size: Sequences of a shard; a process holds one shard in memory.
         batch_size: Worlds that run side by side in one process.
+        whole_episodes: Whether episodes run to their end and are cut into sequences (`EpisodeCutter`), or each
+            sequence is the start of an episode.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -59,6 +62,7 @@ class CollectorConfig:
     seed: int = 0
     shard_size: int = 500
     batch_size: int = 250
+    whole_episodes: bool = False
 
     def __post_init__(self) -> None:
         least = {
@@ -117,7 +121,8 @@ def collect(
 
     Args:
         make_vector_env: Makes a vector environment of the given number; picklable. An episode must last at
-            least ``config.number_of_frames`` steps.
+            least ``config.number_of_frames`` steps; for ``config.whole_episodes`` the environment must not reset
+            by itself.
         make_agent: Makes an agent for the environment, with a random generator; picklable.
         config: How much to collect.
         out: The file to write, or with ``keep_shards`` the folder.
@@ -226,11 +231,17 @@ def _collect_shard(job: _Job) -> _Job:
     config = job.config
     # All shards of a dataset use environments of one size: an agent's draws depend on it.
     num_envs = min(config.batch_size, config.shard_size, max(config.sequences.values()))
-    recorder = Recorder(
-        config.number_of_frames, job.size, job.attributes.number_of_actions, job.attributes.maximum_value
-    )
+    recorder: Recorder | EpisodeCutter
+    if config.whole_episodes:
+        recorder = EpisodeCutter(config.number_of_frames, job.size, job.attributes.maximum_value)
+        starts = range(1)
+    else:
+        recorder = Recorder(
+            config.number_of_frames, job.size, job.attributes.number_of_actions, job.attributes.maximum_value
+        )
+        starts = range(0, job.size, num_envs)
     with closing(job.make_vector_env(num_envs)) as env:
-        for start in range(0, job.size, num_envs):
+        for start in starts:
             keys = (job.split, job.number)
             agent = job.make_agent(env, numpy_generator(config.seed, "agent", *keys, start))
             seeds = [derive_seed(config.seed, *keys, start + row) for row in range(num_envs)]

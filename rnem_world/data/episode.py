@@ -29,6 +29,7 @@ class EpisodeBatch:
         actions: Numbers of actions, from 0.
         rewards: Rewards.
         terminations: Whether the transition ends the episode.
+        lives: The lives that are left.
         positions: The balls' centres in units of the box.
         velocities: The balls' velocities in units a frame.
     """
@@ -40,6 +41,7 @@ class EpisodeBatch:
     actions: Int64[np.ndarray, "t n"] | None = None
     rewards: Float32[np.ndarray, "t n"] | None = None
     terminations: Bool[np.ndarray, "t n"] | None = None
+    lives: UInt8[np.ndarray, "t n"] | None = None
     positions: Float32[np.ndarray, "t n balls 2"] | None = None
     velocities: Float32[np.ndarray, "t n balls 2"] | None = None
 

@@ -13,7 +13,12 @@ from rnem_world.errors import DataError
 
 Array = NDArray[Any]
 
-OF_FRAMES = {"groups": np.uint8, "positions": np.float32, "velocities": np.float32}
+OF_FRAMES = {
+    "groups": np.uint8,
+    "positions": np.float32,
+    "velocities": np.float32,
+    "lives": np.uint8,
+}
 """What an environment may say in its infos about the frame it has just returned, and the dtype stored."""
 
 OF_TRANSITIONS = {"collisions": np.uint8, "events": np.uint8}
@@ -100,7 +105,9 @@ class Recorder:
         for time in range(self.number_of_frames):
             if stopped():
                 raise InterruptedError("the recording was given up")
-            self._put("features", time, self._frames(observations, check=time == 0), room)
+            self._put(
+                "features", time, stored_frames(observations, self._maximum_value, check=time == 0), room
+            )
             for name, dtype in OF_FRAMES.items():
                 if name in infos:
                     self._put(name, time, infos[name].astype(dtype, copy=False), room)
@@ -130,23 +137,33 @@ class Recorder:
             raise DataError(f"{self._filled} sequences were recorded, expected {self.number_of_sequences}")
         return EpisodeBatch(**self._arrays)
 
-    def _frames(self, observations: Any, check: bool) -> Array:
-        frames = np.asarray(observations)
-        if frames.ndim != 4 or frames.dtype != np.uint8:
-            raise DataError(
-                f"observations have the shape {frames.shape} and dtype {frames.dtype}, expected "
-                "(N, H, W, C) uint8"
-            )
-        if self._maximum_value > 1:
-            return frames
-        if check and not np.isin(np.unique(frames), (0, 1, 255)).all():
-            raise DataError(
-                "observations aren't binary, expected only 0 and 255; store them with maximum_value 255"
-            )
-        return (frames > 0).view(np.uint8)
-
     def _put(self, name: str, time: int, values: Array, room: int) -> None:
         if name not in self._arrays:
             shape = (self.number_of_frames, self.number_of_sequences, *values.shape[1:])
             self._arrays[name] = np.zeros(shape, dtype=values.dtype)
         self._arrays[name][time, self._filled : self._filled + room] = values[:room]
+
+
+def stored_frames(observations: Any, maximum_value: int, check: bool) -> Array:
+    """Turns observations into frames as they are stored.
+
+    Args:
+        observations: (N, H, W, C) of uint8.
+        maximum_value: 1 for binary frames, which may be shown as 0 and 255, or 255.
+        check: Whether to look at the values of binary frames.
+
+    Raises:
+        DataError: If they are something else.
+    """
+    frames = np.asarray(observations)
+    if frames.ndim != 4 or frames.dtype != np.uint8:
+        raise DataError(
+            f"observations have the shape {frames.shape} and dtype {frames.dtype}, expected (N, H, W, C) uint8"
+        )
+    if maximum_value > 1:
+        return frames
+    if check and not np.isin(np.unique(frames), (0, 1, 255)).all():
+        raise DataError(
+            "observations aren't binary, expected only 0 and 255; store them with maximum_value 255"
+        )
+    return (frames > 0).view(np.uint8)

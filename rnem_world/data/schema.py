@@ -55,6 +55,7 @@ ARRAYS: Mapping[str, ArraySchema] = {
     "actions": _schema("t n", np.int64, "the action that turns frame t into frame t+1"),
     "rewards": _schema("t n", np.float32, "the reward of that transition"),
     "terminations": _schema("t n", np.bool_, "whether that transition ends the episode"),
+    "lives": _schema("t n", np.uint8, "the lives that are left"),
     "positions": _schema("t n balls 2", np.float32, "the centres of the balls, in units of the box"),
     "velocities": _schema("t n balls 2", np.float32, "the velocities of the balls, in units a frame"),
 }

@@ -14,8 +14,9 @@ from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.models import em
 from rnem_world.models.losses import LossConfig, LossTerms, slot_losses, upper_bound_losses
-from rnem_world.models.rollout import flip_bits, observe
+from rnem_world.models.rollout import apply_flips, draw_flips, observe
 from rnem_world.models.world_model import Transition, WorldModel
+from rnem_world.processes import ALONE, Processes
 
 TERMS = ("total", "intra", "inter")
 
@@ -117,16 +118,31 @@ class Evaluation:
 
 
 class _Sums:
-    """Running sums over sequences of curves and scores."""
+    """Running sums over sequences of curves and scores.
+
+    Attributes:
+        values: Sums by name.
+        counts: Number of sequences by name.
+        counts_in: Whether what is added counts; else only the names do.
+    """
 
     def __init__(self) -> None:
+        self.counts_in = True
         self.values: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, name: str, total: Tensor, count: int) -> None:
         total = total.detach().double().cpu()
+        if not self.counts_in:
+            total, count = torch.zeros_like(total), 0
         self.values[name] = self.values[name] + total if name in self.values else total
         self.counts[name] = self.counts.get(name, 0) + count
+
+    def merge(self, processes: Processes) -> None:
+        """Adds up the sums of all processes, which have the same names."""
+        for name, value in self.values.items():
+            merged = processes.sum(torch.cat([value.reshape(-1), value.new_tensor([self.counts[name]])]))
+            self.values[name], self.counts[name] = merged[:-1].reshape(value.shape), int(merged[-1])
 
     def mean(self, name: str) -> Tensor:
         return self.values[name] / self.counts[name]
@@ -144,6 +160,7 @@ def evaluate(
     batches: Iterable[EvaluationBatch],
     config: EvaluationConfig,
     generator: torch.Generator,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Runs a model over real frames and measures its predictions of the next one.
 
@@ -152,6 +169,7 @@ def evaluate(
         batches: What to evaluate on; each with one frame more than there are steps.
         config: How.
         generator: Draws noise and first responsibilities, on the model's device.
+        processes: Those that share the work, each its rows of every batch; all get the same figures.
 
     Returns:
         Means over all sequences.
@@ -166,12 +184,13 @@ def evaluate(
     device = next(model.parameters()).device
     try:
         for batch in batches:
-            _evaluate_batch(model, batch, config, generator, device, sums, sequences)
+            _evaluate_batch(model, batch, config, generator, device, sums, sequences, processes)
             sequences += batch.frames.shape[0]
     finally:
         model.train(was_training)
     if sequences == 0:
         raise ConfigError("there is no sequence to evaluate on: choose a larger split")
+    sums.merge(processes)
     return _collect(sums, config, sequences, config.slots or model.config.slots)
 
 
@@ -183,6 +202,7 @@ def _evaluate_batch(
     device: torch.device,
     sums: _Sums,
     before: int,
+    processes: Processes,
 ) -> None:
     steps = len(config.step_weights)
     if batch.frames.shape[1] < steps + 1:
@@ -190,32 +210,40 @@ def _evaluate_batch(
             f"{steps} steps need sequences of {steps + 1} frames, these have {batch.frames.shape[1]}: "
             "evaluate fewer steps"
         )
-    frames = unit_frames(batch.frames[:, : steps + 1].to(device), batch.maximum_value)
+    # Drawn for the whole batch, so that the figures don't depend on the number of processes.
+    size = batch.frames.shape[0]
+    state = model.initial_state(size, config.slots, generator)
+    flips = draw_flips(batch.frames[:, :steps].shape, config.noise, generator)
+    # No process may be left without rows: of a small batch all have all, and those of the first count.
+    is_shared = size >= processes.world_size
+    rows = processes.rows(size) if is_shared else slice(0, size)
+    sums.counts_in = is_shared or processes.is_first
+    state = state.rows(rows)
+    frames = unit_frames(batch.frames[rows, : steps + 1].to(device), batch.maximum_value)
     actions = None
     if model.config.number_of_actions and batch.actions is not None:
-        actions = batch.actions[:, :steps].to(device)
-    collisions = None if batch.collisions is None else batch.collisions.to(device, torch.float32)
+        actions = batch.actions[rows, :steps].to(device)
+    collisions = None if batch.collisions is None else batch.collisions[rows].to(device, torch.float32)
     count = frames.shape[0]
-    state = model.initial_state(count, config.slots, generator)
-    inputs = flip_bits(frames[:, :-1], config.noise, generator)
-    rows: dict[str, list[Tensor]] = {}
+    inputs = frames[:, :-1] if flips is None else apply_flips(frames[:, :-1], flips[rows])
+    totals: dict[str, list[Tensor]] = {}
     gammas: list[Tensor] = []
     for step, (transition, after) in enumerate(observe(model, state, inputs, frames[:, 1:], actions)):
         target = frames[:, step + 1]
         mask = None if collisions is None else collisions[:, step]
         for name, terms in _step_losses(transition, after.gamma, target, mask, config.loss).items():
-            rows.setdefault(name, []).append(torch.stack([term.sum() for term in terms]))
+            totals.setdefault(name, []).append(torch.stack([term.sum() for term in terms]))
         if config.honest:
             # The mixture's weights come from the model's own frame: no gamma here has seen the target.
             own = em.mixture_prediction(transition.prediction, em.own_gamma(transition.prediction))
             plain = metrics.bernoulli_cross_entropy(own[:, None], target[:, None])
-            rows.setdefault("plain_bce", []).append(plain.sum())
+            totals.setdefault("plain_bce", []).append(plain.sum())
         gammas.append(after.gamma[:, :, 0])
-    for name, values in rows.items():
+    for name, values in totals.items():
         sums.add(name, torch.stack(values), count)
     if batch.groups is not None:
-        groups = batch.groups[:, 1 : steps + 1].to(device)
-        _score_batch(torch.stack(gammas, dim=1), groups, config, sums, before)
+        groups = batch.groups[rows, 1 : steps + 1].to(device)
+        _score_batch(torch.stack(gammas, dim=1), groups, config, sums, before + rows.start)
 
 
 def _step_losses(
@@ -237,10 +265,12 @@ def _score_batch(gammas: Tensor, groups: Tensor, config: EvaluationConfig, sums:
     scores = metrics.adjusted_rand_index(gammas, groups, weights)
     for name in ("ari", "last_ari", "confidence", "last_confidence"):
         sums.add(name, getattr(scores, name) * count, count)
-    room = min(config.ami_sequences - before, count)
+    room = max(min(config.ami_sequences - before, count), 0)
     if room > 0:
         values, _ = metrics.adjusted_mutual_information(gammas[:room], groups[:room], weights)
         sums.add("ami", values.sum(), room)
+    elif config.ami_sequences > 0:  # every process has the same names
+        sums.add("ami", weights.new_zeros(()), 0)
     if config.honest:
         sums.add("fg_ari", metrics.foreground_ari(gammas, groups).sum(dim=0), count)
         sums.add("miou", metrics.mean_iou(gammas, groups).sum(dim=0), count)

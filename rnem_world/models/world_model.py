@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -44,6 +44,11 @@ class SlotState:
         """Cuts the gradient, for truncated backpropagation through time."""
         frame = None if self.frame is None else self.frame.detach()
         return SlotState(self.theta.detach(), self.prediction.detach(), self.gamma.detach(), frame)
+
+    def rows(self, rows: slice | Tensor) -> SlotState:
+        """Takes some of the sequences, by a slice or by their numbers."""
+        there = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(self, **{name: value[rows] for name, value in there.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -76,15 +76,22 @@ class ClosedLoopConfig:
         fraction: Part of the sequences of a chunk that have one; 0 for none.
         steps: Most frames of one.
         after_updates: Updates before the first; one-step accuracy comes first.
+        latent_fraction: Part of the stretches in which the slots see what the prior code expects in place of the frame,
+            for a model that has one.
     """
 
     fraction: float = 0.0
     steps: int = 2
     after_updates: int = 0
+    latent_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.fraction <= 1.0:
             raise ConfigError(f"the closed loop's fraction is {self.fraction}, it must lie in [0, 1]")
+        if not 0.0 <= self.latent_fraction <= 1.0:
+            raise ConfigError(
+                f"the closed loop's latent_fraction is {self.latent_fraction}, it must lie in [0, 1]"
+            )
         if self.steps < 1 or self.after_updates < 0:
             raise ConfigError(
                 f"the closed loop's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
@@ -103,13 +110,18 @@ class PriorCodeConfig:
         fraction: Part of the sequences of a chunk that are imagined.
         steps: Frames to imagine, at most those of a chunk.
         after_updates: Updates before it begins.
+        weight: Of its loss. It matters beside latent closed loops alone, by which the prior code also learns what helps
+            to predict.
     """
 
     fraction: float = 0.25
     steps: int = 10
     after_updates: int = 0
+    weight: float = 30.0
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0.0):
+            raise ConfigError(f"the prior code's weight is {self.weight}, it must be a number above 0")
         if not 0.0 < self.fraction <= 1.0:
             raise ConfigError(
                 f"the prior code's fraction is {self.fraction}, it must be above 0 and at most 1"
@@ -138,7 +150,9 @@ class TrainingConfig:
         loss: The weights within a step's loss.
         noise: The noise on the inputs.
         optimizer: The optimizer.
-        batch_size: Sequences in an update.
+        batch_size: Sequences in an update, over all processes.
+        accumulate: Micro-batches into which a process cuts its share of a batch, to save memory; their gradients are
+            added up.
         epochs: Largest number of passes over the training split.
         patience: Epochs without a better validation loss before training stops.
         train_size: Sequences of the training split to use; None uses all. Likewise the next two.
@@ -168,6 +182,7 @@ class TrainingConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch_size: int = 64
+    accumulate: int = 1
     epochs: int = 500
     patience: int = 10
     train_size: int | None = None
@@ -187,7 +202,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         counts = ("sequence_steps", "batch_size", "epochs", "patience", "keep_checkpoints", "score_every")
-        for name in (*counts, "last_steps"):
+        for name in (*counts, "last_steps", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
         for name in ("train_size", "valid_size", "test_size", "max_updates"):
@@ -202,6 +217,10 @@ class TrainingConfig:
         if chunk is not None and (chunk < 1 or self.sequence_steps % chunk):
             raise ConfigError(
                 f"chunk_steps is {chunk}, it must divide the {self.sequence_steps} steps of a sequence"
+            )
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate is {self.accumulate}, it must divide the batch_size of {self.batch_size}"
             )
         for name in ("checkpoint_minutes", "max_minutes"):
             minutes = getattr(self, name)

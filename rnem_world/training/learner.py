@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 
 from rnem_world.data.batch import Batch
-from rnem_world.errors import TrainingError
+from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.evaluation import metrics
 from rnem_world.evaluation.evaluate import unit_frames
 from rnem_world.models.rollout import draw_flips
 from rnem_world.models.world_model import WorldModel
+from rnem_world.processes import ALONE, Processes
 from rnem_world.seeding import derive_seed
-from rnem_world.training.config import RunConfig
+from rnem_world.training.config import RunConfig, TrainingConfig
 from rnem_world.training.losses import SequenceBatch, SequenceLoss, draw_own_frames
 from rnem_world.training.optimizer import clip_gradients, make_optimizer
 
@@ -48,18 +50,27 @@ class Learner:
     Every random draw of a batch is seeded by the run's seed and the number of updates before it, so that a resumed run
     needs no generator's state to continue as if it had never stopped.
 
+    Several processes draw alike for the global batch, and each takes its own rows.
+
     Args:
         model: The model, on its device.
         config: The run.
+        processes: Those that learn together, each from its rows of the batch.
+
+    Raises:
+        ConfigError: If processes and micro-batches can't share a batch evenly.
     """
 
-    def __init__(self, model: WorldModel, config: RunConfig) -> None:
+    def __init__(self, model: WorldModel, config: RunConfig, processes: Processes = ALONE) -> None:
         self.model, self.config, self.options = model, config, config.training
+        self.processes = processes
+        check_shares(self.options, processes)
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
         self.loss = SequenceLoss(
-            model, self.options.loss, self.options.head_loss, self.options.prior_code.steps
+            model, self.options.loss, self.options.head_loss, self.options.prior_code
         ).to(self.device)
+        self.parallel_loss = processes.parallel(self.loss)
         self.step_weights = torch.tensor(self.options.weights, device=self.device)
         self.generator = torch.Generator(self.device)
         self.gradient_norm = 0.0
@@ -86,7 +97,7 @@ class Learner:
         """Makes an update from a batch, or one from each of its chunks.
 
         Args:
-            batch: Sequences with one frame more than there are steps.
+            batch: This process's sequences, with one frame more than there are steps.
             updates: Number of updates before this batch.
             with_score: Whether to score the grouping, if the batch has groups.
 
@@ -95,49 +106,69 @@ class Learner:
         """
         self.model.train()
         self.generator.manual_seed(derive_seed(self.options.seed, "update", updates))
+        shares = self._shares(batch.frames.shape[0])
         whole = self._sequences(batch)
-        state = self.model.initial_state(whole.frames.shape[0], generator=self.generator)
+        size = whole.frames.shape[0] * self.processes.world_size
+        state = self.model.initial_state(size, generator=self.generator).rows(self.processes.rows(size))
+        states = [state.rows(rows) for rows in shares]
         steps = self.options.sequence_steps
         length = self.options.chunk_steps or steps
         with_score = with_score and batch.groups is not None
-        losses: list[float] = []
-        heads: list[float] = []
+        figures: list[list[float]] = []
         priors: list[float] = []
-        step_losses: list[float] = []
-        gammas: list[Tensor] = []
+        gammas: list[list[Tensor]] = [[] for _ in shares]
         for number, start in enumerate(range(0, steps, length)):
             chunk = self._chunk(whole, start, length, updates + number)
             weights = self.step_weights[start : start + length]
-            result = self.loss(state, chunk, weights, with_gammas=with_score)
-            value = float(result.loss.detach())
-            self._update(result.loss, value, updates + number)
-            state = result.state.detach()
-            losses.append(value)
-            heads.append(float(result.heads))
-            if chunk.imagined:
-                priors.append(float(result.prior))
-            step_losses += [round(step, 3) for step in result.steps.tolist()]
-            if result.gammas is not None:
-                gammas.append(result.gammas)
-        figures = {}
-        if self.config.model.heads:
-            figures["heads"] = sum(heads) / len(heads)
+            self.optimizer.zero_grad(set_to_none=True)
+            measured: list[Tensor] = []
+            for index, rows in enumerate(shares):
+                is_last = index == len(shares) - 1
+                with nullcontext() if is_last else self.processes.holding_back(self.parallel_loss):
+                    part = chunk.rows(rows)
+                    result = self.parallel_loss(states[index], part, weights, with_gammas=with_score)
+                    (result.loss / len(shares)).backward()
+                states[index] = result.state.detach()
+                shared = torch.stack([result.loss.detach(), result.heads, result.prior])
+                measured.append(torch.cat([shared, result.steps]))
+                if result.gammas is not None:
+                    gammas[index].append(result.gammas)
+            means = self.processes.mean(torch.stack(measured).mean(dim=0)).tolist()
+            self._update(means[0], updates + number)
+            figures.append(means)
+            if chunk.imagined is not None:
+                priors.append(means[2])
+        count = len(figures)
+        further = {"heads": sum(means[1] for means in figures) / count} if self.config.model.heads else {}
         if priors:
-            figures["prior_code"] = sum(priors) / len(priors)
+            further["prior_code"] = sum(priors) / len(priors)
         if with_score and batch.groups is not None:
-            groups = batch.groups[:, 1:].to(self.device)
-            scores = metrics.adjusted_rand_index(torch.cat(gammas, dim=1), groups, self.step_weights)
-            figures["ari"] = float(scores.ari)
-        return Lesson(sum(losses) / len(losses), len(losses), step_losses, figures)
+            scores = [self._score(gammas[index], batch.groups[rows]) for index, rows in enumerate(shares)]
+            further["ari"] = float(self.processes.mean(torch.stack(scores).mean()))
+        step_losses = [round(step, 3) for means in figures for step in means[3:]]
+        return Lesson(sum(means[0] for means in figures) / count, count, step_losses, further)
+
+    def _shares(self, size: int) -> list[slice]:
+        """Cuts this process's rows into micro-batches."""
+        length = size // self.options.accumulate
+        return [slice(start, start + length) for start in range(0, size, length)]
+
+    def _score(self, gammas: list[Tensor], groups: Tensor) -> Tensor:
+        there = groups[:, 1:].to(self.device)
+        return metrics.adjusted_rand_index(torch.cat(gammas, dim=1), there, self.step_weights).ari
 
     def _sequences(self, batch: Batch) -> SequenceBatch:
         noise, steps, model = self.options.noise, self.options.sequence_steps, self.config.model
         frames = unit_frames(batch.frames.to(self.device), batch.maximum_value)
+        # Drawn for the global batch, so that a process's own rows get what they would get in one process alone.
+        shape = torch.Size([frames.shape[0] * self.processes.world_size, *frames[:, :-1].shape[1:]])
         probability: float | Tensor = noise.flip_probability
         if noise.per_sequence:
-            draw = torch.rand(frames.shape[0], 1, 1, 1, 1, generator=self.generator, device=self.device)
+            draw = torch.rand(shape[0], 1, 1, 1, 1, generator=self.generator, device=self.device)
             probability = noise.flip_probability * draw
-        flips = draw_flips(frames[:, :-1].shape, probability, self.generator)
+        flips = draw_flips(shape, probability, self.generator)
+        if flips is not None:
+            flips = flips[self.processes.rows(shape[0])]
         actions = rewards = terminations = None
         if model.number_of_actions and batch.actions is not None:
             actions = batch.actions[:, :steps].to(self.device)
@@ -152,10 +183,15 @@ class Learner:
             return None if tensor is None else tensor[:, start : start + length]
 
         loop = self.options.closed_loop
-        own_frames = None
+        own_frames = expected_codes = None
         if loop.fraction > 0.0 and updates >= loop.after_updates:
-            size = whole.frames.shape[0]
-            own_frames = draw_own_frames(size, length, loop.fraction, loop.steps, self.generator)
+            size = whole.frames.shape[0] * self.processes.world_size
+            rows = self.processes.rows(size)
+            drawn = draw_own_frames(size, length, loop.fraction, loop.steps, self.generator)
+            own_frames = drawn[rows]
+            if self.model.prior_code is not None and loop.latent_fraction > 0.0:
+                draw = torch.rand(size, 1, generator=self.generator, device=self.device)
+                expected_codes = own_frames & (draw[rows] < loop.latent_fraction)
         return SequenceBatch(
             whole.frames[:, start : start + length + 1],
             part(whole.flips),
@@ -163,22 +199,28 @@ class Learner:
             part(whole.rewards),
             part(whole.terminations),
             own_frames,
+            expected_codes,
             self._imagined(whole.frames.shape[0], start, updates),
         )
 
-    def _imagined(self, batch_size: int, start: int, updates: int) -> int:
-        """Counts the sequences that train the prior code: none before the slots have watched some frames."""
+    def _imagined(self, batch_size: int, start: int, updates: int) -> Tensor | None:
+        """Chooses the sequences that train the prior code: none before the slots have watched some frames.
+
+        They are spread evenly over the batch, so that processes have equally much to do.
+        """
         options = self.options.prior_code
         unready = start == 0 and self.options.sequence_steps > (self.options.chunk_steps or 0) > 0
         if self.model.prior_code is None or unready or updates < options.after_updates:
-            return 0
-        return max(1, round(options.fraction * batch_size))
+            return None
+        size = batch_size * self.processes.world_size
+        number = max(1, round(options.fraction * size))
+        is_chosen = torch.arange(size, device=self.device) * number % size < number
+        return (is_chosen * (size / number))[self.processes.rows(size)]
 
-    def _update(self, loss: Tensor, value: float, updates: int) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(f"the loss is {value} at update {updates + 1}")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def _update(self, loss: float, updates: int) -> None:
+        """Moves the weights by the gradient; loss and gradient are those of all processes together."""
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} at update {updates + 1}")
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = float(torch.stack(torch._foreach_norm(gradients)).norm())
         if not math.isfinite(norm):
@@ -199,3 +241,17 @@ class Learner:
         if norm > limit:
             torch._foreach_mul_(gradients, limit / norm)
         self.gradient_norm += NORM_RATE * (min(norm, limit) - self.gradient_norm)
+
+
+def check_shares(options: TrainingConfig, processes: Processes) -> None:
+    """Checks that processes and micro-batches share a batch evenly, so that means of means are means.
+
+    Raises:
+        ConfigError: If they don't.
+    """
+    parts = processes.world_size * options.accumulate
+    if options.batch_size % parts:
+        raise ConfigError(
+            f"batch_size is {options.batch_size}, which {processes.world_size} processes with {options.accumulate} "
+            f"micro-batches each (accumulate) can't share evenly: give a --batch-size that is a multiple of {parts}"
+        )

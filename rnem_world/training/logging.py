@@ -75,6 +75,17 @@ class RunLog:
         except OSError as error:
             raise self._refusal(error) from error
 
+    def show(self, kind: str, update: int, figures: Mapping[str, float]) -> None:
+        """Adds figures to TensorBoard alone.
+
+        Raises:
+            OutputError: If they can't be written.
+        """
+        try:
+            self._board.add_scalars({f"{kind}/{name}": value for name, value in figures.items()}, update)
+        except OSError as error:
+            raise self._refusal(error) from error
+
     def picture(self, name: str, update: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Adds a picture to TensorBoard.
 

@@ -15,7 +15,7 @@ from rnem_world.models.heads import HeadOutput
 from rnem_world.models.losses import LossConfig, training_loss
 from rnem_world.models.rollout import apply_flips
 from rnem_world.models.world_model import SlotState, WorldModel
-from rnem_world.training.config import HeadLossConfig
+from rnem_world.training.config import HeadLossConfig, PriorCodeConfig
 
 
 class SequenceBatch(NamedTuple):
@@ -29,7 +29,10 @@ class SequenceBatch(NamedTuple):
         terminations: Float (b, t), 1 where the episode ends; None for a model without heads or data without them.
         own_frames: Bool (b, t), where the model is shown its own frame in black and white in place of the real one;
             never at 0. None shows real frames alone.
-        imagined: How many of the sequences, from the first, are imagined to train the prior code.
+        expected_codes: Bool (b, t), where the slots see what the prior code expects of their own frame: part of
+            ``own_frames``. None nowhere.
+        imagined: Float (b,), the weight of each sequence in the prior code's loss; those that have one are imagined to
+            train it. They are 1 on average over the batches of all processes. None trains it on none.
     """
 
     frames: Tensor
@@ -38,7 +41,12 @@ class SequenceBatch(NamedTuple):
     rewards: Tensor | None = None
     terminations: Tensor | None = None
     own_frames: Tensor | None = None
-    imagined: int = 0
+    expected_codes: Tensor | None = None
+    imagined: Tensor | None = None
+
+    def rows(self, rows: slice) -> SequenceBatch:
+        """Takes some of the sequences."""
+        return SequenceBatch._make(None if tensor is None else tensor[rows] for tensor in self)
 
 
 class SequenceLosses(NamedTuple):
@@ -69,10 +77,14 @@ class SequenceLoss(nn.Module):
     """
 
     def __init__(
-        self, model: WorldModel, pixels: LossConfig, heads: HeadLossConfig, prior_steps: int = 1
+        self,
+        model: WorldModel,
+        pixels: LossConfig,
+        heads: HeadLossConfig,
+        prior_code: PriorCodeConfig | None = None,
     ) -> None:
         super().__init__()
-        self.prior_steps = prior_steps
+        self.prior_code = prior_code or PriorCodeConfig()
         self.model = model
         self.pixels = pixels
         self.heads = heads
@@ -96,23 +108,34 @@ class SequenceLoss(nn.Module):
         head_losses: list[Tensor] = []
         gammas: list[Tensor] = []
         frames, shown = batch.frames, batch.frames[:, 0]
+        before = state.theta
         prior = frames.new_zeros(())
-        if batch.imagined:
-            prior = prior_code_loss(self.model, state, batch, self.prior_steps)
+        if batch.imagined is not None and bool(batch.imagined.any()):
+            options = self.prior_code
+            prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
         for step in range(frames.shape[1] - 1):
             seen = shown if batch.flips is None else apply_flips(shown, batch.flips[:, step])
             actions = None if batch.actions is None else batch.actions[:, step]
-            transition = self.model.predict(state, seen, actions)
+            expects = _at(batch.expected_codes, step)
+            if expects is None:
+                transition = self.model.predict(state, seen, actions)
+            else:
+                expected = self.model.expect(before, state.theta)
+                code = torch.where(expects[:, None, None], expected, self.model.encode(state, seen))
+                transition = self.model.predict_from(state.theta, code, actions, seen)
+            before = state.theta
             target = frames[:, step + 1]
             state = self.model.update(transition, target)
-            loss = training_loss(transition.logits, transition.prediction, state.gamma, target, self.pixels)
+            loss = training_loss(
+                transition.logits, transition.prediction, state.gamma, target, self.pixels, frames[:, step]
+            )
             losses.append(loss.mean())
             if with_gammas:
                 gammas.append(state.gamma[:, :, 0])
             if transition.heads is not None:
                 head_losses.append(self._head_loss(transition.heads, batch, step))
             shown = target
-            own = _own(batch.own_frames, step + 1)
+            own = _at(batch.own_frames, step + 1)
             if own is not None:
                 drawn = em.binarised_prediction(transition.prediction.detach(), em.BINARY_THRESHOLD)
                 shown = torch.where(own[:, None, None, None], drawn, target)
@@ -150,24 +173,22 @@ def prior_code_loss(
     Args:
         model: A model with a prior code.
         state: The slots before the first frame; no gradient flows into them.
-        batch: The sequences; the first ``imagined`` of them are used, and only their first frames and their actions.
+        batch: The sequences; those that ``imagined`` gives a weight are used, and only their first frames and their
+            actions.
         steps: Frames to imagine.
 
     Returns:
-        The squared errors of the codes and of the slots that they lead to, each mean over all. It has a gradient for
-        the prior code's weights alone.
+        The squared errors of the codes and of the slots that they lead to, each mean over all, the sequences with
+        their weights. It has a gradient for the prior code's weights alone.
     """
-    rows = slice(0, batch.imagined)
+    imagined = state.theta.new_ones(state.theta.shape[0]) if batch.imagined is None else batch.imagined
+    rows = imagined.nonzero()[:, 0]
+    weights = imagined[rows] / imagined.shape[0]
     core = model.core
     frozen = {name: parameter.detach() for name, parameter in core.named_parameters()}
     with torch.no_grad():
         frame = batch.frames[rows, 0]
-        slots = SlotState(
-            state.theta[rows],
-            state.prediction[rows],
-            state.gamma[rows],
-            None if state.frame is None else state.frame[rows],
-        )
+        slots = state.rows(rows)
         code = model.encode(slots, frame)
     theta, expected = slots.theta, code
     losses: list[Tensor] = []
@@ -182,14 +203,15 @@ def prior_code_loss(
         before = theta
         theta = functional_call(core, frozen, (theta, expected, action)).theta
         expected = model.expect(before, theta)
-        losses.append(F.mse_loss(expected, code) + F.mse_loss(theta, slots.theta))
+        errors = (expected - code).square().mean(dim=(1, 2)) + (theta - slots.theta).square().mean(dim=(1, 2))
+        losses.append((weights * errors).sum())
     return torch.stack(losses).mean()
 
 
-def _own(own_frames: Tensor | None, step: int) -> Tensor | None:
-    if own_frames is None or step >= own_frames.shape[1] or not bool(own_frames[:, step].any()):
+def _at(where: Tensor | None, step: int) -> Tensor | None:
+    if where is None or step >= where.shape[1] or not bool(where[:, step].any()):
         return None
-    return own_frames[:, step]
+    return where[:, step]
 
 
 def draw_own_frames(

@@ -16,21 +16,33 @@ from rnem_world.errors import CheckpointError, ConfigError, OutputError
 from rnem_world.files import writing
 from rnem_world.models.config import architecture_for
 from rnem_world.models.world_model import WorldModel
+from rnem_world.processes import ALONE, Processes
 from rnem_world.seeding import derive_seed
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.config import RunConfig, TrainingConfig
+from rnem_world.training.learner import check_shares
+from rnem_world.training.run_lock import RunLock
 from rnem_world.training.trainer import Trainer
 from rnem_world.types import Split
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
     """Turns a device's name into a device; ``auto`` takes CUDA where there is any.
+
+    Of several processes on a machine each gets a CUDA device of its own.
 
     Raises:
         ConfigError: If there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes.world_size > 1 and name == "cuda":
+        name = f"cuda:{processes.local_rank}"
+    elif processes.world_size > 1 and name.startswith("cuda"):
+        raise ConfigError(
+            f"{name!r} is one device, and there are {processes.world_size} processes that need one each: use --device "
+            "cuda, which gives each its own"
+        )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -100,18 +112,25 @@ def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str
     return names
 
 
-def make_loader(dataset: Dataset, split: Split, config: RunConfig, limit: int | None) -> SequenceLoader:
+def make_loader(
+    dataset: Dataset, split: Split, config: RunConfig, limit: int | None, processes: Processes = ALONE
+) -> SequenceLoader:
     """Makes the loader of a split; training batches are full and shuffled, others neither.
+
+    Of several processes each gets its share of the training batches, and the other splits' whole batches. Together
+    those of a machine keep no more in memory than one would.
 
     Args:
         dataset: The data.
         split: Which split.
         config: The run.
         limit: At most so many sequences; None takes all.
+        processes: Those that share the training batches.
     """
     options = config.training
     there = dataset.info(split).number_of_sequences
     is_training = split == "training"
+    shares = processes.world_size if is_training else 1
     names = wanted_arrays(dataset, split, config)
     if is_training:  # collisions only weigh reported losses
         names = [name for name in names if name not in ("collisions", "events")]
@@ -121,15 +140,17 @@ def make_loader(dataset: Dataset, split: Split, config: RunConfig, limit: int | 
         dataset,
         split,
         LoaderConfig(
-            batch_size=options.batch_size,
+            batch_size=options.batch_size // shares,
             number_of_frames=options.sequence_steps + 1,
             window=options.window if is_training else "start",
             limit=None if limit is None else min(limit, there),
-            memory_gigabytes=options.memory_gigabytes,
+            memory_gigabytes=options.memory_gigabytes / processes.per_machine,
             drop_last=is_training,
             shuffle=is_training,
         ),
         seed=options.seed,
+        rank=processes.rank if is_training else 0,
+        world_size=shares,
         arrays=names,
     )
 
@@ -142,6 +163,7 @@ def make_trainer(
     report: Callable[[str], None],
     resume: bool = False,
     start_from: str | None = None,
+    processes: Processes = ALONE,
 ) -> Trainer:
     """Prepares a run's folder and its trainer.
 
@@ -153,18 +175,21 @@ def make_trainer(
         report: Receives lines for people.
         resume: Continue the run that is there.
         start_from: A checkpoint whose weights the model starts with.
+        processes: Those that train together; the first one writes.
 
     Raises:
-        ConfigError: If data and model don't fit.
+        ConfigError: If data and model don't fit, or the processes can't share a batch evenly.
         CheckpointError: If there is nothing to resume, or the starting weights belong to another model.
         DataError: If the data is damaged.
-        OutputError: If a run is in the way or the folder can't be made; nothing is left behind then.
+        OutputError: If a run is in the way, another training has the folder, or it can't be made; nothing is left
+            behind then.
     """
     options: TrainingConfig = config.training
     info = dataset.info("training")
     check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
-    training = make_loader(dataset, "training", config, options.train_size)
-    validation = make_loader(dataset, "validation", config, options.valid_size)
+    check_shares(options, processes)
+    training = make_loader(dataset, "training", config, options.train_size, processes)
+    validation = make_loader(dataset, "validation", config, options.valid_size, processes)
     if start_from is not None:
         model = checkpoint.start_model(config.model, start_from)
     else:
@@ -172,15 +197,20 @@ def make_trainer(
             torch.manual_seed(derive_seed(options.seed, "weights"))
             model = WorldModel(config.model)
     model = checkpoint.to_device(model, device)
-    trainer = Trainer(model, config, run, training, validation, report)
+    trainer = Trainer(model, config, run, training, validation, report, processes)
     if resume:
+        if processes.is_first and run.is_dir():
+            trainer.lock.acquire()
         trainer.resume()
-        checkpoint.write_run_config(run, config)
-    else:
-        _check_free(run)
-        with _folder_of(run):
+        if processes.is_first:
+            checkpoint.write_run_config(run, config)
+    elif processes.is_first:
+        with _folder_of(run, trainer.lock):
+            _check_free(run)
             checkpoint.write_run_config(run, config)
             trainer.begin()
+    else:
+        trainer.begin()
     return trainer
 
 
@@ -200,15 +230,17 @@ def _check_free(run: Path) -> None:
 
 
 @contextmanager
-def _folder_of(run: Path) -> Iterator[None]:
-    """Makes a run's folder; if the block fails, what wasn't there before is removed."""
+def _folder_of(run: Path, lock: RunLock) -> Iterator[None]:
+    """Makes a run's folder and takes its lock; if the block fails, what wasn't there before is removed."""
     made = next((folder for folder in (*reversed(run.parents), run) if not folder.exists()), None)
-    before = set(run.iterdir()) if run.is_dir() else set()
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
+    before = set(run.iterdir())
+    lock.acquire()
     try:
         yield
     except BaseException:
+        lock.release()
         for path in [made] if made is not None else set(run.iterdir()) - before:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

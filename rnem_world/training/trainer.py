@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,28 +14,30 @@ from rnem_world.errors import CheckpointError, TrainingError
 from rnem_world.evaluation.evaluate import Evaluation
 from rnem_world.models.world_model import WorldModel
 from rnem_world.options import build
+from rnem_world.processes import ALONE, Processes
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.config import RunConfig, TrainingConfig
 from rnem_world.training.learner import Learner
-from rnem_world.training.logging import RunLog
 from rnem_world.training.progress import Progress
+from rnem_world.training.run_lock import RunLock
+from rnem_world.training.run_writer import RunWriter
 from rnem_world.training.stopping import Stop, Stopped
 from rnem_world.training.validation import Validator
 
 
 class Trainer:
-    """Trains a model and keeps its run folder.
+    """Trains a model and keeps its run folder, see :class:`rnem_world.training.run_writer.RunWriter`.
 
-    The folder holds ``config.json``, ``log.jsonl``, ``tensorboard/``, ``checkpoints/update-*`` (the latest ones and
-    the best) and ``checkpoints/epoch-*`` (those of ``save_epochs``), and ``best.json``, which names the best.
+    Of several processes each has a trainer, and all do the same on their own shares of the data; the first one writes.
 
     Args:
         model: The model, on its device.
         config: The run.
         run: Its folder.
-        training: Gives the training batches.
-        validation: Gives the validation batches.
+        training: Gives this process's share of the training batches.
+        validation: Gives the validation batches, whole in every process.
         report: Receives one line now and then, for people.
+        processes: Those that train together.
     """
 
     def __init__(
@@ -47,29 +48,25 @@ class Trainer:
         training: SequenceLoader,
         validation: SequenceLoader,
         report: Callable[[str], None],
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.config, self.run = model, config, run
         self.training, self.validation, self.report = training, validation, report
+        self.processes = processes
         self.options: TrainingConfig = config.training
-        self.validator = Validator(model, config, validation)
+        self.validator = Validator(model, config, validation, processes)
         self.progress = Progress()
-        self.learner = Learner(model, config)
-        self._log: RunLog | None = None
-        self._stop = Stop(config.training.max_minutes)
-        self._last_save = time.monotonic()
+        self.learner = Learner(model, config, processes)
+        self.writer = RunWriter(run, model, config, processes.is_first)
+        self.lock = RunLock(run)
+        self._stop = Stop(config.training.max_minutes, processes)
         self._minutes_before = 0.0
+        self._clock = _WaitingClock()
 
     @property
     def signal(self) -> int | None:
         """The number of the signal that ended training, None if none did."""
         return self._stop.signal
-
-    @property
-    def log(self) -> RunLog:
-        """The run's log, opened when it is first written."""
-        if self._log is None:
-            self._log = RunLog(self.run, self.progress.log_position, self.progress.updates)
-        return self._log
 
     def begin(self) -> None:
         """Reads the data, and saves the first checkpoint of a new run.
@@ -80,7 +77,7 @@ class Trainer:
         """
         for loader in (self.training, self.validation):
             loader.epoch(0)
-        self._save()
+        self.writer.save(self.progress, self.learner.state_dict)
 
     def resume(self) -> None:
         """Continues from the run's latest checkpoint.
@@ -88,9 +85,11 @@ class Trainer:
         The learning rate is the configuration's, which may have changed since.
 
         Raises:
-            CheckpointError: If there is none, or it is broken.
+            CheckpointError: If there is none, it is broken, or other processes see another one.
         """
-        run_folder.put_back(self.run)
+        if self.processes.is_first:
+            run_folder.put_back(self.run)
+        self.processes.wait()
         folders = run_folder.updates_of(self.run)
         if not folders:
             raise CheckpointError(f"{self.run} holds no checkpoint to resume from: train without --resume")
@@ -104,23 +103,15 @@ class Trainer:
                 f"the training state in {folders[-1]} doesn't fit this run ({error}): delete that folder to resume "
                 "an older checkpoint"
             ) from error
-        self._restore_best()
-        self.report(f"resumed after update {self.progress.updates} ({self.progress.minutes:.1f} min so far)")
-
-    def _restore_best(self) -> None:
-        """Makes ``best.json`` name what was best when the resumed checkpoint was saved.
-
-        A run may have been killed before it could write that; or it ended with a validation in the middle of an epoch,
-        which a run that goes on doesn't have.
-        """
-        progress = self.progress
-        best = run_folder.best_of(self.run)
-        if progress.best_epoch and not progress.best_checkpoint and best is not None:
-            progress.best_checkpoint = best.name
-        if progress.best_checkpoint:
-            run_folder.write_best(self.run, progress.best_checkpoint, progress.best_loss, progress.best_epoch)
-        elif not progress.best_epoch:
-            run_folder.forget_best(self.run)
+        updates = self.progress.updates
+        most, negative_least = self.processes.largest([updates, -updates])
+        if most != -negative_least:
+            raise CheckpointError(
+                f"process {self.processes.rank} sees update {updates} in {self.run}, another sees "
+                f"{int(most if updates < most else -negative_least)}: keep the run in a folder that all machines share"
+            )
+        self.writer.restore_best(self.progress)
+        self.report(f"resumed after update {updates} ({self.progress.minutes:.1f} min so far)")
 
     def fit(self) -> Evaluation | None:
         """Trains until an end is reached: epochs, patience, ``max_updates``, ``max_minutes``, or a signal.
@@ -133,13 +124,14 @@ class Trainer:
 
         Raises:
             TrainingError: If the loss is NaN or infinite; the last good checkpoint stays.
-            OutputError: If a checkpoint can't be written.
+            OutputError: If a checkpoint can't be written, or another process trains in the folder.
         """
-        run_folder.prune(self.run, self.options.keep_checkpoints, self._protected())
-        self._last_save = time.monotonic()
-        self._minutes_before = self.progress.minutes
+        if self.processes.is_first:
+            self.lock.acquire()
         evaluation = None
         try:
+            self.writer.begin(self.progress)
+            self._minutes_before = self.progress.minutes
             with self._stop.watching():
                 while (end := self._end()) is None:
                     self._run_batches()
@@ -147,11 +139,12 @@ class Trainer:
                         evaluation = self._complete_epoch()
                 if self._stop.reason is None and self.progress.batch > 0:
                     evaluation = self._validate_midway()
+                # What one process has still to write must not be cut short because another has ended.
+                self.processes.wait()
             self.report(f"stopped after update {self.progress.updates}: {self._stop.reason or end}")
         finally:
-            if self._log is not None:
-                self._log.close()
-                self._log = None
+            self.writer.close()
+            self.lock.release()
         return evaluation
 
     def _end(self) -> str | None:
@@ -176,12 +169,12 @@ class Trainer:
         progress, options = self.progress, self.options
         batches = self.training.epoch(progress.epoch, progress.batch)
         bar = tqdm(
-            batches,
+            self._clock.waiting(batches),
             desc=f"epoch {progress.epoch + 1}",
             total=len(self.training),
             initial=progress.batch,
             unit="update",
-            disable=None,
+            disable=None if self.processes.is_first else True,
         )
         figures: dict[str, float] = {}
         for batch in bar:
@@ -189,14 +182,15 @@ class Trainer:
             figures |= self._learn(batch)
             progress.batch += 1
             seconds = time.monotonic() - started
-            frames = batch.frames.shape[0] * options.sequence_steps
+            frames = options.batch_size * options.sequence_steps
             figures["frames_per_second"] = frames / seconds
+            figures["waiting"] = self._clock.share(seconds)
             progress.minutes = self._minutes_before + self._stop.minutes
             bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
-            self._stop.look_at_clock()
+            self._stop.look()
             is_over = self._stop.reason is not None or self._limit_reached()
-            if is_over or self._save_is_due():
-                self._save()
+            if is_over or self.writer.save_is_due():
+                self.writer.save(progress, self.learner.state_dict)
                 latest = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
                 self.report(f"update {progress.updates} ({progress.minutes:.1f} min): {latest}")
             if is_over:
@@ -207,6 +201,7 @@ class Trainer:
         progress = self.progress
         batches = progress.epoch * len(self.training) + progress.batch
         is_due = batches % self.options.score_every == 0
+        started = time.monotonic()
         try:
             lesson = self.learner.learn(batch, progress.updates, is_due)
         except TrainingError as error:
@@ -218,12 +213,18 @@ class Trainer:
             ) from error
         rate = self.options.optimizer.rate_at(progress.updates)
         progress.updates += lesson.updates
-        progress.sequences += batch.frames.shape[0]
+        progress.sequences += self.options.batch_size
         progress.epoch_loss += lesson.loss
         figures = {"loss": lesson.loss, **lesson.figures}
         if is_due:
             logged = {**figures, "learning_rate": rate, "steps": lesson.steps}
-            self.log.write("training", progress.updates, logged)
+            self.writer.log("training", progress, logged)
+            seconds = time.monotonic() - started
+            speed = {
+                "sequences_per_second": self.options.batch_size / seconds,
+                "waiting": self._clock.last / (self._clock.last + seconds),
+            }
+            self.writer.log_speed(progress, speed)
         return figures
 
     def _complete_epoch(self) -> Evaluation | None:
@@ -232,22 +233,20 @@ class Trainer:
         try:
             evaluation = self.validator.evaluate(self._stop.check)
         except Stopped:
-            self._save()
+            self.writer.save(progress, self.learner.state_dict)
             return None
         progress.epoch += 1
-        self.log.write(
-            "epoch", progress.updates, {"epoch": progress.epoch, "loss": progress.epoch_loss / progress.batch}
-        )
+        means = {"epoch": progress.epoch, "loss": progress.epoch_loss / progress.batch}
+        self.writer.log("epoch", progress, means)
         progress.batch, progress.epoch_loss = 0, 0.0
         self._log_validation(evaluation)
         if progress.epoch in options.save_epochs:
-            kept = self._folder().with_name(f"epoch-{progress.epoch:04d}")
-            checkpoint.save_checkpoint(kept, self.model, self.config)
+            self.writer.keep_epoch(progress)
         is_best = evaluation.loss < progress.best_loss
         if is_best:
             progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
-            progress.best_checkpoint = self._folder().name
-        self._save(is_best)
+            progress.best_checkpoint = self.writer.folder(progress).name
+        self.writer.save(progress, self.learner.state_dict, is_best)
         return evaluation
 
     def _validate_midway(self) -> Evaluation | None:
@@ -259,7 +258,7 @@ class Trainer:
             return None
         self._log_validation(evaluation)
         if evaluation.loss < progress.best_loss:
-            run_folder.write_best(self.run, self._folder().name, evaluation.loss, progress.epoch)
+            self.writer.write_best(progress, evaluation.loss)
         return evaluation
 
     def _log_validation(self, evaluation: Evaluation) -> None:
@@ -268,25 +267,37 @@ class Trainer:
         if "ari" in evaluation.scores:
             line += f", ARI {evaluation.scores['ari']:.3f}"
         self.report(f"{line} ({progress.minutes:.1f} min)")
-        self.log.write("validation", progress.updates, {"epoch": progress.epoch, **evaluation.to_dict()})
-        self.log.picture("overview", progress.updates, self.validator.overview(progress.updates))
+        self.writer.log("validation", progress, {"epoch": progress.epoch, **evaluation.to_dict()})
+        self.writer.picture(progress, lambda: self.validator.overview(progress.updates))
 
-    def _folder(self) -> Path:
-        return self.run / run_folder.CHECKPOINTS / f"update-{self.progress.updates:09d}"
 
-    def _save(self, is_best: bool = False) -> None:
-        progress, folder = self.progress, self._folder()
-        if self._log is not None:
-            progress.log_position = self._log.position
-        trainer = {**self.learner.state_dict(), "progress": vars(replace(progress))}
-        checkpoint.save_checkpoint(folder, self.model, self.config, trainer)
-        if is_best:
-            run_folder.write_best(self.run, folder.name, progress.best_loss, progress.best_epoch)
-        run_folder.prune(self.run, self.options.keep_checkpoints, self._protected())
-        self._last_save = time.monotonic()
+class _WaitingClock:
+    """Measures how long training waits for data.
 
-    def _protected(self) -> set[str]:
-        return {self.progress.best_checkpoint}
+    Attributes:
+        last: Seconds that it waited for the last batch.
+    """
 
-    def _save_is_due(self) -> bool:
-        return time.monotonic() - self._last_save > 60.0 * self.options.checkpoint_minutes
+    def __init__(self) -> None:
+        self.last = 0.0
+        self._waited = self._worked = 0.0
+
+    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Passes batches on and measures the time until each comes."""
+        while True:
+            started = time.monotonic()
+            batch = next(batches, None)
+            self.last = time.monotonic() - started
+            if batch is None:
+                return
+            self._waited += self.last
+            yield batch
+
+    def share(self, worked: float) -> float:
+        """Gives the share of time spent waiting so far.
+
+        Args:
+            worked: Seconds spent on the last batch.
+        """
+        self._worked += worked
+        return self._waited / (self._waited + self._worked)

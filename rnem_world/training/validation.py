@@ -14,6 +14,7 @@ from rnem_world.evaluation.pictures import overview
 from rnem_world.evaluation.plots import figure_to_array
 from rnem_world.models.rollout import roll_out
 from rnem_world.models.world_model import WorldModel
+from rnem_world.processes import ALONE, Processes
 from rnem_world.seeding import torch_generator
 from rnem_world.training.config import RunConfig
 
@@ -25,10 +26,13 @@ class Validator:
         model: The model, on its device.
         config: The run.
         batches: Gives the validation batches.
+        processes: Those that share the work; all have the same figures in the end.
     """
 
-    def __init__(self, model: WorldModel, config: RunConfig, batches: SequenceLoader) -> None:
-        self.model, self.config, self.batches = model, config, batches
+    def __init__(
+        self, model: WorldModel, config: RunConfig, batches: SequenceLoader, processes: Processes = ALONE
+    ) -> None:
+        self.model, self.config, self.batches, self.processes = model, config, batches, processes
         self.device = next(model.parameters()).device
 
     def evaluate(self, before_batch: Callable[[], None]) -> Evaluation:
@@ -53,7 +57,7 @@ class Validator:
             honest=False,
         )
         generator = torch_generator(options.seed, "validation", device=self.device)
-        return evaluate(self.model, watched(self.batches.epoch(0)), how, generator)
+        return evaluate(self.model, watched(self.batches.epoch(0)), how, generator, self.processes)
 
     def overview(self, updates: int) -> UInt8[np.ndarray, "h w 3"]:
         """Draws the overview figure of the first sequence.

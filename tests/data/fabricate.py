@@ -35,6 +35,7 @@ def discs(
         actions=generator.integers(0, ACTIONS, (t, n)),
         rewards=generator.normal(size=(t, n)).astype(np.float32),
         terminations=generator.random((t, n)) < 0.2,
+        lives=generator.integers(0, 4, (t, n), np.uint8),
         positions=centres,
         velocities=generator.normal(size=centres.shape).astype(np.float32),
     )

@@ -107,6 +107,8 @@ def test_step_weights_that_make_no_sense(given, message):
         (OptimizerConfig, {"warm_up_updates": -1}),
         (OptimizerConfig, {"final_learning_rate": 0.5}),
         (OptimizerConfig, {"final_learning_rate": math.nan}),
+        (TrainingConfig, {"accumulate": 0}),
+        (TrainingConfig, {"accumulate": 7}),
         (TrainingConfig, {"chunk_steps": 7}),
         (TrainingConfig, {"chunk_steps": 0}),
         (TrainingConfig, {"cold_start_steps": -1}),

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from rnem_world.data.batch import Batch
+from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.models import em
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
+from rnem_world.processes import Processes
 from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
@@ -20,7 +22,7 @@ from rnem_world.training.config import (
     RunConfig,
     TrainingConfig,
 )
-from rnem_world.training.learner import NORM_RATE, Learner
+from rnem_world.training.learner import NORM_RATE, Learner, check_shares
 from rnem_world.training.losses import draw_own_frames, prior_code_loss
 from rnem_world.training.optimizer import OptimizerConfig
 
@@ -202,6 +204,58 @@ class TestClosedLoops:
         assert any(is_own)
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_micro_batches_add_up_to_the_batch(chunk, parts):
+    """Noise, first responsibilities, closed loops, heads, prior code: each sequence keeps its own."""
+    options = {
+        "model": dataclasses.replace(MODEL, prior_code=True),
+        "chunk_steps": chunk,
+        "closed_loop": ClosedLoopConfig(0.7, 2, latent_fraction=0.5),
+        "prior_code": PriorCodeConfig(0.25, 3),  # one sequence
+        "noise": NoiseConfig(per_sequence=True),
+        "optimizer": OptimizerConfig("sgd", 1e-5),
+    }
+    whole, cut = learner_of(**options), learner_of(accumulate=parts, **options)
+    sizes = []
+    forward = cut.loss.forward
+
+    def spied(state, batch, *arguments, **keywords):
+        sizes.append(batch.frames.shape[0])
+        return forward(state, batch, *arguments, **keywords)
+
+    cut.loss.forward = spied
+    lessons = [learner.learn(make_batch(), 0, True) for learner in (whole, cut)]
+    assert sizes == [SIZE // parts] * parts * lessons[0].updates
+    assert lessons[0].updates == lessons[1].updates
+    assert lessons[0].loss == pytest.approx(lessons[1].loss, rel=1e-5)
+    assert lessons[0].steps == pytest.approx(lessons[1].steps, rel=1e-5, abs=2e-3)
+    assert lessons[0].figures == pytest.approx(lessons[1].figures, rel=1e-4)
+    gradients = [[parameter.grad for parameter in learner.model.parameters()] for learner in (whole, cut)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
+    for one, other in zip(weights(whole), weights(cut), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_loss_that_is_not_a_number_in_one_micro_batch_stops_the_update():
+    learner = learner_of(accumulate=2, optimizer=OptimizerConfig())
+    batch = make_batch()
+    batch.rewards[0, 0] = math.nan
+    before = weights(learner)
+    with pytest.raises(TrainingError, match="the loss is nan at update 1"):
+        learner.learn(batch, 0, False)
+    assert all(torch.equal(one, other) for one, other in zip(before, weights(learner), strict=True))
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(3, 1), (2, 4), (1, 3)])
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(processes, accumulate):
+    options = TrainingConfig(batch_size=24, accumulate=accumulate)
+    check_shares(options, Processes(0, processes))
+    with pytest.raises(ConfigError, match=r"batch_size is 10.*multiple of|divide the batch_size of 10"):
+        check_shares(dataclasses.replace(options, batch_size=10), Processes(0, processes))
+
+
 def test_every_update_takes_its_own_learning_rate():
     """With plain gradient descent and a falling rate the last update changes nothing."""
     options = OptimizerConfig("sgd", 1e-6, schedule="linear", schedule_updates=7, final_learning_rate=0.0)
@@ -314,7 +368,9 @@ class TestOutliers:
         before = weights(learner)
         direction = sum(parameter.sum() for parameter in parameters)
         count = sum(parameter.numel() for parameter in parameters)
-        learner._update(direction * (gradient / math.sqrt(count)), 1.0, 0)
+        learner.optimizer.zero_grad()
+        (direction * (gradient / math.sqrt(count))).backward()
+        learner._update(1.0, 0)
         moved = [new.detach() - old for new, old in zip(parameters, before, strict=True)]
         return float(torch.cat([move.flatten() for move in moved]).double().norm())
 
@@ -401,7 +457,7 @@ def test_the_prior_code_learns_alone_and_the_others_without_it() -> None:
     options = {"sequence_steps": 6, "chunk_steps": 3, "prior_code": PriorCodeConfig(0.5, 3)}
     learner = learner_of(config, **options)
     own = {name for name, _ in learner.model.named_parameters() if name.startswith("prior_code.")}
-    batch = learner._sequences(make_batch())._replace(imagined=2)
+    batch = learner._sequences(make_batch())._replace(imagined=torch.tensor([2.0, 0.0, 2.0, 0.0]))
     state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
     prior_code_loss(learner.model, state, batch, 3).backward()
     moved = {name for name, parameter in learner.model.named_parameters() if parameter.grad is not None}
@@ -417,7 +473,7 @@ def test_the_prior_code_learns_alone_and_the_others_without_it() -> None:
 def test_the_prior_code_learns_to_imagine_as_in_pixels() -> None:
     config = dataclasses.replace(MODEL, prior_code=True)
     learner = learner_of(config, prior_code=PriorCodeConfig(1.0, 3), optimizer=OptimizerConfig("adam", 3e-3))
-    batch = learner._sequences(make_batch())._replace(imagined=SIZE)
+    batch = learner._sequences(make_batch())._replace(imagined=torch.ones(SIZE))
     state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(learner.model.prior_code.parameters(), 3e-3)
     losses = []
@@ -434,7 +490,30 @@ def test_slots_watch_a_chunk_before_they_train_the_prior_code() -> None:
     config = dataclasses.replace(MODEL, prior_code=True)
     chunked = learner_of(config, chunk_steps=3, prior_code=PriorCodeConfig(0.5, 3, after_updates=10))
     whole = chunked._sequences(make_batch())
-    assert chunked._chunk(whole, 0, 3, 20).imagined == 0
-    assert chunked._chunk(whole, 3, 3, 20).imagined == SIZE // 2
-    assert chunked._chunk(whole, 3, 3, 9).imagined == 0
-    assert learner_of(MODEL, chunk_steps=3)._chunk(whole, 3, 3, 20).imagined == 0
+    assert chunked._chunk(whole, 0, 3, 20).imagined is None
+    assert chunked._chunk(whole, 3, 3, 20).imagined.tolist() == [2.0, 0.0, 2.0, 0.0]
+    assert chunked._chunk(whole, 3, 3, 9).imagined is None
+    assert learner_of(MODEL, chunk_steps=3)._chunk(whole, 3, 3, 20).imagined is None
+
+
+def test_latent_closed_loops_are_part_of_the_closed_loops_and_teach_the_prior_code() -> None:
+    config = dataclasses.replace(MODEL, prior_code=True)
+    learner = learner_of(config, closed_loop=ClosedLoopConfig(1.0, 3, latent_fraction=0.5))
+    whole = learner._sequences(make_batch(64))
+    chunk = learner._chunk(whole, 0, STEPS, 0)
+    assert chunk.own_frames is not None
+    assert chunk.expected_codes is not None
+    assert not (chunk.expected_codes & ~chunk.own_frames).any()
+    latent = chunk.expected_codes.any(dim=1)
+    assert 16 < int(latent.sum()) < 48
+    assert torch.equal(chunk.expected_codes[latent], chunk.own_frames[latent])
+    state = learner.model.initial_state(64, generator=torch.Generator().manual_seed(0))
+    learner.loss(state, chunk._replace(imagined=None), learner.step_weights).loss.backward()
+    gradients = [parameter.grad for parameter in learner.model.prior_code.parameters()]
+    assert min(gradient.abs().max().item() for gradient in gradients) > 0
+    everything = learner.model.state_dict()
+    plain = learner_of(MODEL, closed_loop=ClosedLoopConfig(1.0, 3, latent_fraction=0.5))
+    plain.model.load_state_dict(
+        {name: value for name, value in everything.items() if "prior_code" not in name}
+    )
+    assert plain._chunk(whole, 0, STEPS, 0).expected_codes is None

@@ -1,0 +1,130 @@
+"""A policy that stable-baselines3 trained on Atari frames, as an agent that collects."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
+
+from rnem_world.errors import CheckpointError, ConfigError, DependencyError
+
+PolicyFrames = Literal["grayscale", "observations"]
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """The part of an Atari vector environment that is needed."""
+
+    num_envs: int
+    single_action_space: Any
+
+    @property
+    def elapsed(self) -> NDArray[Any]:
+        """Steps of each episode so far."""
+
+    def frames(self) -> NDArray[Any]:
+        """The current frames in grey, (n, 84, 84)."""
+
+
+def load_policy(path: Path, trusted: bool, seed: int) -> Any:
+    """Loads a checkpoint of stable-baselines3 (PPO, A2C or DQN).
+
+    Args:
+        path: Its ``.zip``.
+        trusted: Whether the user vouches for the file: parts of it are unpickled, and a pickle can run any program.
+        seed: Seeds its draws of actions, and with them torch's global generator, which is where it draws from.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint.
+        ConfigError: If it isn't trusted.
+        DependencyError: If stable-baselines3 is not installed.
+    """
+    if not trusted:
+        raise ConfigError(
+            f"{path}: stable-baselines3 unpickles parts of its checkpoints, and a pickle can run any program: if you "
+            "know where the file comes from, add --trust-policy"
+        )
+    name = _algorithm(path)
+    try:
+        import stable_baselines3
+    except ImportError as error:
+        raise DependencyError(
+            'a trained policy needs stable-baselines3: pip install "rnem-world[agents]"'
+        ) from error
+    try:
+        model = getattr(stable_baselines3, name).load(path, device="cpu")
+    except Exception as error:  # unpickling raises errors of every kind
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} can't be loaded as {name} of stable-baselines3: {reason}") from error
+    model.set_random_seed(seed)
+    return model
+
+
+def _algorithm(path: Path) -> str:
+    """Tells the algorithm by the names of its settings, which are plain JSON."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(json.loads(archive.read("data")))
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint of stable-baselines3 (a .zip that `model.save` wrote): {error}"
+        ) from error
+    for name, setting in (("PPO", "clip_range"), ("DQN", "exploration_rate"), ("A2C", "gae_lambda")):
+        if setting in names:
+            return name
+    raise CheckpointError(f"{path} is of none of the algorithms PPO, A2C and DQN of stable-baselines3")
+
+
+class TrainedPolicyAgent:
+    """Acts as a trained policy, whose actions are drawn, not the likeliest.
+
+    Args:
+        model: What `load_policy` gave.
+        env: The environment that it acts in.
+        frames: Whether the policy sees the frames in ``grayscale``, which is what it knows if it was trained with
+            stable-baselines3's ``AtariWrapper``, or the environment's ``observations``. Its last few frames are
+            stacked if it was trained with such stacks.
+
+    Raises:
+        ConfigError: If it was trained on other observations or actions.
+    """
+
+    def __init__(self, model: Any, env: FrameSource, frames: PolicyFrames = "grayscale") -> None:
+        self._model, self._env, self._sees = model, env, frames
+        shape, actions = tuple(model.observation_space.shape), getattr(model.action_space, "n", None)
+        first, last = shape[0], shape[-1]
+        self._channels_first = first < last
+        self._depth = first if self._channels_first else last
+        size = shape[1:] if self._channels_first else shape[:2]
+        if len(shape) != 3 or size != (84, 84):
+            raise ConfigError(
+                f"the policy was trained on observations {shape}, expected stacked 84x84 frames"
+            )
+        if actions != env.single_action_space.n:
+            raise ConfigError(
+                f"the policy knows {actions} actions, and the game has {env.single_action_space.n}: choose the policy "
+                "of this game"
+            )
+        self._stack = np.zeros((env.num_envs, 84, 84, self._depth), np.uint8)
+
+    def reset(self, num_envs: int) -> None:
+        """Forgets the frames."""
+        self._stack[:] = 0
+
+    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+        """Chooses one action for each observation."""
+        frames = self._env.frames()[..., None] if self._sees == "grayscale" else observations
+        channels = frames.shape[-1]
+        if self._depth % channels:
+            raise ConfigError(f"the policy stacks {self._depth} channels, and a frame has {channels}")
+        new = self._env.elapsed == 0
+        self._stack[new] = 0
+        self._stack = np.concatenate([self._stack[..., channels:], frames], axis=-1)
+        shown = np.moveaxis(self._stack, -1, 1) if self._channels_first else self._stack
+        actions, _ = self._model.predict(np.ascontiguousarray(shown), deterministic=False)
+        return np.asarray(actions, dtype=np.int64)

@@ -1,0 +1,167 @@
+"""One Atari console: actions held for four frames, and the frame that an agent sees of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from rnem_world.envs.atari_games import require_ale, rom_path
+from rnem_world.errors import ConfigError
+
+SIZE = 84
+"""Height and width of a frame."""
+
+FRAME_SKIP = 4
+"""Frames of the console for which an action is held."""
+
+REPEAT_PROBABILITY = 0.25
+"""Probability that a frame of the console still gets the action before ("sticky actions"; Machado et al., 2018)."""
+
+MAX_EPISODE_STEPS = 27_000
+"""Steps after which an episode is truncated: half an hour of play at 60 frames a second."""
+
+Colour = Literal["grayscale", "rgb"]
+
+
+@dataclass(frozen=True)
+class EmulatorSnapshot:
+    """A copy of an `Emulator`.
+
+    Attributes:
+        state: The console's, with its random generator.
+        screens: Its last two screens.
+        lives: The lives left.
+    """
+
+    state: Any
+    screens: tuple[NDArray[Any], NDArray[Any]]
+    lives: int
+
+
+@lru_cache(maxsize=16)
+def _facts(rom: str) -> tuple[list[Any], tuple[int, int]]:
+    """Returns a game's actions, and height and width of its screen; asked once, since loading a game takes long."""
+    console = require_ale().ALEInterface()
+    console.loadROM(rom)
+    height, width = console.getScreenDims()
+    return console.getMinimalActionSet(), (height, width)
+
+
+class Emulator:
+    """A console with one game: the brighter of the last two screens of every pixel, by areas to 84 x 84.
+
+    The frames are those of `gymnasium.wrappers.AtariPreprocessing` without its random start.
+
+    Args:
+        game: The game, as `game_named` names it.
+        colour: What screens are kept.
+        repeat_probability: See `REPEAT_PROBABILITY`.
+
+    Raises:
+        ConfigError: If there is no such game.
+        DependencyError: If ale-py is not installed.
+    """
+
+    def __init__(
+        self, game: str, colour: Colour = "grayscale", repeat_probability: float = REPEAT_PROBABILITY
+    ) -> None:
+        ale_py = require_ale()
+        import cv2
+
+        if not 0.0 <= repeat_probability < 1.0:
+            raise ConfigError(f"repeat_probability is {repeat_probability}, it must lie in [0, 1)")
+        self.game, self.colour = game, colour
+        self._ale = ale_py.ALEInterface()
+        self._ale.setFloat("repeat_action_probability", repeat_probability)
+        self._rom = rom_path(game)
+        self._loaded = False
+        self._actions, screen = _facts(self._rom)
+        shape = screen if colour == "grayscale" else (*screen, 3)
+        self._older, self._newer = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+        self._read = self._ale.getScreenGrayscale if colour == "grayscale" else self._ale.getScreenRGB
+        self._max, self._resize, self._area = cv2.max, cv2.resize, cv2.INTER_AREA
+        self.lives = 0
+
+    @property
+    def action_names(self) -> list[str]:
+        """The actions that the game knows, in the order of their numbers."""
+        return [action.name for action in self._actions]
+
+    def seed(self, seed: int) -> None:
+        """Seeds the console's generator; takes some 60 ms, since the game is loaded again.
+
+        Args:
+            seed: At least 0, of any size.
+        """
+        word = np.random.SeedSequence(seed).generate_state(1)[0]
+        self._ale.setInt("random_seed", int(word) & 0x7FFFFFFF)
+        self._ale.loadROM(self._rom)
+        self._loaded = True
+
+    def reset(self) -> None:
+        """Starts a new game; a console that was never seeded is seeded with 0."""
+        if not self._loaded:
+            self.seed(0)
+        self._ale.reset_game()
+        self._read(self._newer)
+        self._older[...] = self._newer
+        self.lives = int(self._ale.lives())
+
+    def step(self, action: int) -> tuple[float, bool, bool]:
+        """Holds an action for four frames of the console.
+
+        Args:
+            action: Its number.
+
+        Returns:
+            The points, whether the game is over, and whether a life was lost.
+        """
+        button, act = self._actions[action], self._ale.act
+        points = 0
+        for _ in range(FRAME_SKIP - 1):
+            points += act(button)
+        self._read(self._older)
+        points += act(button)
+        self._read(self._newer)
+        lives, before = int(self._ale.lives()), self.lives
+        self.lives = lives
+        return float(points), bool(self._ale.game_over(with_truncation=False)), lives < before
+
+    def frame(self) -> NDArray[Any]:
+        """Returns the frame, (84, 84) of uint8, or (84, 84, 3) in colour."""
+        frame: NDArray[Any] = self._resize(
+            self._max(self._older, self._newer), (SIZE, SIZE), interpolation=self._area
+        )
+        return frame
+
+    def screen(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the console's last screen in colour."""
+        screen: NDArray[Any] = self._ale.getScreenRGB()
+        return screen
+
+    def get_state(self) -> EmulatorSnapshot:
+        """Returns a copy of everything that the future depends on."""
+        state = self._ale.cloneState(include_rng=True)
+        return EmulatorSnapshot(state, (self._older.copy(), self._newer.copy()), self.lives)
+
+    def set_state(self, snapshot: EmulatorSnapshot) -> None:
+        """Goes back to a copy; the same actions then give exactly the same frames.
+
+        Raises:
+            ConfigError: If the copy is of an emulator with other screens.
+        """
+        if snapshot.screens[0].shape != self._older.shape:
+            raise ConfigError(
+                f"the snapshot's screens have the shape {snapshot.screens[0].shape}, expected {self._older.shape}: "
+                "it is of an environment with other observations"
+            )
+        if not self._loaded:
+            self.seed(0)
+        self._ale.restoreState(snapshot.state)
+        self._older[...], self._newer[...] = snapshot.screens
+        self.lives = snapshot.lives

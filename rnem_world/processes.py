@@ -1,0 +1,154 @@
+"""The processes that train one model together: one alone, or several that ``torchrun`` has started.
+
+Every process takes its rows of the same global batches, and what is decided is decided by all alike. See
+https://pytorch.org/docs/stable/elastic/run.html for the variables by which ``torchrun`` tells a process who it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rnem_world.errors import ProcessError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Who this process is, and how it speaks with the others.
+
+    Attributes:
+        rank: Its number, 0 for the first, which alone writes.
+        world_size: Number of processes on all machines.
+        per_machine: Number of processes on this machine.
+        local_rank: Its number on this machine.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    per_machine: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    def rows(self, size: int) -> slice:
+        """Gives this process's share of so many rows; shares differ by one at most."""
+        return slice(size * self.rank // self.world_size, size * (self.rank + 1) // self.world_size)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Adds up what all processes have; the same on all of them."""
+        if self.world_size == 1:
+            return values
+        from torch import distributed
+
+        moved = values.detach().to(_device_of_talk(), copy=True)
+        distributed.all_reduce(moved)
+        return moved.to(values.device)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Averages what all processes have; the same on all of them."""
+        return self.sum(values) / self.world_size
+
+    def largest(self, values: Sequence[float | int]) -> list[float]:
+        """Takes the largest of each number over all processes."""
+        if self.world_size == 1:
+            return [float(value) for value in values]
+        import torch
+        from torch import distributed
+
+        moved = torch.tensor(values, dtype=torch.float64, device=_device_of_talk())
+        distributed.all_reduce(moved, distributed.ReduceOp.MAX)
+        result: list[float] = moved.tolist()
+        return result
+
+    def wait(self) -> None:
+        """Waits until all processes are here."""
+        self.largest([0.0])
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """Wraps a module so that its backward pass averages the gradients of all processes; alone it stays as it is.
+
+        Parameters may go unused: then nothing is assumed about the order of gradients, and a resumed run adds them up
+        in the same order as one that was never stopped.
+        """
+        if self.world_size == 1:
+            return module
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(module, find_unused_parameters=True)
+
+    def holding_back(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Within this, a module from :meth:`parallel` adds gradients up without averaging them."""
+        if self.world_size == 1:
+            return nullcontext()
+        from torch.nn.parallel import DistributedDataParallel
+
+        assert isinstance(module, DistributedDataParallel)  # noqa: S101
+        held: AbstractContextManager[None] = module.no_sync()
+        return held
+
+
+ALONE = Processes()
+
+
+def from_torchrun() -> Processes:
+    """Reads who this process is from what ``torchrun`` sets; alone without it."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK")
+    if any(name not in os.environ for name in names):
+        return ALONE
+    return Processes(*(int(os.environ[name]) for name in names))
+
+
+@contextmanager
+def joined(processes: Processes, device: torch.device) -> Iterator[None]:
+    """Joins the others: by gloo on the CPU, by NCCL on CUDA devices.
+
+    Raises:
+        ProcessError: If another process ends before its time.
+    """
+    if processes.world_size == 1:
+        yield
+        return
+    import torch
+    from torch import distributed
+
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        yield
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise ProcessError(
+            f"the connection is lost: another of the {processes.world_size} processes has ended, "
+            "and its own message says why; mend that and continue with --resume"
+        ) from error
+    distributed.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    from torch import distributed
+
+    if isinstance(error, distributed.DistError):
+        return True
+    text = str(error).lower()
+    return any(word in text for word in ("gloo", "nccl", "connection closed", "connection reset"))
+
+
+def _device_of_talk() -> torch.device:
+    import torch
+    from torch import distributed
+
+    if distributed.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

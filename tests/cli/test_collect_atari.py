@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from rnem_world.agents.trained_policy import TrainedPolicyAgent, load_policy
+from rnem_world.cli.collect import command
+from rnem_world.cli.collect_atari import collect_atari
+from rnem_world.data import collector
+from rnem_world.data.storage import Dataset, write_shard
+from rnem_world.envs.atari_background import chosen_background
+from rnem_world.envs.atari_vector import AtariVectorEnv
+from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError, RnemWorldError
+from tests.envs.atari_cache import black
+
+pytest.importorskip("ale_py")
+
+SMALL = {"num_train": 6, "num_valid": 4, "num_test": 0, "frames": 12, "shard_size": 4, "progress": False}
+
+
+@pytest.fixture
+def background(tmp_path) -> Path:
+    path = tmp_path / "background.npy"
+    np.save(path, black())
+    return path
+
+
+def read_all(path: Path, split: str = "training") -> dict[str, np.ndarray]:
+    with Dataset.open(path) as dataset:
+        info = dataset.info(split)
+        return dataset.read(split, range(info.number_of_sequences), info.arrays)
+
+
+def test_a_dataset_says_all_about_its_frames_and_plays_again(tmp_path, background):
+    path = collect_atari("breakout", tmp_path / "b.h5", **SMALL, seed=3, background=background, reward="raw")
+    data = read_all(path)
+    assert set(np.unique(data["features"])) == {0, 1}
+    assert data["features"].shape == (12, 6, 84, 84, 1)
+    with Dataset.open(path) as dataset:
+        settings = dataset.attributes.settings
+        assert dataset.attributes.environment_id == "RNEM-AtariReal-v0"
+        assert dataset.attributes.number_of_actions == 4
+    assert settings["game"] == "Breakout"
+    assert settings["action_names"] == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    np.testing.assert_array_equal(chosen_background("Breakout", path), black())
+    with pytest.raises(DataError, match="of Breakout, not of Pong"):
+        chosen_background("Pong", path)
+
+
+def interrupt_after(shards: int):
+    """Writes so many shards, and then behaves as Ctrl-C does."""
+    left = [shards]
+
+    def write(*arguments) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write_shard(*arguments)
+
+    return write
+
+
+def test_the_same_for_any_number_of_processes_and_after_an_interruption(tmp_path, background, monkeypatch):
+    alone = collect_atari("Breakout", tmp_path / "1.h5", **SMALL, background=background)
+    together = collect_atari("Breakout", tmp_path / "2.h5", **SMALL, background=background, workers=2)
+    whole = tmp_path / "whole.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(collector, "write_shard", interrupt_after(2))
+        with pytest.raises(KeyboardInterrupt):
+            collect_atari("Breakout", whole, **SMALL, background=background)
+    assert len(list((tmp_path / "whole.h5.parts").glob("*.h5"))) == 2
+    collect_atari("Breakout", whole, **SMALL, background=background)
+    assert whole.read_bytes() == alone.read_bytes()
+    for split in ("training", "validation"):
+        one, two = read_all(alone, split), read_all(together, split)
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name])
+    assert not np.array_equal(
+        read_all(alone)["actions"][:, :4], read_all(alone, "validation")["actions"][:, :4]
+    )
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("grayscale", 1), ("rgb", 3)])
+def test_greys_and_colours(tmp_path, kind, channels):
+    path = collect_atari("Pong", tmp_path / "p.h5", **SMALL, obs_type=kind, policy="random")
+    frames = read_all(path)["features"]
+    assert frames.shape[4] == channels
+    assert frames.max() > 1
+    with Dataset.open(path) as dataset:
+        assert dataset.attributes.maximum_value == 255
+        assert "background" not in dataset.attributes.settings
+    with pytest.raises(DataError, match="holds no background"):
+        chosen_background("Pong", path)
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(command, ["--env", "atari", *arguments])
+
+
+def test_the_command(tmp_path, monkeypatch, background):
+    monkeypatch.chdir(tmp_path)
+    small = ["--num-train", "2", "--num-valid", "1", "--num-test", "0", "--frames", "6"]
+    result = run("--game", "breakout", "--background", str(background), *small)
+    assert result.exit_code == 0, result.output
+    assert "data/Breakout.h5: training 2, validation 1 sequences of 6 frames of 84 x 84" in result.output
+    for message, arguments in (
+        ("did you mean 'SpaceInvaders'", ["--game", "SpaceInvader"]),
+        ("--preset is for --env balls", ["--preset", "stove"]),
+        ("no policy 'randm': did you mean 'random'", ["--policy", "randm"]),
+        ("there is no policy ppo.zip", ["--policy", "ppo.zip"]),
+        ("--trust-policy is for a .zip", ["--trust-policy"]),
+        ("already exists|exists already", ["--game", "breakout"]),
+    ):
+        error = run(*arguments).exception
+        assert isinstance(error, RnemWorldError)
+        assert any(part in str(error) for part in message.split("|")), error
+    error = CliRunner().invoke(command, ["--rgb"]).exception
+    assert "--grayscale or --rgb is for --env atari" in str(error)
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["Breakout.h5"]
+
+
+def test_without_ale_py_nothing_is_left(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    error = run().exception
+    assert isinstance(error, DependencyError)
+    assert 'pip install "rnem-world[atari]"' in str(error)
+    assert not list(tmp_path.iterdir())
+
+
+class Remembering:
+    """Stands for a model of stable-baselines3 where only its spaces and what it is shown matter."""
+
+    def __init__(self, shape: tuple[int, ...], actions: int = 4) -> None:
+        from gymnasium import spaces
+
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        self.action_space = spaces.Discrete(actions)
+        self.shown: list[np.ndarray] = []
+
+    def predict(self, observations, deterministic):
+        self.shown.append(observations.copy())
+        return np.full(len(observations), 1), None
+
+
+def test_a_trained_policy_sees_stacks_that_never_cross_a_reset():
+    env = AtariVectorEnv(
+        2, "Breakout", background=black(), max_episode_steps=3, autoreset_mode="Disabled", reward="sign"
+    )
+    model = Remembering((84, 84, 4))
+    agent = TrainedPolicyAgent(model, env)
+    observations, _ = env.reset(seed=0)
+    agent.reset(2)
+    frames = []
+    for time in range(5):
+        frames.append(env.frames())
+        *_, truncations, _ = env.step(agent.act(observations))
+        if truncations.any():
+            env.reset(options={"reset_mask": truncations})
+        shown = model.shown[-1]
+        begin = 0 if time < 3 else 3
+        for back in range(4):
+            expected = frames[time - back] if time - back >= begin else np.zeros_like(frames[0])
+            np.testing.assert_array_equal(shown[..., 3 - back], expected)
+    first = Remembering((4, 84, 84))
+    agent = TrainedPolicyAgent(first, env, "observations")
+    agent.act(env.reset(seed=0)[0])
+    assert first.shown[0].shape == (2, 4, 84, 84)
+    assert set(np.unique(first.shown[0])) <= {0, 255}
+
+
+def test_a_policy_of_another_game_is_refused():
+    env = AtariVectorEnv(2, "Breakout", background=black())
+    with pytest.raises(ConfigError, match="knows 6 actions, and the game has 4"):
+        TrainedPolicyAgent(Remembering((84, 84, 4), 6), env)
+    with pytest.raises(ConfigError, match="84x84"):
+        TrainedPolicyAgent(Remembering((64, 64, 4)), env)
+
+
+def test_a_checkpoint_of_stable_baselines3_collects_if_it_is_trusted(tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+
+    from rnem_world.envs.atari import AtariEnv
+
+    stacked = VecFrameStack(DummyVecEnv([lambda: AtariEnv("Breakout", "grayscale")]), 2)
+    path = tmp_path / "policy.zip"
+    sb3.A2C("CnnPolicy", stacked, policy_kwargs={"features_extractor_kwargs": {"features_dim": 8}}).save(path)
+    wanted = {"num_train": 2, "num_valid": 0, "num_test": 0, "frames": 5, "progress": False}
+    with pytest.raises(ConfigError, match=r"a pickle can run any program.*--trust-policy"):
+        collect_atari("Breakout", tmp_path / "a.h5", **wanted, policy=str(path), obs_type="grayscale")
+    with pytest.raises(ConfigError, match="knows 4 actions"):
+        collect_atari(
+            "Pong", tmp_path / "a.h5", **wanted, policy=str(path), obs_type="rgb", trust_policy=True
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["policy.zip"]
+    one, two = (
+        collect_atari(
+            "Breakout",
+            tmp_path / f"{name}.h5",
+            **wanted,
+            policy=str(path),
+            obs_type="grayscale",
+            trust_policy=True,
+        )
+        for name in "ab"
+    )
+    np.testing.assert_array_equal(read_all(one)["actions"], read_all(two)["actions"])
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("data", "{}")
+    for name, match in (
+        ("broken", "no checkpoint of stable-baselines3"),
+        ("other", "none of the algorithms"),
+    ):
+        with pytest.raises(CheckpointError, match=match):
+            load_policy(tmp_path / f"{name}.zip", True, 0)
