@@ -93,7 +93,7 @@ def pack(tensors: Sequence[Tensor]) -> Tensor:
     """Lays tensors out in one row of bytes, each beginning at a multiple of 8."""
     rows = []
     for tensor in tensors:
-        row = tensor.contiguous().flatten().view(torch.uint8)
+        row = tensor.flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8)
         rows.append(torch.nn.functional.pad(row, (0, -len(row) % 8)))
     return torch.cat(rows)
 
