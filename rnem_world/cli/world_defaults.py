@@ -52,6 +52,8 @@ ATARI_WORLD: dict[str, Any] = {
         "chunk_steps": 12,
         "batch_size": 16,
         "noise": {"probability": 0.002, "per_sequence": True},
+        "closed_loop": {"after_updates": 8000},
+        "prior_code": {"after_updates": 8000},
     },
 }
 
