@@ -123,7 +123,10 @@ class Contest:
         self.world: LearnedWorld | None = (
             load_world(config.checkpoint, config.device) if needs_world else None
         )
-        self.has_oracle = isinstance(self.real(1), BouncingBallsVectorEnv)
+        env = self.real(1)
+        self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
+        if isinstance(env, BouncingBallsVectorEnv):
+            BallsDynamics(env.rules)  # refuses balls without a player before anything is played
         if config.oracle and not self.has_oracle:
             raise ConfigError(f"{config.env} has no oracle, only {REAL_BALLS} has: leave out the oracle")
 
