@@ -32,8 +32,8 @@ def test_a_policy_is_trained_resumed_and_scored(run, tmp_path):
     assert json.loads((tmp_path / "me" / "agent.json").read_text())["timesteps"] == 32
     write_world(tmp_path / "tiny")
     outcome = run(
-        "eval --checkpoint tiny --agent shooting:population=2,horizon=1 --preset avoid --episodes 2 --steps 16 --out s.json"
-        " --chart s.png --video v.gif --imagination pixels --threads 1"
+        "eval --checkpoint tiny --agent shooting:population=2,horizon=1 --preset avoid --episodes 2"
+        " --steps 16 --out s.json --chart s.png --video v.gif --imagination pixels --threads 1"
     )
     assert outcome.code == 0, outcome
     assert "oracle shooting:population=2,horizon=1" in outcome.out
