@@ -89,7 +89,7 @@ def test_bash_can_read_it_and_it_may_be_run(path):
 
 
 def test_every_experiment_is_tested():
-    assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, "common", "curtain"}
+    assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, "common", "curtain", "distributed"}
 
 
 def test_the_demo_gives_commands_that_exist():

@@ -69,6 +69,7 @@ def suits_onednn(inputs: Tensor, weight: Tensor) -> bool:
         and min(rows, outputs, width) >= SMALLEST_AXIS
         and rows * outputs * width >= FEWEST_PRODUCTS
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # which can't lower the operator for weights that change
         and has_onednn()
     )
 
