@@ -38,6 +38,10 @@ class TrainingError(RnemWorldError, ArithmeticError):
     """Training ran into NaN or infinity and stopped."""
 
 
+class DivergenceError(RnemWorldError, ArithmeticError):
+    """A world's predictions are NaN or infinite."""
+
+
 class ProcessError(RnemWorldError, RuntimeError):
     """Another process of the same training has ended before its time."""
 

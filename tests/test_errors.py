@@ -15,7 +15,7 @@ def test_every_error_is_exported_and_of_one_family():
         for name, kind in vars(errors).items()
         if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == errors.__name__
     }
-    assert len(kinds) == 7
+    assert len(kinds) == 9
     for name, kind in kinds.items():
         assert issubclass(kind, RnemWorldError)
         assert getattr(rnem_world, name) is kind
@@ -28,6 +28,8 @@ def test_every_error_is_exported_and_of_one_family():
         (errors.ConfigError, ValueError),
         (errors.DataError, ValueError),
         (errors.CheckpointError, ValueError),
+        (errors.DivergenceError, ArithmeticError),
+        (errors.ProcessError, RuntimeError),
         (errors.OutputError, OSError),
         (errors.DependencyError, ImportError),
         (errors.TrainingError, ArithmeticError),

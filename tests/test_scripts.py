@@ -89,7 +89,8 @@ def test_bash_can_read_it_and_it_may_be_run(path):
 
 
 def test_every_experiment_is_tested():
-    assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, "common", "curtain", "distributed"}
+    others = {"common", "curtain", "distributed", "world_options"}
+    assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, *others}
 
 
 def test_the_demo_gives_commands_that_exist():
@@ -139,6 +140,32 @@ def test_curtain_runs_every_model(experiment):
     assert len({run["out"] for run in trained}) == len(MODELS)
     assert {run["max_updates"] for run in trained} == {5}
     assert [parameters["preset"] for call, parameters in calls if call == "collect"] == ["balls3curtain64"]
+
+
+def test_world_options_change_what_they_say(experiment):
+    from rnem_world.cli.options import merged, read_options_file
+    from rnem_world.cli.world_defaults import WORLD_MODEL
+    from rnem_world.options import build
+    from rnem_world.training.config import RunConfig
+
+    calls = experiment.calls("world_options", UPDATES="10")
+    trained = [parameters for call, parameters in calls if call == "train"]
+    assert [call for call, _ in calls] == ["collect", *["train", "evaluate"] * 10]
+    assert {(run["world_model"], run["max_updates"]) for run in trained} == {(True, 10)}
+    configs = {
+        Path(run["out"]).name: build(RunConfig, merged(WORLD_MODEL, read_options_file(run["options_file"])))
+        for run in trained
+    }
+    assert len(set(configs.values())) == 10
+    assert configs["options-error-only"].model.slot_inputs == "error"
+    assert configs["options-seed-2"].training.seed == 2
+    assert configs["options-no-clipping"].training.optimizer.clip_factor is None
+    assert configs["options-no-closed-loop"].training.closed_loop.fraction == 0.0
+    calls = experiment.calls("world_options", "seed-1", "convolutions", "--", "--threads", "1", UPDATES="10")
+    assert [call for call, _ in calls] == ["train", "evaluate"] * 2
+    result = experiment.run("world_options", "seed1")
+    assert result.returncode == 2
+    assert "seed-1" in result.stderr
 
 
 def test_another_dataset_is_refused_before_anything_happens(experiment):

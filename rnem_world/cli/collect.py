@@ -152,7 +152,7 @@ FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
 )
 @click.option("--preset", help="balls: the rules, by name. [balls4mass64]")
 @click.option("--game", help="atari: any game of ale-py. [SpaceInvaders]")
-@click.option("--num-train", type=int, help="Sequences for training. [balls 50000, atari 2000]")
+@click.option("--num-train", type=int, help="Sequences for training. [balls 50000, atari 4000]")
 @click.option("--num-valid", type=int, help="Sequences for validation. [balls 10000, atari 200]")
 @click.option("--num-test", type=int, help="Sequences for testing. [balls 10000, atari 200]")
 @click.option("--frames", default=51, show_default=True, help="Frames of a sequence.")

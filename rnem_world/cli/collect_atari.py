@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnem_world.cli.world_defaults import GAME
 from rnem_world.errors import ConfigError, OutputError, suggest
 
 if TYPE_CHECKING:
@@ -14,10 +15,8 @@ if TYPE_CHECKING:
     from rnem_world.agents.base import Agent
     from rnem_world.envs.atari_vector import AtariVectorEnv
 
-GAME = "SpaceInvaders"
-
-ATARI_SIZES = {"num_train": 2000, "num_valid": 200, "num_test": 200, "frames": 51, "shard_size": 200}
-"""A default set: 122,400 frames, some minutes."""
+ATARI_SIZES = {"num_train": 4000, "num_valid": 200, "num_test": 200, "frames": 51, "shard_size": 200}
+"""A default set: 224,400 frames, some minutes."""
 
 CONSOLES = 4
 """Games that run side by side in one process: so few that each runs through several episodes in a shard."""
@@ -68,7 +67,7 @@ def collect_atari(
     policy: str = "repeated-random",
     obs_type: str = "binary",
     reward: str = "sign",
-    background: Path | None = None,
+    background: Any = None,
     trust_policy: bool = False,
     policy_frames: str = "grayscale",
     keep_shards: bool = False,
@@ -91,7 +90,7 @@ def collect_atari(
         policy: ``random``, ``repeated-random``, ``stay``, or the path of a checkpoint of stable-baselines3.
         obs_type: ``binary``, ``grayscale`` or ``rgb``.
         reward: ``sign`` or ``raw``.
-        background: A file with the background of binary frames; see `chosen_background`.
+        background: The background of binary frames, or a file with it; see `chosen_background`.
         trust_policy: Whether the user vouches for the checkpoint; see `load_policy`.
         policy_frames: What the policy sees; see `TrainedPolicyAgent`.
         keep_shards: Whether to leave a folder of shards.

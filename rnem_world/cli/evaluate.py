@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rnem_world.cli.open_loop import measure_open_loop
 from rnem_world.cli.options import run_options
 from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolve_test_data
 from rnem_world.errors import ConfigError
@@ -33,7 +34,10 @@ DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
     "--ami-sequences", type=int, default=100, show_default=True, help="Sequences for the slow AMI score."
 )
 @click.option(
-    "--imagine", type=int, help="Measure dreams of so many frames instead; for data with positions."
+    "--imagine",
+    type=int,
+    help="Measure dreams of so many frames instead: by the balls' positions where the data has them, else by pixels, "
+    "slots (Hits@1, MRR), player and rewards.",
 )
 @click.option("--context", type=int, default=15, show_default=True, help="Frames watched before --imagine.")
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Sequences at once.")
@@ -180,6 +184,12 @@ def _imagine(
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
         check_length(context, horizon, info.number_of_frames)
         count = min(sequences, info.number_of_sequences)
+        if "positions" not in info.arrays:
+            out = out or _default_out(run, data, slots or config.model.slots, "imagination")
+            measure_open_loop(
+                run, model, dataset, split, count, slots, context, horizon, noise, batch_size, seed, out
+            )
+            return
         truth = read_truth(dataset, split, count, context + horizon + 1, device)  # type: ignore[arg-type]
 
     def measure(imagination: str) -> ImaginationFigures:

@@ -19,22 +19,26 @@ if TYPE_CHECKING:
 
 
 def resolve_data(data: str, **options: int) -> Path:
-    """Finds a dataset by path, or by the name of a preset, which is collected if it isn't there.
+    """Finds a dataset by path, or by the name of a preset or an Atari game, which is collected if it isn't there.
 
     Args:
-        data: A path or a preset's name.
-        **options: What to collect, see :func:`rnem_world.cli.collect.collect_balls`.
+        data: A path, a preset's name, or a game's.
+        **options: What to collect, see :func:`rnem_world.cli.collect.collect_balls`; not for games.
 
     Raises:
-        DataError: If there is neither.
+        DataError: If there is none of these.
     """
+    from rnem_world.envs.atari_games import PRESETS as GAMES
     from rnem_world.physics.presets import PRESETS
 
     path = Path(data)
     if path.exists():
         return path
+    if data in GAMES:
+        return resolve_game(data)
     if data not in PRESETS:
-        raise DataError(f"there is no dataset {data} and no preset of that name: {suggest(data, PRESETS)}")
+        known = suggest(data, [*PRESETS, *GAMES])
+        raise DataError(f"there is no dataset {data} and no preset of that name: {known}")
     from rnem_world.cli.collect import DATA_FOLDER, default_dataset
 
     if from_torchrun().world_size > 1 and not (DATA_FOLDER / f"{data}.h5").exists():
@@ -43,34 +47,63 @@ def resolve_data(data: str, **options: int) -> Path:
             f"`rnem-world collect --preset {data}` on every machine"
         )
     if not (DATA_FOLDER / f"{data}.h5").exists():
-        click.echo(
-            f"no data at hand: collecting {DATA_FOLDER / data}.h5, which takes a few minutes (`rnem-world collect` "
-            "makes smaller or larger sets)"
-        )
+        _announce(DATA_FOLDER / f"{data}.h5")
     return default_dataset(data, DATA_FOLDER, workers=os.cpu_count() or 1, **options)
 
 
-def resolve_test_data(data: str, split: str) -> Path:
-    """Finds a dataset to look at; of a preset that isn't there, the first test sequences alone are collected.
-
-    They begin as the first of those that :func:`resolve_data` would collect; where there is a player they last for a
-    whole episode.
+def resolve_game(game: str) -> Path:
+    """Finds the dataset of an Atari game, which is collected if it isn't there.
 
     Raises:
-        DataError: If there is no such dataset and no preset of that name.
+        ConfigError: If there is no such game.
+        DependencyError: If there is no dataset and ale-py is not installed.
+    """
+    from rnem_world.cli.collect import DATA_FOLDER
+    from rnem_world.cli.collect_atari import atari_dataset, collect_atari
+
+    path = DATA_FOLDER / f"{game}.h5"
+    if not path.exists():  # a game may be named in other ways, which only ale-py knows
+        path = atari_dataset(game, DATA_FOLDER)
+    if not path.exists():
+        _announce(path)
+        collect_atari(game, path, workers=os.cpu_count() or 1)
+    return path
+
+
+def _announce(path: Path) -> None:
+    click.echo(
+        f"no data at hand: collecting {path}, which takes a few minutes (`rnem-world collect` makes smaller or larger "
+        "sets)"
+    )
+
+
+def resolve_test_data(data: str, split: str) -> Path:
+    """Finds a dataset to look at; of a preset or game that isn't there, the first test sequences alone are collected.
+
+    They begin as the first of those that :func:`resolve_data` would collect; where there is a player they last for a
+    whole episode (of Atari games, for 51 frames).
+
+    Raises:
+        DataError: If there is no such dataset and no preset or game of that name.
     """
     from rnem_world.cli.collect import DATA_FOLDER, collect_balls
+    from rnem_world.cli.collect_atari import ATARI_SIZES, collect_atari
+    from rnem_world.envs.atari_games import PRESETS as GAMES
     from rnem_world.physics.presets import PRESETS
 
     is_there = Path(data).exists() or (DATA_FOLDER / f"{data}.h5").exists()
-    if is_there or data not in PRESETS or split != "test":
+    if is_there or data not in (*PRESETS, *GAMES) or split != "test":
         return resolve_data(data)
     path = DATA_FOLDER / f"{data}-test.h5"
-    if not path.exists():
-        click.echo(f"no data at hand: collecting {TEST_SEQUENCES} test sequences into {path}")
-        frames = EPISODE_FRAMES if PRESETS[data].player else VIDEO_FRAMES
-        collect_balls(data, path, 0, 0, TEST_SEQUENCES, frames, workers=os.cpu_count() or 1)
-    return path
+    if path.exists():
+        return path
+    sequences = ATARI_SIZES["num_test"] if data in GAMES else TEST_SEQUENCES
+    click.echo(f"no data at hand: collecting {sequences} test sequences into {path}")
+    workers = os.cpu_count() or 1
+    if data in GAMES:
+        return collect_atari(data, path, 0, 0, sequences, workers=workers)
+    frames = EPISODE_FRAMES if PRESETS[data].player else VIDEO_FRAMES
+    return collect_balls(data, path, 0, 0, sequences, frames, workers=workers)
 
 
 def resolve_device(device: str, threads: int | None, processes: Processes = ALONE) -> torch.device:

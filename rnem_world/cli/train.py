@@ -19,8 +19,8 @@ from rnem_world.cli.options import (
     read_options_file,
     set_path,
 )
-from rnem_world.cli.resolve import resolve_data, resolve_device
-from rnem_world.cli.world_defaults import WORLD_DATA, WORLD_MODEL, suited_to
+from rnem_world.cli.resolve import resolve_data, resolve_device, resolve_game
+from rnem_world.cli.world_defaults import ENVIRONMENTS, GAME, WORLD_DATA, suited_to, usual_for
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS
 from rnem_world.processes import from_torchrun
@@ -109,6 +109,7 @@ FIXED = [
     ),
     Flag("--inter-weight", "training.loss.inter_weight", float, "Weight of the inter-slot loss. [1]"),
     Flag("--pixel-prior", "training.loss.pixel_prior", float, "Mean of the prior of a pixel. [0]"),
+    Flag("--motion-weight", "training.loss.motion_weight", float, "Weight of pixels that change. [1]"),
     Flag("--noise", "training.noise.type", str, "Noise on inputs: bitflip or none. [bitflip]"),
     Flag("--noise-probability", "training.noise.probability", float, "Probability of a flipped pixel. [0.2]"),
     Flag(
@@ -131,9 +132,14 @@ FIXED = [
 
 @click.command()
 @click.option(
-    "--env", "environment", default="balls", show_default=True, help="Where data comes from: balls."
+    "--env",
+    "environment",
+    default="balls",
+    show_default=True,
+    help="Where data comes from, and whose usual options hold: balls or atari.",
 )
-@click.option("--data", help="Dataset or preset; without one, that of --preset is collected.")
+@click.option("--game", help="atari: the game. [SpaceInvaders]")
+@click.option("--data", help="Dataset or preset; without one, that of --preset or --game is collected.")
 @click.option(
     "--preset", help="What to collect when there is no --data. [balls4mass64, for a world model avoid]"
 )
@@ -158,6 +164,7 @@ FIXED = [
 @add_flags([*RESUMABLE, *FIXED])
 def command(
     environment: str,
+    game: str | None,
     data: str | None,
     preset: str | None,
     model_name: str | None,
@@ -178,11 +185,16 @@ def command(
     With no data at hand the preset's default set is collected first. A run's folder keeps its configuration, log,
     TensorBoard files and checkpoints; Ctrl-C saves and stops.
     """
+    is_atari = environment == "atari"
+    if environment not in ENVIRONMENTS:
+        raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}")
+    if preset is not None and is_atari:
+        raise ConfigError("--preset names balls: with --env atari give --game, or leave it out")
+    if game is not None and not is_atari:
+        raise ConfigError(f"--game {game} is for --env atari: add that, or leave it out")
     if from_torchrun().world_size > 1:
         # Keeps DistributedDataParallel from remarking in every process that no parameter went unused.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if environment != "balls":
-        raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ['balls'])}")
     if model_name is not None and model_name not in MODELS:
         raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")
     if resume:
@@ -207,10 +219,14 @@ def command(
             if value is not None:
                 set_path(flags, f"model.{name}", value)
         file = {} if options_file is None else read_options_file(options_file)
-        values = _new_values(model_name, merged(WORLD_MODEL if world_model else {}, file), flags)
+        usual_options = usual_for(environment, world_model, MODELS[model_name or "r_nem"][1])
+        values = _new_values(model_name, merged(usual_options, file), flags)
         config = _build(values)
-        usual = "avoid" if world_model else "balls4mass64"
-        path = resolve_data(data or config.data or preset or usual, **(WORLD_DATA if world_model else {}))
+        if is_atari and not (data or config.data):
+            path = resolve_game(game or GAME)
+        else:
+            usual = "avoid" if world_model else "balls4mass64"
+            path = resolve_data(data or config.data or preset or usual, **(WORLD_DATA if world_model else {}))
         architecture = values["model"].get("architecture")
         feed_actions = feed_actions or config.model.number_of_actions > 0
         if world_model:

@@ -1,4 +1,4 @@
-"""What ``rnem-world train --world-model`` means: options, data, and what follows from the data."""
+"""What ``train --world-model`` and ``train --env atari`` mean: options, data, and what follows from the data."""
 
 from __future__ import annotations
 
@@ -30,6 +30,48 @@ WORLD_MODEL: dict[str, Any] = {
     },
 }
 WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 101}
+
+ENVIRONMENTS = ("balls", "atari")
+GAME = "SpaceInvaders"
+
+# The paper's options for Atari (`enc_dec_84_atari`, which follows from the size of the frames) ...
+ATARI: dict[str, Any] = {
+    "model": {"slots": 4},
+    "training": {
+        "sequence_steps": 25,
+        "batch_size": 32,
+        "window": "random",
+        "noise": {"probability": 0.002},
+    },
+}
+# ... and what a world model of a game takes instead of the balls'.
+ATARI_WORLD: dict[str, Any] = {
+    "model": {"slots": 4},
+    "training": {
+        "sequence_steps": 48,
+        "chunk_steps": 12,
+        "batch_size": 16,
+        "noise": {"probability": 0.002, "per_sequence": True},
+    },
+}
+
+
+def usual_for(environment: str, world_model: bool, slots: int) -> dict[str, Any]:
+    """Gives the options of a kind of run, where they differ from those of the configuration's classes.
+
+    Args:
+        environment: One of `ENVIRONMENTS`.
+        world_model: Whether to train a world model.
+        slots: The number of slots of the model; one stays one.
+    """
+    from rnem_world.cli.options import merged
+
+    values = WORLD_MODEL if world_model else {}
+    if environment == "atari":
+        values = merged(values, ATARI_WORLD if world_model else ATARI)
+        if slots == 1:
+            values = merged(values, {"model": {"slots": 1}})
+    return values
 
 
 class Suited(NamedTuple):

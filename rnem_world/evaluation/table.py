@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rnem_world.evaluation.evaluate import TERMS, Evaluation
 from rnem_world.evaluation.imagination import HORIZONS, ImaginationFigures
+from rnem_world.evaluation.open_loop import RETRIEVED_AFTER, OpenLoopFigures
 
 LOSSES = {
     "loss": "loss",
@@ -89,6 +90,55 @@ def imagination_table(figures: ImaginationFigures, latent: ImaginationFigures | 
             lines.append(
                 _row(f"latent: reward's average precision, 1-{step}", [_cell(latent.reward_precision)])
             )
+    return lines
+
+
+def open_loop_table(figures: OpenLoopFigures, latent: OpenLoopFigures | None = None) -> list[str]:
+    """Lays out the figures of dreams without known objects.
+
+    Args:
+        figures: What was measured of imagination in pixels.
+        latent: The same of latent imagination, of as many frames.
+
+    Returns:
+        Lines: a column for each of some horizons, then the figures that have none.
+    """
+    horizons = [horizon for horizon in (*RETRIEVED_AFTER, 15, 20, 25, 30) if horizon <= figures.horizon]
+    lines = [_row("after so many imagined frames", [str(horizon) for horizon in horizons])]
+
+    def add(label: str, curve: Sequence[float] | Mapping[str, float]) -> None:
+        if isinstance(curve, Mapping):
+            cells = [curve.get(str(horizon)) for horizon in horizons]
+        else:
+            cells = [curve[horizon - 1] for horizon in horizons] if curve else []
+        if cells:
+            lines.append(_row(label, [_cell(value) for value in cells]))
+
+    for prefix, entry in (("", figures), ("latent: ", latent)):
+        if entry is None:
+            continue
+        add(f"{prefix}cross-entropy, nats a frame", entry.bce)
+        if not prefix:
+            add("... of the best copy of the last frame", entry.copy_bce)
+        add(f"{prefix}wrong pixels", entry.wrong_pixels)
+        if not prefix:
+            add("... of a copy of the last frame", entry.copy_wrong_pixels)
+        add(f"{prefix}Hits@1 of slots", entry.hits)
+        add(f"{prefix}MRR of slots", entry.mean_reciprocal_rank)
+        if not prefix:
+            add("... Hits@1 of slots left as they were", entry.copy_hits)
+        add(f"{prefix}player's error, pixels", entry.player_error)
+        add(f"{prefix}... under shuffled actions", entry.player_error_shuffled)
+        if not prefix:
+            add("... of a player that stays", entry.player_error_copy)
+        add(f"{prefix}frames that show a player", entry.player_found)
+        if entry.reward_precision is not None:
+            lines.append(_row(f"{prefix}rewards' average precision", [_cell(entry.reward_precision)]))
+    if figures.reward_precision_watching is not None:
+        lines.append(_row("... while watching", [_cell(figures.reward_precision_watching)]))
+        lines.append(_row("... of guessing (rate of rewards)", [_cell(figures.reward_rate)]))
+    if figures.small_recall is not None:
+        lines.append(_row("small moving objects' pixels, one ahead", [_cell(figures.small_recall)]))
     return lines
 
 

@@ -119,6 +119,9 @@ ARCHITECTURES: dict[str, ImageArchitecture | ProjectionArchitecture] = {
     "projection32": ProjectionArchitecture(
         image_size=32, pooled_size=8, encoding_size=192, decoder_hidden_size=256, rank=8
     ),
+    "projection84": ProjectionArchitecture(
+        image_size=84, pooled_size=14, encoding_size=256, decoder_hidden_size=256, rank=16
+    ),
 }
 
 

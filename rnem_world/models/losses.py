@@ -29,14 +29,19 @@ class LossConfig:
     Attributes:
         inter_weight: Weight of the inter-slot loss, which keeps a slot dark where it is not responsible.
         pixel_prior: Mean of the Bernoulli prior that a slot is drawn to where it is not responsible.
+        motion_weight: In training, weight of the pixels that change from the frame before; 1 weighs all alike. Small
+            fast objects are few pixels among many that stay as they are. Losses that are reported don't use it.
     """
 
     inter_weight: float = 1.0
     pixel_prior: float = 0.0
+    motion_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.inter_weight) and self.inter_weight >= 0.0):
             raise ConfigError(f"inter_weight is {self.inter_weight}, it must be a number of at least 0")
+        if not (math.isfinite(self.motion_weight) and self.motion_weight > 0.0):
+            raise ConfigError(f"motion_weight is {self.motion_weight}, it must be a number above 0")
         if not (self.pixel_prior == 0.0 or 1e-6 <= self.pixel_prior <= 1.0 - 1e-6):
             raise ConfigError(
                 f"pixel_prior is {self.pixel_prior}, it must be 0 or lie between 1e-6 and 1 - 1e-6"
@@ -90,7 +95,7 @@ def slot_losses(
         gamma: Responsibilities after the E-step on ``target``; constants to the gradient.
         target: The frame that was to be predicted.
         config: The weights.
-        mask: Pixels to count, for the relational loss; None counts all.
+        mask: Pixels to count, for the relational loss, or their weights; None counts all.
     """
     gamma = gamma.detach()
     target = target[:, None].expand_as(logits)
@@ -136,13 +141,16 @@ class _SlotLoss(torch.autograd.Function):
         gamma: Tensor,
         target: Tensor,
         inter_weight: float,
+        weights: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(logits, prediction, gamma, target)
+        ctx.weights = weights  # type: ignore[attr-defined]
         ctx.inter_weight = inter_weight  # type: ignore[attr-defined]
         off = F.softplus(logits.clamp(max=LOGIT_LIMIT))
         clipped = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         intra = gamma * (off.clamp(min=OFF_LIMIT) - target[:, None] * clipped)
-        return _sum(intra + inter_weight * (1.0 - gamma) * off)
+        loss = intra + inter_weight * (1.0 - gamma) * off
+        return _sum(loss if weights is None else loss * weights[:, None])
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -153,7 +161,10 @@ class _SlotLoss(torch.autograd.Function):
         # Where a mean is clipped the cross-entropy has no gradient; the divergence's own, there at most 1e-6 or
         # clipped as well, is left out with it.
         gradient = gradient.masked_fill_(logits.abs() > LOGIT_LIMIT, 0.0)
-        return gradient * gradients[0][:, None, None, None, None], None, None, None, None
+        weights: Tensor | None = ctx.weights  # type: ignore[attr-defined]
+        if weights is not None:
+            gradient *= weights[:, None]
+        return gradient * gradients[0][:, None, None, None, None], None, None, None, None, None
 
 
 def training_loss(
@@ -162,8 +173,9 @@ def training_loss(
     gamma: Float[Tensor, "b k 1 h w"],
     target: Float[Tensor, "b c h w"],
     config: LossConfig,
+    before: Float[Tensor, "b c h w"] | None = None,
 ) -> Float[Tensor, " b"]:
-    """The total of :func:`slot_losses` by the shortest way.
+    """The total of :func:`slot_losses` by the shortest way, and with ``config.motion_weight``.
 
     Args:
         logits: The slots' predictions; the gradient flows through these alone.
@@ -171,13 +183,17 @@ def training_loss(
         gamma: Responsibilities after the E-step on ``target``.
         target: The frame that was to be predicted.
         config: The weights.
+        before: The true frame before ``target``, where its motion is to be weighted.
 
     Returns:
         The loss of each sequence in nats.
     """
+    weights = None
+    if before is not None and config.motion_weight != 1.0:
+        weights = 1.0 + (config.motion_weight - 1.0) * (target - before).abs()
     if config.pixel_prior != 0.0:
-        return slot_losses(logits, gamma, target, config).total
+        return slot_losses(logits, gamma, target, config, weights).total
     loss: Tensor = _SlotLoss.apply(  # type: ignore[no-untyped-call]
-        logits, prediction.detach(), gamma, target, config.inter_weight
+        logits, prediction.detach(), gamma, target, config.inter_weight, weights
     )
     return loss

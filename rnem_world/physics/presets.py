@@ -27,6 +27,15 @@ PRESETS: Mapping[str, BallsConfig] = MappingProxyType(
         "avoid": BallsConfig(
             kinds=((1.1, 1.0),), initial_speed=1.1, image_size=32, player=True, player_radius=1.1
         ),
+        # The same with more balls, as fast each: for worlds that were learned with four.
+        "avoid6": BallsConfig(
+            numbers_of_balls=(6,),
+            kinds=((1.1, 1.0),),
+            initial_speed=1.42,
+            image_size=32,
+            player=True,
+            player_radius=1.1,
+        ),
         "stove": BallsConfig(
             numbers_of_balls=(3,),
             kinds=((1.0, 1.0),),

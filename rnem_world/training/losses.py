@@ -126,7 +126,9 @@ class SequenceLoss(nn.Module):
             before = state.theta
             target = frames[:, step + 1]
             state = self.model.update(transition, target)
-            loss = training_loss(transition.logits, transition.prediction, state.gamma, target, self.pixels)
+            loss = training_loss(
+                transition.logits, transition.prediction, state.gamma, target, self.pixels, frames[:, step]
+            )
             losses.append(loss.mean())
             if with_gammas:
                 gammas.append(state.gamma[:, :, 0])

@@ -255,7 +255,7 @@ def test_refused_in_one_line(case, refused):
         ("evaluate run --split tset", "'tset' is not one of"),
         ("rollout run --imagination hard", "'hard' is not one of"),
         ("rollout run --steps -1", "-1 is not in the range"),
-        ("collect --env atai", "'atai' is not 'balls'"),
+        ("collect --env atai", "'atai' is not one of 'balls', 'atari'"),
     ],
 )
 def test_usage_errors_say_one_thing(arguments, part, refused):

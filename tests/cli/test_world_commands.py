@@ -103,7 +103,6 @@ def test_dreams_are_measured(run, place):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("--imagine 3 --context 3 --data discs.h5", ["discs.h5", "no array 'positions'"]),
         ("--imagine 5 --context 4 --slots 3", ["3 slots", "4 balls", "--slots 4"]),
         ("--imagine 5 --context 4 --slots 1", ["at least 2 slots"]),
         ("--imagine 5 --context 1", ["context of 1", "at least 2"]),

@@ -97,3 +97,24 @@ def test_the_order_of_slots_does_not_matter() -> None:
 def test_senseless_weights_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         LossConfig(**options)
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.2])
+def test_pixels_that_change_weigh_more(prior: float) -> None:
+    logits, prediction, gamma, target = example()
+    before = target.clone()
+    before[:, :, :2] = 1.0 - before[:, :, :2]
+    logits.requires_grad_()
+    plain = LossConfig(pixel_prior=prior)
+    weighted = training_loss(logits, prediction, gamma, target, LossConfig(1.0, prior, 4.0), before)
+    changed = (target != before).double()
+    moving = slot_losses(logits, gamma, target, plain, changed).total
+    expected = slot_losses(logits, gamma, target, plain).total + 3.0 * moving
+    torch.testing.assert_close(weighted, expected)
+    (gradient,) = torch.autograd.grad(weighted.sum(), logits, retain_graph=True)
+    (reference,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(gradient, reference, atol=2e-5, rtol=1e-9)
+    unweighted = training_loss(logits, prediction, gamma, target, plain, before)
+    torch.testing.assert_close(unweighted, slot_losses(logits, gamma, target, plain).total)
+    with pytest.raises(ConfigError, match="motion_weight"):
+        LossConfig(motion_weight=0.0)

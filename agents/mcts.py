@@ -1,0 +1,221 @@
+"""Monte Carlo tree search over many worlds at once, with leaves that are expanded in one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Literal, get_args
+
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rnem_world.agents.dynamics import Dynamics, Outcome, State, action_count, check_finite
+from rnem_world.agents.planner import Deadline, Plan, PlannerConfig
+from rnem_world.agents.tree import Leaves, Tree
+from rnem_world.errors import ConfigError, suggest
+
+Backup = Literal["mean", "max"]
+RolloutPolicy = Literal["random", "hold", "mixed"]
+
+
+@dataclass(frozen=True)
+class MCTSConfig(PlannerConfig):
+    """What MCTS can be told beside what `PlannerConfig` says.
+
+    Attributes:
+        horizon: Depth: a simulation's steps in the tree and in its rollout are as many together.
+        simulations: Leaves that are tried with a rollout for one decision, in every world. All children of a leaf
+            are tried at once, so that it is rounded up to a multiple of the number of actions.
+        exploration: Weight of the bonus for what has seldom been tried, UCT's c. Values are scaled to 0 to 1.
+        leaves: Leaves that are expanded at once in every tree. More are faster and a little less well chosen.
+        backup: ``mean`` averages rollouts; ``max`` believes the best one, which is right where the world does what
+            it says.
+        rollout: ``random`` actions, ``hold`` the one that led to the leaf, or ``mixed``: either of them by chance.
+        warm_start: Whether the first rollout follows the last plan.
+    """
+
+    horizon: int = 10
+    simulations: int = 100
+    exploration: float = 1.0
+    leaves: int = 3
+    backup: str = "max"
+    rollout: str = "mixed"
+    warm_start: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_at_least(1, "simulations", "leaves")
+        self._check_between(0.0, 1000.0, "exploration")
+        for name, kind in (("backup", Backup), ("rollout", RolloutPolicy)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}: {suggest(getattr(self, name), get_args(kind))}"
+                )
+
+
+class MCTSPlanner(Generic[State]):
+    """UCT (Kocsis and Szepesvari, 2006) for deterministic worlds with discrete actions.
+
+    One tree for each world, all in the same tensors: a simulation walks down all trees, expands their leaves by all
+    actions in one call of the dynamics, and tries all children by rollouts in one batch. The best sequence of a plan
+    guides the first rollout of the next one.
+
+    Args:
+        dynamics: The world to plan in.
+        config: What to do.
+        generator: Where chance comes from; on the device of the dynamics.
+
+    Raises:
+        ConfigError: If the world's actions aren't discrete.
+    """
+
+    def __init__(self, dynamics: Dynamics[State], config: MCTSConfig, generator: torch.Generator) -> None:
+        if not isinstance(dynamics.action_space, spaces.Discrete):
+            raise ConfigError(
+                f"mcts needs discrete actions, and these are {dynamics.action_space}: use icem or mppi"
+            )
+        self.dynamics = dynamics
+        self.config = config
+        self._actions = action_count(dynamics.action_space)
+        self._generator = generator
+        self._incumbent: Tensor | None = None
+
+    @property
+    def action_repeat(self) -> int:
+        """Steps for which an action is to be held."""
+        return self.config.action_repeat
+
+    def forget(self, worlds: Bool[Tensor, " n"] | None = None) -> None:
+        """Forgets the last plan. For some worlds there is nothing to do: an odd rollout does no harm."""
+        if worlds is None:
+            self._incumbent = None
+
+    @torch.no_grad()
+    def plan(self, state: State) -> Plan:
+        """Plans from ``state``, which stays as it is.
+
+        Raises:
+            DivergenceError: If the world's rewards aren't finite.
+        """
+        config, dynamics = self.config, self.dynamics
+        deadline = Deadline(config.milliseconds, dynamics.device)
+        n = dynamics.size(state)
+        if self._incumbent is not None and len(self._incumbent) != n:
+            self._incumbent = None
+        tree = Tree(
+            n,
+            self._actions,
+            config.horizon,
+            config.discount**config.action_repeat,
+            config.exploration,
+            config.backup == "max",
+            dynamics.device,
+        )
+        nodes = -(-config.simulations // self._actions)
+        tree.grow(nodes)
+        numbers = torch.arange(n, device=dynamics.device)
+        # Row (node * n + world) * actions + action of the store is the state of that child.
+        store = dynamics.select(
+            state, torch.zeros(nodes * n * self._actions, dtype=torch.int64, device=numbers.device)
+        )
+        self._expand(tree, [tree.root()], state, numbers, store)
+        while not deadline.is_over() if deadline.is_set else tree.expansions < nodes:
+            first = tree.expansions
+            leaves = config.leaves if deadline.is_set else min(config.leaves, nodes - first)
+            if first + leaves > tree.capacity:
+                tree.grow(2 * (first + leaves))
+                store = self._grown(store, tree.capacity * n * self._actions)
+            chosen = [tree.descend(first, first + index) for index in range(leaves)]
+            rows = torch.cat([(leaf.nodes * n + numbers) * self._actions + leaf.actions for leaf in chosen])
+            self._expand(tree, chosen, store, rows, store)
+        actions, values = tree.decision()
+        if config.warm_start:
+            best = tree.best_sequences[numbers, actions]
+            self._incumbent = torch.cat([best[:, 1:], best[:, -1:]], dim=1)
+        return Plan(actions, values, tree.expansions * self._actions)
+
+    def _expand(
+        self, tree: Tree, leaves: list[Leaves], source: State, rows: Int64[Tensor, " m"], store: State
+    ) -> None:
+        """Tries all children of the leaves, stores their states and backs up their returns.
+
+        Args:
+            tree: The trees.
+            leaves: Leaves to become the next nodes.
+            source: Where the leaves' states are.
+            rows: In which rows.
+            store: Where the children's states go.
+        """
+        a, n, first = self._actions, len(leaves[0].nodes), tree.expansions
+        device = rows.device
+        repeated = rows.repeat_interleave(a)
+        children = first * n * a + torch.arange(len(repeated), device=device)
+        actions = torch.arange(a, device=device).repeat(len(rows))
+        depth = torch.cat([leaf.depth for leaf in leaves]).repeat_interleave(a)
+        rollouts = self._rollouts(actions, n, is_root=first == 0)
+        parts = []
+        size = self.config.rows
+        for start in range(0, len(repeated), size):
+            part = slice(start, start + size)
+            outcome = self._step(self.dynamics.select(source, repeated[part]), actions[part])
+            # Stored before the rollouts go on from it, since a state may be one that is changed in place.
+            self.dynamics.put(store, children[part], outcome.state)
+            rest = self._rolled_out(outcome, rollouts[part], depth[part] + 1)
+            parts.append((outcome.rewards, outcome.terminated, outcome.rewards + rest))
+        rewards, ended, returns = (torch.cat(column).reshape(-1, n, a) for column in zip(*parts, strict=True))
+        # A leaf that can't be expanded was stepped for nothing; what its world did is of no interest.
+        real = torch.stack([leaf.can_expand for leaf in leaves])[:, :, None]
+        rewards, returns = torch.where(real, rewards, 0.0), torch.where(real, returns, 0.0)
+        check_finite(returns)
+        for index, leaf in enumerate(leaves):
+            tail = rollouts.reshape(-1, n, a, rollouts.shape[1])[index]
+            tree.add(leaf, first + index, rewards[index], ended[index], returns[index], tail)
+
+    def _rollouts(self, actions: Int64[Tensor, " m"], worlds: int, is_root: bool) -> Int64[Tensor, "m h"]:
+        """Draws what to do from each child on."""
+        shape = (len(actions), self.config.horizon - 1)
+        if self.config.rollout == "hold":
+            drawn = actions[:, None].repeat(1, shape[1])
+        else:
+            drawn = torch.randint(self._actions, shape, generator=self._generator, device=actions.device)
+        if self.config.rollout == "mixed":
+            held = torch.rand(len(actions), 1, generator=self._generator, device=actions.device) < 0.5
+            drawn = torch.where(held, actions[:, None], drawn)
+        if is_root and self._incumbent is not None:
+            follows = self._incumbent[:, 0].repeat_interleave(self._actions) == actions
+            last = self._incumbent[:, 1:].repeat_interleave(self._actions, dim=0)
+            drawn = torch.where(follows[:, None], last, drawn)
+        return drawn
+
+    def _rolled_out(
+        self, outcome: Outcome[State], rollouts: Int64[Tensor, "m h"], depth: Int64[Tensor, " m"]
+    ) -> Float[Tensor, " m"]:
+        """Returns what rollouts earn up to the horizon, as seen from the step before them."""
+        discount = self.config.discount**self.config.action_repeat
+        total = torch.zeros(len(depth), device=depth.device)
+        weight = torch.where(outcome.terminated, 0.0, discount)
+        state = outcome.state
+        for step in range(self.config.horizon - int(depth.min())):
+            weight = torch.where(depth + step < self.config.horizon, weight, 0.0)
+            following = self._step(state, rollouts[:, step])
+            state = following.state
+            total = total + torch.where(weight > 0.0, weight * following.rewards, 0.0)
+            weight = weight * torch.where(following.terminated, 0.0, discount)
+        return total
+
+    def _step(self, state: State, actions: Int64[Tensor, " m"]) -> Outcome[State]:
+        """Holds actions for as many steps as they are to be repeated."""
+        outcome = self.dynamics.step(state, actions)
+        rewards, terminated = outcome.rewards, outcome.terminated
+        for held in range(1, self.config.action_repeat):
+            outcome = self.dynamics.step(outcome.state, actions)
+            worth = torch.where(terminated, 0.0, self.config.discount**held)
+            rewards = rewards + torch.where(worth > 0.0, worth * outcome.rewards, 0.0)
+            terminated = terminated | outcome.terminated
+        return Outcome(outcome.state, rewards, terminated)
+
+    def _grown(self, store: State, rows: int) -> State:
+        """Returns a store with more rows."""
+        old = torch.arange(self.dynamics.size(store), device=self.dynamics.device)
+        return self.dynamics.select(store, torch.cat([old, old.new_zeros(rows - len(old))]))

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from toy import CartPole, Corridor, Point
+
+from rnem_world.agents.dynamics import Dynamics, Outcome, action_count, sequence_returns
+from rnem_world.agents.planning import PLANNERS, PlannerAgent, make_planner, planner_config
+from rnem_world.errors import ConfigError, DivergenceError
+
+SEQUENCE_PLANNERS = ["shooting", "cem", "icem", "mppi"]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Seen:
+    """The observation is the state."""
+
+    def reset(self, num_envs: int) -> None:
+        pass
+
+    def observe(self, observations, actions):
+        return torch.as_tensor(observations).float()
+
+
+def play_cartpole(name: str, options: dict, episodes: int, steps: int = 500) -> np.ndarray:
+    env = gymnasium.make_vec("CartPole-v1", num_envs=episodes, vectorization_mode="vector_entry_point")
+    agent = PlannerAgent(make_planner(name, CartPole(), options, generator()), Seen())
+    observations, _ = env.reset(seed=0)
+    agent.reset(episodes)
+    alive, returns = np.ones(episodes, dtype=bool), np.zeros(episodes)
+    for _ in range(steps):
+        observations, rewards, terminations, truncations, _ = env.step(agent.act(observations))
+        returns += rewards * alive
+        alive &= ~(terminations | truncations)
+    return returns
+
+
+def test_the_toy_is_gymnasiums_cartpole():
+    env = gymnasium.make("CartPole-v1").unwrapped
+    observation, _ = env.reset(seed=1)
+    state = torch.as_tensor(observation)[None]
+    ended = False
+    for action in [1, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]:
+        if ended:
+            break
+        observation, reward, ended, *_ = env.step(action)
+        outcome = CartPole().step(state, torch.tensor([action]))
+        state = outcome.state
+        np.testing.assert_allclose(state[0], observation, atol=1e-5)
+        assert (float(outcome.rewards[0]), bool(outcome.terminated[0])) == (reward, ended)
+    assert ended
+    assert isinstance(CartPole(), Dynamics)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cem", {"horizon": 30, "population": 32, "iterations": 2, "elites": 6}),
+        ("mppi", {"horizon": 30, "population": 48}),
+        ("mcts", {"horizon": 20, "simulations": 24, "leaves": 4}),
+    ],
+)
+def test_planners_balance_a_pole(name, options):
+    assert play_cartpole(name, options, episodes=4, steps=80).mean() > 75  # even actions: 22
+
+
+@pytest.mark.parametrize("name", SEQUENCE_PLANNERS)
+def test_continuous_actions_bring_a_point_home(name):
+    state = torch.tensor([[1.5, -0.5], [0.0, 0.0], [-0.4, 0.7]])
+    planner = make_planner(name, Point(), {"horizon": 4, "population": 200, "iterations": 5}, generator())
+    for _ in range(4):
+        plan = planner.plan(state)
+        assert plan.actions.shape == (3, 2)
+        assert plan.actions.abs().max() <= 1.0
+        state = Point().step(state, plan.actions).state
+    assert state.norm(dim=1).max() < (0.8 if name == "shooting" else 0.35)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_later_reward_is_worth_waiting_for_within_the_horizon(name):
+    options = (
+        {"simulations": 300}
+        if name == "mcts"
+        else {"population": 200, "iterations": 3, "noise_exponent": 0.0}
+    )
+    start = torch.zeros(5, 2)
+    for horizon, action, value in ((4, 1, 10.0), (3, 0, 3.0)):
+        plan = make_planner(name, Corridor(), {"horizon": horizon, **options}, generator()).plan(start)
+        assert plan.actions.tolist() == [action] * 5
+        torch.testing.assert_close(plan.values, torch.full((5,), value))
+
+
+class Lottery(Corridor):
+    """A tree of random rewards, another in each world; state (world, node in the order of a heap)."""
+
+    def __init__(self, depth: int, worlds: int, odds: float = 0.1) -> None:
+        super().__init__()
+        self._rewards = torch.rand(worlds, 2 ** (depth + 1), generator=generator(3))
+        self._ended = torch.rand(worlds, 2 ** (depth + 1), generator=generator(4)) < odds
+
+    def start(self) -> torch.Tensor:
+        return torch.stack([torch.arange(len(self._rewards)), torch.ones(len(self._rewards)).long()], dim=1)
+
+    def step(self, state, actions):
+        self.calls += 1
+        world, node = state[:, 0], 2 * state[:, 1] + actions
+        inside = node.clamp(max=self._rewards.shape[1] - 1)
+        return Outcome(
+            torch.stack([world, node], dim=1), self._rewards[world, inside], self._ended[world, inside]
+        )
+
+
+def every_sequence(worlds: int, horizon: int) -> torch.Tensor:
+    return torch.cartesian_prod(*[torch.arange(2)] * horizon)[None].expand(worlds, -1, -1).contiguous()
+
+
+@pytest.mark.parametrize(
+    ("backup", "leaves", "action_repeat"), [("max", 1, 1), ("max", 3, 1), ("max", 2, 2), ("mean", 4, 1)]
+)
+def test_mcts_finds_the_best_sequence_of_every_tree(backup, leaves, action_repeat):
+    worlds, horizon = 12, 4
+    lottery = Lottery(horizon * action_repeat, worlds)
+    returns = sequence_returns(
+        lottery, lottery.start(), every_sequence(worlds, horizon), 0.9, action_repeat=action_repeat
+    )
+    best, index = returns.max(dim=1)
+    options = {
+        "horizon": horizon,
+        "simulations": 400 if backup == "max" else 1000,
+        "discount": 0.9,
+        "backup": backup,
+        "leaves": leaves,
+        "action_repeat": action_repeat,
+        "exploration": 0.5,
+    }
+    plan = make_planner("mcts", lottery, options, generator()).plan(lottery.start())
+    first = every_sequence(worlds, horizon)[0, index, 0]
+    if backup == "max":
+        torch.testing.assert_close(plan.values, best)
+        assert plan.actions.tolist() == first.tolist()
+    else:
+        assert (plan.actions == first).float().mean() > 0.8
+        assert (plan.values <= best + 1e-5).all()
+
+
+@pytest.mark.parametrize("name", SEQUENCE_PLANNERS)
+def test_values_are_what_the_chosen_actions_can_earn(name):
+    lottery = Lottery(6, 10)
+    options = {"horizon": 6, "population": 40, "iterations": 3}
+    plan = make_planner(name, lottery, options, generator()).plan(lottery.start())
+    returns = sequence_returns(lottery, lottery.start(), every_sequence(10, 6))
+    assert (plan.values <= returns.amax(dim=1) + 1e-5).all()
+    assert (plan.values > returns.mean(dim=1)).all()
+
+
+def test_returns_by_hand():
+    sequences = torch.tensor([[[0, 1, 1, 1, 1, 0], [0, 0, 1, 0, 0, 0]]])
+    returns = sequence_returns(Corridor(), torch.zeros(1, 2), sequences, discount=0.5)
+    torch.testing.assert_close(returns, torch.tensor([[1 + 10 / 16, 1 + 1 / 2 + 1 / 8 + 1 / 16 + 1 / 32]]))
+    twice = sequence_returns(Corridor(), torch.zeros(1, 2), torch.tensor([[[0, 1]]]), action_repeat=2)
+    assert float(twice) == 2.0
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_rows_bound_the_batch_and_change_nothing(name):
+    lottery = Lottery(5, 4)
+    plans = [
+        make_planner(name, lottery, {"horizon": 5, "rows": rows}, generator()).plan(lottery.start())
+        for rows in (3, 8192)
+    ]
+    assert torch.equal(plans[0].actions, plans[1].actions)
+    assert torch.equal(plans[0].values, plans[1].values)
+
+
+def test_mcts_expands_the_leaves_of_all_trees_in_one_batch():
+    lottery = Lottery(5, 50, odds=0.0)
+    plan = make_planner("mcts", lottery, {"horizon": 5, "simulations": 100}, generator()).plan(
+        lottery.start()
+    )
+    assert plan.simulations == 100
+    assert lottery.calls <= 50 * 5  # 50 expansions by both actions, each a step and at most 4 of rollouts
+    lottery.calls = 0
+    options = {"horizon": 5, "simulations": 100, "leaves": 10}
+    make_planner("mcts", lottery, options, generator()).plan(lottery.start())
+    assert lottery.calls <= 6 * 5
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_plan_begins_with_the_rest_of_the_last(name):
+    lottery = Lottery(6, 8, odds=0.0)
+    few = {"simulations": 200} if name == "mcts" else {"population": 60, "iterations": 3}
+    planner = make_planner(name, lottery, {"horizon": 6, **few}, generator())
+    first = planner.plan(lottery.start())
+    outcome = lottery.step(lottery.start(), first.actions)
+    # One more simulation is enough where the last plan is known.
+    config = planner.config
+    one = {"simulations": 2} if name == "mcts" else {"population": 10, "iterations": 1}
+    planner.config = type(config)(**{**vars(config), "horizon": 6, **one})
+    second = planner.plan(outcome.state)
+    if name != "mppi":  # follows the mode, which may be worse than the best that it has seen
+        assert (second.values >= first.values - outcome.rewards - 1e-5).all()
+    planner.forget()
+    planner.forget(torch.ones(8, dtype=torch.bool))
+    assert (planner.plan(outcome.state).values < second.values).any() or name == "mppi"
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_time_is_a_budget_too(name):
+    lottery = Lottery(5, 2)
+    counts = {"simulations": 10_000} if name == "mcts" else {"iterations": 10_000, "population": 30}
+    plan = make_planner(name, lottery, {"horizon": 5, "milliseconds": 1e-3, **counts}, generator()).plan(
+        lottery.start()
+    )
+    assert plan.simulations <= 31
+    few = {"simulations": 1} if name == "mcts" else {"iterations": 1}
+    more = make_planner(name, lottery, {"horizon": 5, "milliseconds": 30.0, **counts, **few}, generator())
+    assert more.plan(lottery.start()).simulations > (2 if name == "mcts" else 31)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_world_that_diverges_is_an_error(name):
+    class Diverging(Corridor):
+        def step(self, state, actions):
+            outcome = super().step(state, actions)
+            return replace(
+                outcome, rewards=outcome.rewards * torch.where(outcome.state[:, 1] > 2, torch.nan, 1.0)
+            )
+
+    with pytest.raises(DivergenceError, match="NaN"):
+        make_planner(name, Diverging(), {}, generator()).plan(torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_what_comes_after_the_end_does_not_matter(name):
+    class Gone(Corridor):
+        def step(self, state, actions):
+            outcome = super().step(state, actions)
+            return replace(outcome, rewards=torch.where(state[:, 0] >= 4, torch.nan, outcome.rewards))
+
+    options = {"horizon": 7, "discount": 0.5}
+    plan = make_planner(name, Gone(), options, generator()).plan(torch.tensor([[3.0, 0.0]] * 4))
+    assert plan.actions.tolist() == [1] * 4
+    torch.testing.assert_close(plan.values, torch.full((4,), 10.0))
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_number_of_worlds_may_change(name):
+    planner = make_planner(name, Corridor(), {"horizon": 4}, generator())
+    assert len(planner.plan(torch.zeros(3, 2)).actions) == 3
+    assert len(planner.plan(torch.zeros(5, 2)).actions) == 5
+
+
+def test_an_agent_holds_actions_and_hands_out_copies():
+    calls = []
+
+    class Counting(Seen):
+        def observe(self, observations, actions):
+            calls.append(None if actions is None else actions.copy())
+            return torch.as_tensor(observations)
+
+    lottery = Lottery(12, 6)
+    planner = make_planner("shooting", lottery, {"horizon": 3, "action_repeat": 2}, generator())
+    agent = PlannerAgent(planner, Counting())
+    agent.reset(6)
+    state, played = lottery.start(), []
+    for _ in range(4):
+        actions = agent.act(state.numpy())
+        played.append(actions.copy())
+        state = lottery.step(state, torch.as_tensor(actions)).state
+        actions[:] = 7
+    assert calls[0] is None
+    assert all((given == done).all() for given, done in zip(calls[1:], played, strict=False))
+    assert (played[0] == played[1]).all()
+    assert (played[2] == played[3]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mtcs", {}, "did you mean 'mcts'"),
+        ("cem", {"elits": 3}, "elites"),
+        ("cem", {"elites": 100, "population": 50}, "at most the population"),
+        ("icem", {"shrinkage": 0.5}, "shrinkage"),
+        ("mppi", {"temperature": 0.0}, "temperature"),
+        ("mcts", {"backup": "median"}, "backup"),
+        ("mcts", {"milliseconds": -1.0}, "milliseconds"),
+        ("shooting", {"horizon": 0}, "horizon"),
+        ("shooting", {"discount": 1.5}, "discount"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        planner_config(name, options)
+
+
+def test_actions_that_planners_cannot_take_are_refused():
+    with pytest.raises(ConfigError, match="discrete"):
+        make_planner("mcts", Point(), {}, generator())
+    for space in (gymnasium.spaces.MultiDiscrete([2, 2]), gymnasium.spaces.Box(-np.inf, np.inf, (2,))):
+        with pytest.raises(ConfigError, match="action space"):
+            action_count(space)
