@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rnem_world.cli.resolve import resolve_device
+from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device
 from rnem_world.errors import CheckpointError, ConfigError
 
 PATH = click.Path(path_type=Path)
@@ -108,3 +108,75 @@ def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> 
     if not (out / CONFIG_FILE).is_file():
         raise CheckpointError(f"{out} holds no agent to resume: train without --resume")
     return replace(read_policy_config(out)[0], **values), out
+
+
+@command.command("eval")
+@click.option(
+    "--agent",
+    "agents",
+    multiple=True,
+    help="A planner, such as mcts or icem:horizon=10,population=64, or a policy's folder; may be repeated.",
+)
+@click.option("--checkpoint", default="balls", show_default=True, help="The learned world.")
+@click.option("--preset", help="The real balls. [avoid]")
+@click.option("--env", help="Another real environment's Gymnasium id. [RNEM-BallsReal-v0]")
+@click.option("--env-option", "env_options", multiple=True, help="NAME=VALUE for it; may be repeated.")
+@click.option("--episodes", type=int, help="Real episodes of each agent. [100]")
+@click.option("--steps", type=int, help="Steps of an episode. [100]")
+@click.option("--seed", type=int, help="Of the first episode. [10000]")
+@click.option(
+    "--oracle", help="Planner on the true simulator to normalise by. [the agents' own, or shooting]"
+)
+@click.option("--imagination", help="latent or pixels. [latent, if the world can]")
+@click.option("--out", type=PATH, help="Write the figures as JSON.")
+@click.option("--chart", type=PATH, help="Write a bar chart.")
+@click.option("--video", type=PATH, help="Write a video of the first agent's dream beside reality.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--threads", type=int, help="CPU threads. [all cores]")
+def evaluate(
+    agents: tuple[str, ...],
+    preset: str | None,
+    env_options: tuple[str, ...],
+    out: Path | None,
+    chart: Path | None,
+    video: Path | None,
+    device: str,
+    threads: int | None,
+    **given: Any,
+) -> None:
+    """Score agents over the same seeded real episodes, beside baselines and the oracle."""
+    check_output(out, (".json",))
+    check_output(chart, FIGURES)
+    check_output(video, VIDEOS)
+    options = parse_settings(env_options, "--env-option")
+    if preset is not None:
+        options["preset"] = preset
+    place = resolve_device(device, threads)
+    from rnem_world.agents.contest import Contest, ContestConfig
+    from rnem_world.agents.evaluation import score_table
+    from rnem_world.files import write_json
+
+    values = {name: value for name, value in given.items() if value is not None}
+    config = ContestConfig(agents=agents, env_options=options, device=str(place), **values)
+    if video is not None and not agents:
+        raise ConfigError("--video shows the first agent's dream: give an --agent")
+    contest = Contest(config)
+    found = contest.play()
+    click.echo("\n".join(score_table(found)))
+    if out is not None:
+        from dataclasses import asdict
+
+        write_json(out, {"contest": asdict(config), "scores": [score.as_json() for score in found]})
+    if chart is not None:
+        from rnem_world.agents.score_pictures import plot_scores
+
+        plot_scores(
+            found, chart, f"{config.env} {options.get('preset', '')}, {config.episodes} episodes".strip()
+        )
+    if video is not None:
+        from rnem_world.agents.score_pictures import dream_beside_reality, write_comparison
+
+        write_comparison(
+            video,
+            *dream_beside_reality(*contest.agent(agents[0], 1), contest.dream(1), config.seed, config.steps),
+        )
