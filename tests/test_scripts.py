@@ -89,13 +89,8 @@ def test_bash_can_read_it_and_it_may_be_run(path):
 
 
 def test_every_experiment_is_tested():
-    assert {path.name for path in EXPERIMENTS.iterdir()} == {
-        *MODELS,
-        "atari",
-        "common",
-        "curtain",
-        "world_options",
-    }
+    others = {"atari", "common", "curtain", "distributed", "world_options"}
+    assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, *others}
 
 
 def test_the_demo_gives_commands_that_exist():

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rnem_world.cli.resolve import resolve_device
+from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device
 from rnem_world.errors import CheckpointError, ConfigError
 
 PATH = click.Path(path_type=Path)
@@ -108,3 +108,125 @@ def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> 
     if not (out / CONFIG_FILE).is_file():
         raise CheckpointError(f"{out} holds no agent to resume: train without --resume")
     return replace(read_policy_config(out)[0], **values), out
+
+
+@command.command("eval")
+@click.option(
+    "--agent",
+    "agents",
+    multiple=True,
+    help="A planner, such as mcts or icem:horizon=10,population=64, or a policy's folder; may be repeated.",
+)
+@click.option("--checkpoint", default="balls", show_default=True, help="The learned world.")
+@click.option("--preset", help="The real balls. [avoid]")
+@click.option("--env", help="Another real environment's Gymnasium id. [RNEM-BallsReal-v0]")
+@click.option("--env-option", "env_options", multiple=True, help="NAME=VALUE for it; may be repeated.")
+@click.option("--episodes", type=int, help="Real episodes of each agent. [100]")
+@click.option("--steps", type=int, help="Steps of an episode. [100]")
+@click.option("--seed", type=int, help="Of the first episode. [10000]")
+@click.option(
+    "--oracle", help="Planner on the true simulator to normalise by. [the agents' own, or shooting]"
+)
+@click.option("--imagination", help="latent or pixels. [latent, if the world can]")
+@click.option("--out", type=PATH, help="Write the figures as JSON.")
+@click.option("--chart", type=PATH, help="Write a bar chart.")
+@click.option("--video", type=PATH, help="Write a video of the first agent's dream beside reality.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--threads", type=int, help="CPU threads. [all cores]")
+def evaluate(
+    agents: tuple[str, ...],
+    preset: str | None,
+    env_options: tuple[str, ...],
+    out: Path | None,
+    chart: Path | None,
+    video: Path | None,
+    device: str,
+    threads: int | None,
+    **given: Any,
+) -> None:
+    """Score agents over the same seeded real episodes, beside baselines and the oracle."""
+    check_output(out, (".json",))
+    check_output(chart, FIGURES)
+    check_output(video, VIDEOS)
+    options = parse_settings(env_options, "--env-option")
+    if preset is not None:
+        options["preset"] = preset
+    place = resolve_device(device, threads)
+    from rnem_world.agents.contest import Contest, ContestConfig
+    from rnem_world.agents.evaluation import score_table
+    from rnem_world.files import write_json
+
+    values = {name: value for name, value in given.items() if value is not None}
+    config = ContestConfig(agents=agents, env_options=options, device=str(place), **values)
+    if video is not None and not agents:
+        raise ConfigError("--video shows the first agent's dream: give an --agent")
+    contest = Contest(config)
+    found = contest.play()
+    click.echo("\n".join(score_table(found)))
+    if out is not None:
+        from dataclasses import asdict
+
+        write_json(out, {"contest": asdict(config), "scores": [score.as_json() for score in found]})
+    if chart is not None:
+        from rnem_world.agents.score_pictures import plot_scores
+
+        plot_scores(
+            found, chart, f"{config.env} {options.get('preset', '')}, {config.episodes} episodes".strip()
+        )
+    if video is not None:
+        from rnem_world.agents.score_pictures import dream_beside_reality, write_comparison
+
+        write_comparison(
+            video,
+            *dream_beside_reality(*contest.agent(agents[0], 1), contest.dream(1), config.seed, config.steps),
+        )
+
+
+@command.command()
+@click.option("--rounds", type=int, help="Rounds in all. [3]")
+@click.option("--preset", help="The real balls. [avoid]")
+@click.option("--checkpoint", help="The learned world to begin with. [balls]")
+@click.option("--sequences", type=int, help="Real sequences a round. [500]")
+@click.option("--validation-sequences", type=int, help="And for validation. [50]")
+@click.option("--frames", type=int, help="Frames of a sequence. [101]")
+@click.option("--exploration", type=float, help="Share of random steps while collecting. [0.2]")
+@click.option("--world-updates", type=int, help="Updates of the world a round. [500]")
+@click.option("--world-learning-rate", type=float, help="Their step size. [0.0003]")
+@click.option("--timesteps", type=int, help="Dreamt steps of the policy a round. [500000]")
+@click.option("--num-envs", type=int, help="Dreams side by side. [64]")
+@click.option("--set", "hyperparameters", multiple=True, help="NAME=VALUE for PPO; may be repeated.")
+@click.option("--episodes", type=int, help="Real episodes of every evaluation. [100]")
+@click.option("--steps", type=int, help="Steps of an episode. [100]")
+@click.option("--oracle", help="Planner on the true simulator to normalise by. [shooting]")
+@click.option("--seed", type=int, help="Of everything. [0]")
+@click.option("--resume", is_flag=True, help="Go on with the loop in --out; --rounds may be more.")
+@click.option("--out", type=PATH, default=Path("runs/loop"), show_default=True, help="The loop's folder.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--threads", type=int, help="CPU threads. [all cores]")
+def loop(
+    out: Path,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    hyperparameters: tuple[str, ...],
+    **given: Any,
+) -> None:
+    """Improve world and agent in rounds: collect with the agent, fine-tune the world, train in its dream, evaluate."""
+    from dataclasses import replace
+
+    values = {name: value for name, value in given.items() if value is not None}
+    if hyperparameters:
+        values["hyperparameters"] = parse_settings(hyperparameters, "--set")
+    if resume and set(values) - {"rounds"}:
+        raise ConfigError("--resume goes on with the loop as it was configured: leave out all but --rounds")
+    place = resolve_device(device, threads)
+    from rnem_world.agents.loop import LOOP_FILE, Loop, LoopConfig, loop_table, read_loop
+
+    if not resume and (out / LOOP_FILE).exists():
+        raise CheckpointError(f"{out} holds a loop already: add --resume, or give another --out")
+    config = replace(read_loop(out)[0], **values) if resume else LoopConfig(**values)
+    rounds = Loop(config, out, str(place), click.echo)
+    signal = rounds.run()
+    click.echo("\n".join(loop_table(rounds.rows)))
+    if signal is not None:
+        sys.exit(128 + signal)
