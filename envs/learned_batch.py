@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int64, UInt64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rnem_world.envs.atari_worlds import is_game, own_starts, played_starts
 from rnem_world.envs.contexts import check_context
 from rnem_world.envs.doubt import read_calibration
 from rnem_world.envs.editing import apply_edits, check_edits
@@ -194,8 +195,8 @@ class LearnedBatch:
         self._rules: BallsConfig | None = None
         self._pools: list[Pool] = []
         self.number_of_starts: int | None = None
-        if isinstance(starts, str) and starts.partition(":")[0] == REAL:
-            self._rules = self.world.real_rules(starts.partition(":")[2] or None)
+        if _is_real(starts) and not is_game(self.world):
+            self._rules = self.world.real_rules(_name_of(starts))
         else:
             found = _find_starts(self.world, starts)
             every = (self.worlds, *self.members)
@@ -447,11 +448,22 @@ class LearnedBatch:
 
 def _find_starts(world: LearnedWorld, starts: str | Path | Starts | None) -> Starts:
     if starts is None:
-        return world.default_starts()
+        return own_starts(world)
+    if _is_real(starts):
+        return played_starts(world, _name_of(starts))
     if isinstance(starts, Starts):
         return starts
     path = Path(starts)
     return read_starts(path) if path.suffix == ".npz" else starts_from_dataset(path)
+
+
+def _is_real(starts: str | Path | Starts | None) -> bool:
+    return isinstance(starts, str) and starts.partition(":")[0] == REAL
+
+
+def _name_of(starts: str | Path | Starts | None) -> str | None:
+    """Gives what stands behind ``real:``, None if nothing does."""
+    return str(starts).partition(":")[2] or None
 
 
 def with_generator(snapshot: LearnedSnapshot, generator: np.random.Generator) -> LearnedSnapshot:
