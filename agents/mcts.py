@@ -169,7 +169,7 @@ class MCTSPlanner(Generic[State]):
         rewards, returns = torch.where(real, rewards, 0.0), torch.where(real, returns, 0.0)
         check_finite(returns)
         for index, leaf in enumerate(leaves):
-            tail = rollouts.reshape(-1, n, a, rollouts.shape[1])[index]
+            tail = rollouts.reshape(len(leaves), n, a, rollouts.shape[1])[index]
             tree.add(leaf, first + index, rewards[index], ended[index], returns[index], tail)
 
     def _rollouts(self, actions: Int64[Tensor, " m"], worlds: int, is_root: bool) -> Int64[Tensor, "m h"]:

@@ -14,6 +14,14 @@ def register_environments() -> None:
             vector_entry_point="rnem_world.envs.bouncing_balls_vector:BouncingBallsVectorEnv",
             max_episode_steps=100,
         )
+    if "RNEM-Balls-v0" not in registry:
+        register(
+            id="RNEM-Balls-v0",
+            entry_point="rnem_world.envs.learned:LearnedEnv",
+            vector_entry_point="rnem_world.envs.learned_vector:LearnedVectorEnv",
+            max_episode_steps=100,
+            kwargs={"checkpoint": "balls"},
+        )
     if "RNEM-AtariReal-v0" not in registry:
         register(
             id="RNEM-AtariReal-v0",

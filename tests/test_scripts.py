@@ -89,7 +89,8 @@ def test_bash_can_read_it_and_it_may_be_run(path):
 
 
 def test_every_experiment_is_tested():
-    assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, "common", "curtain", "world_options"}
+    others = {"atari", "common", "curtain", "distributed", "world_options"}
+    assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, *others}
 
 
 def test_the_demo_gives_commands_that_exist():
@@ -139,6 +140,19 @@ def test_curtain_runs_every_model(experiment):
     assert len({run["out"] for run in trained}) == len(MODELS)
     assert {run["max_updates"] for run in trained} == {5}
     assert [parameters["preset"] for call, parameters in calls if call == "collect"] == ["balls3curtain64"]
+
+
+def test_atari_trains_with_actions_and_goes_on(experiment):
+    calls = experiment.calls("atari", "Pong", "--max-updates", "5", SEQUENCES="100")
+    assert [call for call, _ in calls] == ["collect", "train", "evaluate", "evaluate", "rollout"]
+    (_, collect), (_, train), (_, one), (_, dreams), (_, rollout) = calls
+    assert (collect["environment"], collect["game"], collect["num_train"]) == ("atari", "Pong", 100)
+    assert (train["environment"], train["feed_actions"], train["max_updates"]) == ("atari", True, 5)
+    assert train["data"] == str(collect["out"]) == one["data"] == dreams["data"] == rollout["data"]
+    assert dreams["imagine"] == 25
+    again = experiment.calls("atari", "Pong")
+    assert [call for call, _ in again] == ["train", "evaluate", "evaluate", "rollout"]
+    assert again[0][1]["resume"]
 
 
 def test_world_options_change_what_they_say(experiment):

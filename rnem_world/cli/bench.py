@@ -6,6 +6,11 @@ from pathlib import Path
 
 import click
 
+from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.errors import ConfigError, suggest
+from rnem_world.models.config import MODELS
+from rnem_world.options import build
+
 
 @click.group()
 def command() -> None:
@@ -48,4 +53,58 @@ def train(
     click.echo(f"ours with 1 thread / with 2: {result['two_threads_ratio']:.2f}")
     if out is not None:
         write_json(out, {"config": asdict(config), **result})
+        click.echo(f"wrote {out}")
+
+
+@command.command()
+@click.argument("data")
+@click.option("--model", "model_name", default="r_nem", show_default=True, help=f"{', '.join(MODELS)}.")
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Sequences in a batch.")
+@click.option("--steps", type=int, default=30, show_default=True, help="Predictions in a sequence.")
+@click.option("--batches", type=int, default=50, show_default=True, help="Batches to read without training.")
+@click.option("--updates", type=int, default=3, show_default=True, help="Updates with each source of data.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--threads", type=int, help="CPU threads. [all cores]")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
+def loader(
+    data: str,
+    model_name: str,
+    batch_size: int,
+    steps: int,
+    batches: int,
+    updates: int,
+    device: str,
+    threads: int | None,
+    out: Path | None,
+) -> None:
+    """Measure how fast sequences are read, beside how fast training takes them.
+
+    From files they have perhaps been read before, and are then in the system's memory: on a slow disk the first epoch
+    is slower. The loader works on a thread beside training, and training waits where that isn't enough.
+    """
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.files import write_json
+    from rnem_world.training.config import RunConfig, TrainingConfig
+    from rnem_world.training.loader_benchmark import LoaderBenchmarkConfig, compare_loader
+    from rnem_world.training.setup import fit_model_to
+
+    if model_name not in MODELS:
+        raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")
+    how = LoaderBenchmarkConfig(batches, updates)
+    core, slots = MODELS[model_name]
+    training = TrainingConfig(sequence_steps=steps, batch_size=batch_size)
+    config = build(RunConfig, {"model": {"core": core, "slots": slots}, "training": training})
+    place = resolve_device(device, threads)
+    with Dataset.open(resolve_data(data)) as dataset:
+        result = compare_loader(dataset, fit_model_to(dataset, config, False, None), place, how)
+    click.echo(f"{'':10}{'sequences/s':>12}{'of training':>13}{'training waits':>16}")
+    for source in ("memory", "files"):
+        if source in result:
+            row = result[source]
+            click.echo(
+                f"{source:10}{row['sequences_per_second']:12.0f}{row['times_training']:12.0f}x{row['waiting']:16.2%}"
+            )
+    click.echo(f"{'training':10}{result['training']['sequences_per_second']:12.1f}")
+    if out is not None:
+        write_json(out, {"batch_size": batch_size, "steps": steps, **result})
         click.echo(f"wrote {out}")

@@ -20,7 +20,7 @@ class Flag(NamedTuple):
     Attributes:
         name: The flag, with its dashes.
         path: Dotted path of the option that it sets.
-        type: A click type, or a callable that converts the text.
+        type: A click type, or a callable that converts the text; bool for a flag that has a --no- beside it.
         help: What it does.
     """
 
@@ -40,9 +40,11 @@ def add_flags(flags: list[Flag]) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for flag in reversed(flags):
-            command = click.option(flag.name, flag.parameter, type=flag.type, default=None, help=flag.help)(
-                command
+            name = (
+                flag.name if flag.type is not bool else f"{flag.name}/--no-{flag.parameter.replace('_', '-')}"
             )
+            kind = {"type": flag.type} if flag.type is not bool else {}
+            command = click.option(name, flag.parameter, default=None, help=flag.help, **kind)(command)
         return command
 
     return decorate

@@ -61,6 +61,8 @@ RESUMABLE = [
     Flag("--score-every", "training.score_every", int, "Updates between grouping scores. [20]"),
     Flag("--memory-gigabytes", "training.memory_gigabytes", float, "Keep a split in memory up to this. [4]"),
     Flag("--accumulate", "training.accumulate", int, "Micro-batches of a batch, to save memory. [1]"),
+    Flag("--precision", "training.execution.precision", str, "Of products: float32 or bf16. [float32]"),
+    Flag("--compile", "training.execution.compile", bool, "Compile the model's layers first. [no]"),
     Flag("--learning-rate", "training.optimizer.learning_rate", float, "Step size. [0.001]"),
     Flag(
         "--learning-rate-schedule",

@@ -51,7 +51,10 @@ ATARI_WORLD: dict[str, Any] = {
         "sequence_steps": 48,
         "chunk_steps": 12,
         "batch_size": 16,
+        "loss": {"motion_weight": 5.0},
         "noise": {"probability": 0.002, "per_sequence": True},
+        "closed_loop": {"after_updates": 8000},
+        "prior_code": {"after_updates": 8000},
     },
 }
 

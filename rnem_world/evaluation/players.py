@@ -54,6 +54,8 @@ class PlayerLane:
 
 
 LANES: Mapping[str, PlayerLane] = {
+    "Breakout": PlayerLane(75, 77, 9),
+    "Pong": PlayerLane(73, 75, 7, upright=True),
     "SpaceInvaders": PlayerLane(74, 77, 7),
 }
 """By the game's name; looked up on binary frames of 84 x 84."""

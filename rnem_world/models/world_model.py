@@ -85,8 +85,8 @@ class ActionEmbedding(nn.Module):
 
     def forward(self, actions: Int64[Tensor, " b"]) -> Float[Tensor, "b a"]:
         """Embeds one action a sequence."""
-        one_hot = F.one_hot(actions, self.number_of_actions).to(self.linear.weight.dtype)
-        return F.relu(self.norm(self.linear(one_hot)))
+        # A product with one-hot vectors picks columns.
+        return F.relu(self.norm(self.linear.weight.t()[actions] + self.linear.bias))
 
 
 class WorldModel(nn.Module):

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.losses import LossConfig
+from rnem_world.training.execution import ExecutionConfig
 from rnem_world.training.optimizer import OptimizerConfig
 
 NoiseType = Literal["bitflip", "none"]
@@ -153,6 +154,7 @@ class TrainingConfig:
         batch_size: Sequences in an update, over all processes.
         accumulate: Micro-batches into which a process cuts its share of a batch, to save memory; their gradients are
             added up.
+        execution: In which precision training computes, and whether compiled.
         epochs: Largest number of passes over the training split.
         patience: Epochs without a better validation loss before training stops.
         train_size: Sequences of the training split to use; None uses all. Likewise the next two.
@@ -183,6 +185,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch_size: int = 64
     accumulate: int = 1
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     epochs: int = 500
     patience: int = 10
     train_size: int | None = None

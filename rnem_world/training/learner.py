@@ -19,6 +19,7 @@ from rnem_world.models.world_model import WorldModel
 from rnem_world.processes import ALONE, Processes
 from rnem_world.seeding import derive_seed
 from rnem_world.training.config import RunConfig, TrainingConfig
+from rnem_world.training.execution import execute_as
 from rnem_world.training.losses import SequenceBatch, SequenceLoss, draw_own_frames
 from rnem_world.training.optimizer import clip_gradients, make_optimizer
 
@@ -66,6 +67,7 @@ class Learner:
         self.processes = processes
         check_shares(self.options, processes)
         self.device = next(model.parameters()).device
+        execute_as(model, self.options.execution)
         self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
         self.loss = SequenceLoss(
             model, self.options.loss, self.options.head_loss, self.options.prior_code

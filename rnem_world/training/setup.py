@@ -20,6 +20,7 @@ from rnem_world.processes import ALONE, Processes
 from rnem_world.seeding import derive_seed
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.config import RunConfig, TrainingConfig
+from rnem_world.training.execution import check_device
 from rnem_world.training.learner import check_shares
 from rnem_world.training.run_lock import RunLock
 from rnem_world.training.trainer import Trainer
@@ -188,6 +189,7 @@ def make_trainer(
     info = dataset.info("training")
     check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
     check_shares(options, processes)
+    check_device(options.execution, device)
     training = make_loader(dataset, "training", config, options.train_size, processes)
     validation = make_loader(dataset, "validation", config, options.valid_size, processes)
     if start_from is not None:

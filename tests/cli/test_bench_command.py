@@ -54,3 +54,28 @@ def test_senseless_options_are_refused(rnem, flag, message):
     outcome = rnem("bench", "train", *flag.split())
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_the_loader_is_measured_beside_training(rnem, tiny, tmp_path):
+    words = ["bench", "loader", tiny.data, "--batch-size", 4, "--steps", 3, "--batches", 5, "--updates", 1]
+    outcome = rnem(*words, "--threads", 1, "--out", tmp_path / "loader.json")
+    assert outcome.code == 0, outcome
+    figures = outcome.json_file
+    training = figures["training"]["sequences_per_second"]
+    for source in ("memory", "files"):
+        row = figures[source]
+        assert row["times_training"] == pytest.approx(row["sequences_per_second"] / training)
+        assert 0 <= row["waiting"] < 1
+        assert source in outcome.out
+
+
+def test_a_split_that_does_not_fit_is_measured_from_files_alone(tiny):
+    import torch
+
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.training.loader_benchmark import LoaderBenchmarkConfig, compare_loader
+
+    config = tiny.config(memory_gigabytes=1e-9)
+    with Dataset.open(tiny.data) as dataset:
+        figures = compare_loader(dataset, config, torch.device("cpu"), LoaderBenchmarkConfig(2, 1))
+    assert figures.keys() == {"files", "training"}

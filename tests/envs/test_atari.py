@@ -252,3 +252,29 @@ def test_without_ale_py_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     with pytest.raises(DependencyError, match=r'ale_py is missing: pip install "rnem-world\[atari\]"'):
         AtariEnv()
+
+
+@pytest.mark.parametrize(
+    ("game", "action", "sign"), [("SpaceInvaders", 2, 1), ("Pong", 2, -1), ("Breakout", 3, -1)]
+)
+def test_the_player_is_found_and_moves_as_it_is_told(game, action, sign):
+    import torch
+
+    from rnem_world.evaluation.players import LANES
+
+    grey = AtariEnv(game, "grayscale")
+    grey.reset(seed=0)
+    shades = [grey.step(0)[0] for _ in range(30)][-1]
+    background = np.full((84, 84), np.bincount(shades.ravel()).argmax(), np.uint8)
+    if game == "Pong":  # its field has a frame
+        background = shades[..., 0].copy()
+        background[:, 73:76] = background[:, 68:71]
+    env = AtariEnv(game, background=background)
+    env.reset(seed=0)
+    for _ in range(70 if game == "SpaceInvaders" else 30):  # until the player is there
+        env.step(0)
+    frames = np.stack([env.step(action)[0] for _ in range(5 if game == "Pong" else 12)])
+    found = LANES[game].find(torch.from_numpy(frames).permute(0, 3, 1, 2) / 255.0)
+    assert found.found.all()
+    assert sign * float(found.positions[-1] - found.positions[0]) > 8
+    assert (sign * found.positions.diff() >= 0).all()

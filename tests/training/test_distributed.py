@@ -123,6 +123,17 @@ def test_micro_batches_in_two_processes(both):
     assert_same_weights(both.folder / "accumulated", both.folder / "two", exactly=False)
 
 
+def test_two_processes_are_two_micro_batches_bit_for_bit(both, tmp_path):
+    """Nothing but the order of additions sets them apart from one process, and here that is the same."""
+    one_process(both, tmp_path / "one", max_updates=9, accumulate=2)
+    assert_same_weights(tmp_path / "one", both.folder / "two", exactly=True)
+    training = [
+        [entry["loss"] for entry in read_log(run) if entry["kind"] == "training"]
+        for run in (tmp_path / "one", both.folder / "two")
+    ]
+    assert training[0] == training[1]
+
+
 def test_a_signal_to_one_stops_both_at_the_same_update(both, tmp_path):
     assert both.found[0]["signal"] == [signal.SIGTERM, 6]
     assert run_folder.updates_of(both.folder / "stopped")[-1].name == "update-000000006"

@@ -1,0 +1,279 @@
+"""A contest: baselines, planners, policies and oracles over the same episodes, awake and in the dream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+
+from rnem_world.agents.base import Agent
+from rnem_world.agents.baselines import BASELINES, baseline
+from rnem_world.agents.environments import make_environment
+from rnem_world.agents.evaluation import Episodes, Score, play, scores
+from rnem_world.agents.learned import DreamtState, LearnedDynamics, WatchedState
+from rnem_world.agents.planning import PLANNERS, PlannerAgent, make_planner, planner_config
+from rnem_world.agents.policy_folder import CONFIG_FILE, read_policy_config
+from rnem_world.agents.simulator import BallsDynamics, SimulatorState
+from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.learned_vector import LearnedVectorEnv
+from rnem_world.envs.learned_world import LearnedWorld, load_world
+from rnem_world.envs.slots import SlotVectorObservation
+from rnem_world.errors import CheckpointError, ConfigError, suggest
+from rnem_world.seeding import numpy_generator, torch_generator
+
+REAL_BALLS = "RNEM-BallsReal-v0"
+
+
+@dataclass(frozen=True)
+class ContestConfig:
+    """Who plays what.
+
+    Attributes:
+        agents: Planners, as ``mcts`` or ``mcts:horizon=10,simulations=100``, and folders of policies. Baselines and,
+            for balls, the oracles of the planners play in any case.
+        checkpoint: The learned world.
+        env: Gymnasium id of the real environment.
+        env_options: Its keyword arguments.
+        episodes: Episodes that each plays.
+        steps: Steps of an episode.
+        seed: Of the first episode; the next one has the next.
+        oracle: The planner on the true simulator that policies are compared with; by default the planners' own
+            oracles serve, and without planners ``shooting``.
+        imagination: ``latent``, ``pixels``, or None: latent if the world can.
+        device: Where the world is.
+
+    Raises:
+        ConfigError: If a value makes no sense.
+    """
+
+    agents: tuple[str, ...] = ()
+    checkpoint: str = "balls"
+    env: str = REAL_BALLS
+    env_options: Any = field(default_factory=dict)
+    episodes: int = 100
+    steps: int = 100
+    seed: int = 10_000
+    oracle: str | None = None
+    imagination: str | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, expected at least 0")
+        planners = [agent for agent in self.agents if not _is_policy(agent)]
+        for given in [*planners, *([self.oracle] if self.oracle else [])]:
+            name, options = parse_planner(given)
+            planner_config(name, options)
+
+    @property
+    def planners(self) -> list[str]:
+        """The planners among the agents."""
+        return [agent for agent in self.agents if not _is_policy(agent)]
+
+    @property
+    def policies(self) -> list[str]:
+        """The policies among the agents."""
+        return [agent for agent in self.agents if _is_policy(agent)]
+
+
+def _is_policy(agent: str) -> bool:
+    return (Path(agent) / CONFIG_FILE).is_file()
+
+
+def parse_planner(text: str) -> tuple[str, dict[str, Any]]:
+    """Reads ``mcts:horizon=10,simulations=100``.
+
+    Raises:
+        ConfigError: If there is no such planner, or an option has no value.
+    """
+    name, _, rest = text.partition(":")
+    if name not in PLANNERS:
+        raise ConfigError(
+            f"no planner {name!r}, and no folder of a policy of that name: {suggest(name, PLANNERS)}"
+        )
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r}: {part!r} has no value, expected for example {name}:horizon=10")
+        try:
+            options[option] = json.loads(value.lower() if value in ("True", "False") else value)
+        except ValueError:
+            options[option] = value
+    return name, options
+
+
+class Contest:
+    """Lets all agents of a configuration play.
+
+    Args:
+        config: Who plays what.
+    """
+
+    def __init__(self, config: ContestConfig) -> None:
+        self.config = config
+        needs_world = bool(config.agents)
+        self.world: LearnedWorld | None = (
+            load_world(config.checkpoint, config.device) if needs_world else None
+        )
+        env = self.real(1)
+        self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
+        if isinstance(env, BouncingBallsVectorEnv):
+            BallsDynamics(env.rules)  # refuses balls without a player before anything is played
+        if config.oracle and not self.has_oracle:
+            raise ConfigError(f"{config.env} has no oracle, only {REAL_BALLS} has: leave out the oracle")
+
+    def real(self, number: int) -> VectorEnv[Any, Any, Any]:
+        """Makes real environments.
+
+        Raises:
+            RnemWorldError: If there is no such environment, or it refuses its options.
+        """
+        options = {**self.config.env_options, "max_episode_steps": self.config.steps}
+        return make_environment(self.config.env, number, options)
+
+    def dream(self, number: int, obs_type: str = "frame") -> LearnedVectorEnv:
+        """Makes dreamt environments."""
+        config = self.config
+        return LearnedVectorEnv(
+            number,
+            config.checkpoint,
+            obs_type=obs_type,
+            imagination=config.imagination,
+            device=config.device,
+            max_episode_steps=config.steps,
+        )
+
+    def play(self, progress: bool = True) -> list[Score]:
+        """Lets all play and compares them.
+
+        Raises:
+            RnemWorldError: If an agent doesn't fit the world, or the world diverges.
+        """
+        config = self.config
+        awake: dict[str, Episodes] = {}
+        dreamt: dict[str, Episodes] = {}
+        for name, make_awake, make_dreamt in self._participants():
+            agent, env = make_awake(config.episodes)
+            awake[name] = play(agent, env, config.seed, config.steps, name if progress else None)
+            if make_dreamt is not None:
+                agent, env = make_dreamt(config.episodes)
+                title = f"{name}, dreaming" if progress else None
+                dreamt[name] = play(agent, env, config.seed, config.steps, title)
+        return scores(awake, dreamt, self._oracle_of(awake))
+
+    def agent(self, name: str, number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
+        """Makes one of the agents, and the real environments in which it acts."""
+        for known, make_awake, _ in self._participants():
+            if known == name:
+                return make_awake(number)
+        raise ConfigError(
+            f"no agent {name!r} plays: {suggest(name, [each[0] for each in self._participants()])}"
+        )
+
+    def _participants(self) -> Iterator[tuple[str, Maker, Maker | None]]:
+        dreams = self.world is not None
+        for name in BASELINES:
+            yield name, self._baseline(name, self.real), self._baseline(name, self.dream) if dreams else None
+        for text in self.config.planners:
+            yield text, self._planner(text, asleep=False), self._planner(text, asleep=True)
+        for text in self.config.policies:
+            yield text, self._policy(text, asleep=False), self._policy(text, asleep=True)
+        for text in self._oracles():
+            yield f"oracle {text}", self._oracle(text), None
+
+    def _oracles(self) -> list[str]:
+        if not self.has_oracle:
+            return []
+        chosen = [self.config.oracle] if self.config.oracle else []
+        return list(dict.fromkeys([*self.config.planners, *chosen])) or ["shooting"]
+
+    def _oracle_of(self, awake: dict[str, Episodes]) -> dict[str, str]:
+        """A planner is compared with itself on the true simulator, all others with the best oracle or the one named."""
+        oracles = [f"oracle {text}" for text in self._oracles()]
+        if not oracles:
+            return {}
+        best = (
+            f"oracle {self.config.oracle}"
+            if self.config.oracle
+            else max(oracles, key=lambda name: awake[name].mean)
+        )
+        own = {text: f"oracle {text}" for text in self.config.planners}
+        return {name: own.get(name, best) for name in awake}
+
+    def _baseline(self, name: str, make: Callable[[int], VectorEnv[Any, Any, Any]]) -> Maker:
+        def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
+            env = make(number)
+            actions = int(getattr(env.single_action_space, "n", 0))
+            return baseline(name, actions, numpy_generator(self.config.seed, "baseline", name)), env
+
+        return made
+
+    def _planner(self, text: str, asleep: bool) -> Maker:
+        def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
+            world = self._world()
+            name, options = parse_planner(text)
+            generator = torch_generator(self.config.seed, "planner", device=world.device)
+            planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, generator)
+            if asleep:
+                dream = self.dream(number)
+                return PlannerAgent(planner, DreamtState(dream)), dream
+            return PlannerAgent(planner, WatchedState(world)), self.real(number)
+
+        return made
+
+    def _oracle(self, text: str) -> Maker:
+        def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
+            env: Any = self.real(number)
+            name, options = parse_planner(text)
+            generator = torch_generator(self.config.seed, "planner")
+            planner = make_planner(name, BallsDynamics(env.rules), options, generator)
+            return PlannerAgent(planner, SimulatorState(env)), env
+
+        return made
+
+    def _policy(self, folder: str, asleep: bool) -> Maker:
+        def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
+            from rnem_world.agents.policy import load_policy
+
+            trained, spaces = read_policy_config(Path(folder))
+            sees_slots = len(spaces["observations"]) == 2
+            if sees_slots:
+                self._check_world(folder, trained.env_options.get("checkpoint", "balls"))
+            env: VectorEnv[Any, Any, Any]
+            if asleep:
+                env = self.dream(number, "slots" if sees_slots else "frame")
+            else:
+                env = self.real(number)
+                if sees_slots:
+                    env = SlotVectorObservation(env, self.config.checkpoint, device=self.config.device)
+            agent = load_policy(
+                Path(folder), env.single_observation_space, env.single_action_space, self.config.device
+            )
+            return agent, env
+
+        return made
+
+    def _check_world(self, folder: str, checkpoint: str) -> None:
+        if checkpoint == self.config.checkpoint:
+            return
+        if load_world(checkpoint, self.config.device).fingerprint != self._world().fingerprint:
+            raise CheckpointError(
+                f"the agent {folder} sees the slots of the world {checkpoint}, and the world here is "
+                f"{self.config.checkpoint}: give --checkpoint {checkpoint}"
+            )
+
+    def _world(self) -> LearnedWorld:
+        if self.world is None:
+            self.world = load_world(self.config.checkpoint, self.config.device)
+        return self.world
+
+
+Maker = Callable[[int], tuple[Agent, VectorEnv[Any, Any, Any]]]

@@ -1,0 +1,149 @@
+"""A policy's folder: its configuration and its checkpoints, each of which appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rnem_world.agents.policy_config import PolicyConfig
+from rnem_world.errors import CheckpointError
+from rnem_world.files import synchronise, write_json, writing
+from rnem_world.options import build
+
+CONFIG_FILE, CHECKPOINTS = "agent.json", "checkpoints"
+WEIGHTS_FILE, TRAINER_FILE, REPLAY_FILE = "policy.safetensors", "trainer.pt", "replay.npz"
+_NAME = re.compile(r"step-\d+")
+
+
+def write_policy_config(folder: Path, config: PolicyConfig, spaces: Mapping[str, Any]) -> None:
+    """Writes what a policy is trained with, and what it sees and does.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    write_json(folder / CONFIG_FILE, {**asdict(config), "spaces": dict(spaces)})
+
+
+def read_policy_config(folder: Path) -> tuple[PolicyConfig, dict[str, Any]]:
+    """Reads the configuration of a policy, and the spaces that it was trained in.
+
+    Raises:
+        CheckpointError: If there is none, or it is broken.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text())
+        spaces = values.pop("spaces")
+        return build(PolicyConfig, values), dict(spaces)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} holds no agent (no {CONFIG_FILE}): give the folder of `rnem-world agent train`"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is broken: {error}") from error
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Lists a policy's checkpoints, the oldest first."""
+    return sorted(path for path in (folder / CHECKPOINTS).glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """Finds the newest checkpoint.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    found = checkpoints_of(folder)
+    if not found:
+        raise CheckpointError(f"{folder} holds no checkpoint yet (no {CHECKPOINTS}/step-*): train it first")
+    return found[-1]
+
+
+def write_checkpoint(
+    folder: Path,
+    steps: int,
+    weights: Mapping[str, Tensor],
+    trainer: Mapping[str, Any],
+    replay: Mapping[str, NDArray[Any]] | None,
+    keep: int,
+) -> None:
+    """Writes a checkpoint and removes old ones.
+
+    Args:
+        folder: The policy's folder.
+        steps: Steps that the policy has been trained for.
+        weights: The policy's weights.
+        trainer: What else resuming needs: plain values and tensors.
+        replay: The replay buffer, for algorithms that have one.
+        keep: How many checkpoints to keep.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    place = folder / CHECKPOINTS / f"step-{steps:012d}"
+    temporary = place.with_name(f".{place.name}.tmp")
+    with writing(place):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            save_file(
+                {name: value.detach().cpu().clone() for name, value in weights.items()},
+                temporary / WEIGHTS_FILE,
+            )
+            torch.save(dict(trainer), temporary / TRAINER_FILE)
+            if replay is not None:
+                np.savez(temporary / REPLAY_FILE, **dict(replay))  # type: ignore[arg-type]
+            for file in temporary.iterdir():
+                synchronise(file)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(temporary, place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    for old in checkpoints_of(folder)[:-keep]:
+        doomed = old.with_name(f".{old.name}.tmp")
+        with suppress(OSError):
+            os.replace(old, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Reads a policy's weights.
+
+    Raises:
+        CheckpointError: If they are missing or broken.
+    """
+    try:
+        return load_file(checkpoint / WEIGHTS_FILE)
+    except Exception as error:  # safetensors has kinds of its own
+        raise CheckpointError(f"{checkpoint / WEIGHTS_FILE} can't be read: {error}") from error
+
+
+def read_trainer(checkpoint: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]] | None]:
+    """Reads what resuming needs beside the weights.
+
+    Raises:
+        CheckpointError: If it is missing or broken.
+    """
+    replay: dict[str, NDArray[Any]] | None = None
+    try:
+        trainer = torch.load(checkpoint / TRAINER_FILE, weights_only=True)
+        if (checkpoint / REPLAY_FILE).exists():
+            with np.load(checkpoint / REPLAY_FILE, allow_pickle=False) as arrays:
+                replay = {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # torch, zipfile and NumPy raise errors of many kinds
+        raise CheckpointError(f"{checkpoint} can't be resumed: {error}") from error
+    return trainer, replay

@@ -1,0 +1,278 @@
+"""Training a policy with stable-baselines3, in a dream or in a real environment."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
+
+from rnem_world.agents.environments import make_environment
+from rnem_world.agents.policy import check_spaces, described, policy_kind, shows_frames
+from rnem_world.agents.policy_config import PolicyConfig
+from rnem_world.agents.policy_folder import (
+    CONFIG_FILE,
+    checkpoints_of,
+    last_checkpoint,
+    read_policy_config,
+    read_trainer,
+    read_weights,
+    write_checkpoint,
+    write_policy_config,
+)
+from rnem_world.agents.sb3 import VectorEnvAdapter
+from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
+from rnem_world.files import writing
+from rnem_world.seeding import derive_seed
+from rnem_world.training.stopping import Stop
+
+LOG_FILE = "log.jsonl"
+LOG_ENTRIES = 200
+"""Entries of the log in a whole training, about."""
+
+_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def make_training_environment(config: PolicyConfig) -> VecEnv:
+    """Makes the environments of a training, with monitors and, for frames, a stack.
+
+    Raises:
+        RnemWorldError: If there is no such environment, or it refuses its options.
+    """
+    adapter = VectorEnvAdapter(make_environment(config.env, config.num_envs, config.env_options))
+    env: VecEnv = VecMonitor(adapter)
+    if shows_frames(adapter.observation_space) and config.frame_stack > 1:
+        env = VecFrameStack(env, config.frame_stack, channels_order="last")
+    return env
+
+
+def make_algorithm(config: PolicyConfig, env: VecEnv, device: str) -> BaseAlgorithm:
+    """Makes the algorithm.
+
+    Raises:
+        ConfigError: If a hyperparameter is unknown or refused, or the algorithm can't act there.
+    """
+    algorithm: Any = {"ppo": PPO, "dqn": DQN}[config.algorithm]
+    name, policy_arguments = policy_kind(config.algorithm, env.observation_space)
+    known = set(inspect.signature(algorithm).parameters) - {
+        "self",
+        "policy",
+        "env",
+        "seed",
+        "device",
+    }
+    for given in config.arguments:
+        if given not in known:
+            raise ConfigError(f"{config.algorithm} has no hyperparameter {given!r}: {suggest(given, known)}")
+    arguments = dict(config.arguments)
+    policy_arguments = policy_arguments | arguments.pop("policy_kwargs", {})
+    seed = derive_seed(config.seed, "policy") % 2**31
+    try:
+        model: BaseAlgorithm = algorithm(
+            name, env, seed=seed, device=device, policy_kwargs=policy_arguments, **arguments
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(f"{config.algorithm} refuses what it is given: {error}") from error
+    return model
+
+
+def train_policy(
+    config: PolicyConfig,
+    folder: Path,
+    resume: bool = False,
+    device: str = "cpu",
+    max_minutes: float | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> int | None:
+    """Trains a policy, or goes on.
+
+    Args:
+        config: What with. When resuming, the number of steps and the checkpoints' options may have changed.
+        folder: Where configuration, checkpoints, log and TensorBoard files go.
+        resume: Whether to go on with what is there.
+        device: Where the policy is.
+        max_minutes: Minutes after which it stops; None for no limit.
+        report: Is told what happens.
+
+    Returns:
+        The number of the signal that has stopped it, None if none has.
+
+    Raises:
+        CheckpointError: If there is something in the folder already, or nothing to resume.
+        RnemWorldError: If an option makes no sense, the dream diverges, or something can't be written.
+    """
+    if not resume and (folder / CONFIG_FILE).exists():
+        raise CheckpointError(f"{folder} holds an agent already: add --resume, or give another folder")
+    env = make_training_environment(config)
+    try:
+        if resume:
+            check_spaces(folder, read_policy_config(folder)[1], *_single_spaces(env))
+        model = make_algorithm(config, env, device)
+        if resume:
+            _restore(model, folder)
+            report(f"resumed after {model.num_timesteps:,} steps")
+        write_policy_config(folder, config, described(*_single_spaces(env)))
+        return _learn(model, env, config, folder, Stop(max_minutes), report)
+    finally:
+        env.close()
+
+
+def _learn(
+    model: BaseAlgorithm,
+    env: VecEnv,
+    config: PolicyConfig,
+    folder: Path,
+    stop: Stop,
+    report: Callable[[str], None],
+) -> int | None:
+    with writing(folder / "tensorboard"):
+        model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
+    watch = _Watch(config, folder, stop)
+    remaining = config.timesteps - model.num_timesteps
+    if remaining <= 0:
+        report(f"the {config.timesteps:,} steps are done already: give more --timesteps")
+        return None
+    # Every start of a training has its own seeds, so that a resumed one doesn't see the same episodes again.
+    env.seed(derive_seed(config.seed, "environments", model.num_timesteps) % 2**31)
+    with stop.watching():
+        try:
+            model.learn(remaining, callback=watch, reset_num_timesteps=False)
+        except ValueError as error:
+            if "nan" not in str(error).lower():
+                raise
+            raise TrainingError(
+                f"the policy became NaN after {model.num_timesteps:,} steps; resume from the last checkpoint with "
+                "a lower learning_rate"
+            ) from error
+        finally:
+            watch.close()
+    watch.save()
+    if stop.reason is not None:
+        report(stop.reason)
+    report(f"{model.num_timesteps:,} steps, {folder}")
+    return stop.signal
+
+
+def _single_spaces(env: VecEnv) -> tuple[Any, Any]:
+    adapter = env.unwrapped
+    return adapter.observation_space, adapter.action_space
+
+
+def _restore(model: BaseAlgorithm, folder: Path) -> None:
+    checkpoint = last_checkpoint(folder)
+    trainer, replay = read_trainer(checkpoint)
+    try:
+        model.policy.load_state_dict(read_weights(checkpoint))
+        model.policy.optimizer.load_state_dict(trainer["optimizer"])
+        model.num_timesteps = trainer["steps"]
+        model._n_updates = trainer["updates"]
+        if replay is not None:
+            buffer = _buffer(model)
+            for name in _REPLAY:
+                getattr(buffer, name)[: len(replay[name])] = replay[name]
+            buffer.pos, buffer.full = int(replay["position"]), bool(replay["full"])
+        torch.set_rng_state(trainer["torch_generator"])
+        keys = trainer["numpy_keys"].numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", keys, *trainer["numpy_rest"]))  # noqa: NPY002
+    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint} doesn't fit {folder / CONFIG_FILE}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+class _Watch(BaseCallback):
+    """Shows progress, writes the log and checkpoints, and stops in order."""
+
+    def __init__(self, config: PolicyConfig, folder: Path, stop: Stop) -> None:
+        super().__init__()
+        self._config, self._folder, self._stop = config, folder, stop
+        self._saved = time.monotonic()
+        self._logged = 0
+        self._bar: Any = None
+
+    def _on_training_start(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=self._config.timesteps,
+            initial=self.num_timesteps,
+            unit="step",
+            unit_scale=True,
+            disable=None,
+        )
+        self._logged = self.num_timesteps
+        if not checkpoints_of(self._folder):
+            self.save()
+
+    def _on_rollout_start(self) -> None:
+        # At the start, what the last rollout has taught is in the weights.
+        if time.monotonic() - self._saved >= 60.0 * self._config.checkpoint_minutes:
+            self.save()
+        self._log()
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.training_env.num_envs)
+        self._stop.look()
+        return self._stop.reason is None
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def save(self) -> None:
+        model = self.model
+        keys: Any = np.random.get_state(legacy=True)  # noqa: NPY002
+        trainer = {
+            "steps": model.num_timesteps,
+            "updates": model._n_updates,
+            "optimizer": model.policy.optimizer.state_dict(),
+            "torch_generator": torch.get_rng_state(),
+            "numpy_keys": torch.from_numpy(np.asarray(keys[1]).astype(np.int64)),
+            "numpy_rest": [int(keys[2]), int(keys[3]), float(keys[4])],
+        }
+        write_checkpoint(
+            self._folder,
+            model.num_timesteps,
+            model.policy.state_dict(),
+            trainer,
+            _replay(model),
+            self._config.keep_checkpoints,
+        )
+        self._saved = time.monotonic()
+
+    def _log(self) -> None:
+        if self.num_timesteps - self._logged < self._config.timesteps / LOG_ENTRIES:
+            return
+        self._logged = self.num_timesteps
+        returns = [entry["r"] for entry in self.model.ep_info_buffer or ()]
+        entry: dict[str, Any] = {"steps": self.num_timesteps, "episodes": len(returns)}
+        if returns:
+            entry["mean_return"] = float(np.mean(returns))
+            self._bar.set_postfix_str(f"return {entry['mean_return']:.2f}")
+        path = self._folder / LOG_FILE
+        with writing(path), path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def _buffer(model: BaseAlgorithm) -> Any:
+    return getattr(model, "replay_buffer", None)
+
+
+def _replay(model: BaseAlgorithm) -> dict[str, NDArray[Any]] | None:
+    buffer = _buffer(model)
+    if buffer is None:
+        return None
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    arrays = {name: getattr(buffer, name)[:filled] for name in _REPLAY}
+    return arrays | {"position": np.asarray(buffer.pos), "full": np.asarray(buffer.full)}

@@ -1,0 +1,179 @@
+"""Starts of dreams: short contexts of real frames and actions, as a file, from a dataset, or simulated anew."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64, Integer
+from numpy.typing import NDArray
+
+from rnem_world.data.dataset import Dataset
+from rnem_world.envs.balls_worlds import BallsWorlds
+from rnem_world.errors import DataError
+from rnem_world.files import replacing
+from rnem_world.physics import BallsConfig
+from rnem_world.types import Split
+
+STARTS_FILE = "starts.npz"
+CONTEXT_FRAMES = 16
+NUMBER_OF_STARTS = 2048
+FEWEST_FRAMES = 2
+HELD_STEPS = 4
+"""Steps for which a simulated start's player holds an action."""
+
+_LOOKED_AT: tuple[Split, ...] = ("test", "validation", "training")
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Contexts of one length, their frames with one bit a pixel.
+
+    Attributes:
+        packed: uint8 (n, t, ceil(h * w * c / 8)), the frames as `numpy.packbits` has them.
+        actions: int64 (n, t - 1), what was done between them; zeros where nothing was.
+        shape: (h, w, c).
+    """
+
+    packed: NDArray[np.uint8]
+    actions: Int64[np.ndarray, "n s"]
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @classmethod
+    def pack(cls, frames: Bool[np.ndarray, "n t h w c"], actions: Integer[np.ndarray, "n s"]) -> Starts:
+        """Packs frames of black and white pixels."""
+        packed = np.packbits(frames.reshape(*frames.shape[:2], -1), axis=2)
+        height, width, channels = frames.shape[2:]
+        return cls(packed, actions.astype(np.int64), (height, width, channels))
+
+    def frames(self, rows: Sequence[int] | NDArray[Any] | slice) -> Bool[np.ndarray, "m t h w c"]:
+        """Unpacks the frames of some starts."""
+        packed = self.packed[rows]
+        pixels = np.unpackbits(packed, axis=2, count=int(np.prod(self.shape)))
+        return pixels.reshape(*packed.shape[:2], *self.shape).astype(np.bool_)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Tells starts apart by what they hold."""
+        found = hashlib.sha256(repr((self.packed.shape, self.shape)).encode())
+        for array in (self.packed, self.actions):
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()[:16]
+
+
+def write_starts(path: Path, starts: Starts) -> None:
+    """Writes starts as a compressed NumPy file, whole or not at all.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    with replacing(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            frames=starts.packed,
+            actions=starts.actions.astype(np.min_scalar_type(int(starts.actions.max(initial=0)))),
+            shape=np.array(starts.shape, dtype=np.int64),
+        )
+
+
+def read_starts(path: Path) -> Starts:
+    """Reads a file of starts.
+
+    Raises:
+        DataError: If it is missing, broken, or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            packed, actions, shape = (file[name] for name in ("frames", "actions", "shape"))
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file of starts at {path}") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is no whole file of starts ({error}): make one with `rnem-world export RUN --starts DATASET`"
+        ) from error
+    fits = packed.dtype == np.uint8 and packed.ndim == 3 and shape.shape == (3,) and actions.ndim == 2
+    if fits:
+        bits = -(-int(np.prod(shape)) // 8)
+        fits = packed.shape[2] == bits and actions.shape == (len(packed), packed.shape[1] - 1)
+    if not fits or len(packed) < 1 or packed.shape[1] < FEWEST_FRAMES or actions.dtype.kind not in "iu":
+        raise DataError(
+            f"{path} holds arrays that are no starts: frames {packed.shape}, actions {actions.shape}, shape {shape}"
+        )
+    height, width, channels = (int(size) for size in shape)
+    return Starts(packed, actions.astype(np.int64), (height, width, channels))
+
+
+def starts_from_dataset(
+    path: str | Path, number: int = NUMBER_OF_STARTS, context_frames: int = CONTEXT_FRAMES
+) -> Starts:
+    """Takes starts from a dataset: of its test split if it has one, else of validation or training.
+
+    A sequence gives several starts, one after the other, where there are too few sequences; none goes on beyond the
+    end of an episode. Grey frames become white where they are above one half.
+
+    Args:
+        path: The dataset.
+        number: How many starts at most.
+        context_frames: Frames of a start.
+
+    Raises:
+        DataError: If there is no dataset, or its sequences are too short.
+    """
+    with Dataset.open(path) as dataset:
+        splits = [split for split in _LOOKED_AT if split in dataset.splits]
+        splits = [split for split in splits if dataset.info(split).number_of_sequences]
+        if not splits:
+            raise DataError(f"{path} has no sequences to start from")
+        info = dataset.info(splits[0])
+        windows = info.number_of_frames // context_frames if context_frames >= FEWEST_FRAMES else 0
+        if windows < 1 or number < 1:
+            raise DataError(
+                f"{number} starts of {context_frames} frames were asked for, and the sequences of {path} have "
+                f"{info.number_of_frames}: ask for at least 1 of {FEWEST_FRAMES} to {info.number_of_frames} frames"
+            )
+        names = [name for name in ("features", "actions", "terminations") if name in info.arrays]
+        n = min(number, windows * info.number_of_sequences)
+        order = np.arange(n)
+        rows, begins = order % info.number_of_sequences, order // info.number_of_sequences * context_frames
+        read = dataset.read(splits[0], rows, names, begins, context_frames)
+        half = dataset.attributes.maximum_value / 2
+    features = read["features"].swapaxes(0, 1)
+    actions = read.get("actions", np.zeros((context_frames, n), dtype=np.int64))[:-1].T
+    ended = read.get("terminations", np.zeros((context_frames, n), dtype=np.bool_))[:-1].any(axis=0)
+    if ended.all():
+        raise DataError(
+            f"every episode of {path} ends within {context_frames} frames: ask for shorter starts"
+        )
+    return Starts.pack(features[~ended] > half, actions[~ended])
+
+
+def simulated_starts(
+    rules: BallsConfig, seeds: NDArray[np.uint64], context_frames: int = CONTEXT_FRAMES
+) -> Starts:
+    """Simulates new starts, each from its own seed, with actions drawn evenly and held for 4 steps.
+
+    Args:
+        rules: The rules of the balls.
+        seeds: One for each start.
+        context_frames: Frames of a start.
+    """
+    generators = [np.random.default_rng(seed) for seed in seeds.tolist()]
+    worlds = BallsWorlds(rules, len(generators))
+    worlds.reset(np.arange(len(generators)), generators)
+    drawn = -(-(context_frames - 1) // HELD_STEPS)
+    held = np.stack([generator.integers(worlds.number_of_actions, size=drawn) for generator in generators])
+    actions = held.repeat(HELD_STEPS, axis=1)[:, : context_frames - 1]
+    frames = [worlds.frames()]
+    for column in actions.T:
+        worlds.step(column)
+        frames.append(worlds.frames())
+    return Starts.pack(np.stack(frames, axis=1) > 0, actions)

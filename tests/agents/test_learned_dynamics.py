@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rnem_world.agents.dynamics import Dynamics
+from rnem_world.agents.learned import DreamtState, LearnedDynamics, WatchedState
+from rnem_world.agents.planning import PLANNERS, make_planner
+from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.learned_vector import LearnedVectorEnv
+from rnem_world.envs.learned_world import load_world
+from rnem_world.errors import ConfigError, DivergenceError
+
+
+def dream_of(tiny_world, number: int, imagination: str = "latent") -> LearnedVectorEnv:
+    env = LearnedVectorEnv(number, tiny_world, imagination=imagination, obs_type="slots")
+    env.reset(seed=1)
+    return env
+
+
+@pytest.mark.parametrize("imagination", ["latent", "pixels"])
+def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imagination, monkeypatch):
+    monkeypatch.setattr("rnem_world.agents.learned.ROWS", 4)  # more than one part
+    env = dream_of(tiny_world, 6, imagination)
+    dynamics = LearnedDynamics(load_world(tiny_world), imagination)
+    assert isinstance(dynamics, Dynamics)
+    state = DreamtState(env).observe(np.zeros(6), None)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        actions = rng.integers(9, size=6)
+        slots, rewards, terminations, *_ = env.step(actions)
+        if terminations.any():
+            break
+        outcome = dynamics.step(state, torch.as_tensor(actions))
+        state = outcome.state
+        np.testing.assert_allclose(outcome.rewards.numpy(), rewards, atol=1e-5)
+        np.testing.assert_array_equal(outcome.terminated.numpy(), terminations)
+        np.testing.assert_allclose(state.output.numpy(), slots, atol=1e-4)
+
+
+def test_dreams_are_copied_out_and_put_back(tiny_world):
+    dynamics = LearnedDynamics(load_world(tiny_world), "pixels")
+    state = DreamtState(dream_of(tiny_world, 3, "pixels")).observe(np.zeros(3), None)
+    before = state.map(torch.clone)
+    twice = dynamics.select(state, torch.tensor([2, 2, 0]))
+    assert dynamics.size(twice) == 3
+    dynamics.put(twice, torch.tensor([1]), dynamics.select(state, torch.tensor([1])))
+    for name in ("theta", "output", "code", "frame"):
+        assert torch.equal(getattr(twice, name), getattr(before, name)[[2, 1, 0]])
+        assert torch.equal(getattr(state, name), getattr(before, name))
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_planners_dream(name, tiny_world):
+    world = load_world(tiny_world)
+    dynamics, env = LearnedDynamics(world), dream_of(tiny_world, 3)
+    small = {"simulations": 30} if name == "mcts" else {"population": 12}
+    planner = make_planner(name, dynamics, {"horizon": 3, **small}, torch.Generator().manual_seed(0))
+    state = DreamtState(env).observe(np.zeros(3), None)
+    plan = planner.plan(state)
+    assert plan.actions.shape == (3,)
+    best = torch.stack([dynamics.step(state, torch.full((3,), action)).rewards for action in range(9)]).amax(
+        dim=0
+    )
+    one = make_planner(
+        name,
+        dynamics,
+        {"horizon": 1, "simulations": 9} if name == "mcts" else {"horizon": 1, "population": 400},
+        torch.Generator().manual_seed(0),
+    )
+    if name != "mppi":  # which follows the mode of a softened distribution
+        torch.testing.assert_close(one.plan(state).values, best)
+
+
+def test_watching_real_frames_gives_states_to_plan_from(tiny_world):
+    world = load_world(tiny_world)
+    env = BouncingBallsVectorEnv(2, preset="avoid")
+    frames, _ = env.reset(seed=0)
+    source = WatchedState(world)
+    source.reset(2)
+    first = source.observe(frames, None)
+    actions = np.array([3, 4])
+    frames, *_ = env.step(actions)
+    second = source.observe(frames, actions)
+    assert (second.theta != first.theta).any()
+    again = WatchedState(world)
+    again.reset(1)
+    alone = again.observe(env_first(0), None)
+    torch.testing.assert_close(alone.theta[0], first.theta[0], atol=1e-5, rtol=1e-4)
+    other = WatchedState(world)
+    other.reset(2)
+    other.observe(np.stack([env_first(0)[0], env_first(1)[0]]), None)
+    elsewhere = other.observe(frames, np.array([0, 4]))
+    assert (elsewhere.theta[0] != second.theta[0]).any()  # the action is told
+    torch.testing.assert_close(elsewhere.theta[1], second.theta[1], atol=1e-5, rtol=1e-4)
+
+
+def env_first(seed: int) -> np.ndarray:
+    return BouncingBallsVectorEnv(1, preset="avoid").reset(seed=seed)[0]
+
+
+def test_a_dream_that_diverges_is_an_error(tiny_world):
+    state = DreamtState(dream_of(tiny_world, 2)).observe(np.zeros(2), None)
+    state.theta[0] = torch.nan
+    planner = make_planner("shooting", LearnedDynamics(load_world(tiny_world)), {}, torch.Generator())
+    with pytest.raises(DivergenceError, match="another checkpoint"):
+        planner.plan(state)
+
+
+def test_an_unknown_imagination_is_refused(tiny_world):
+    with pytest.raises(ConfigError, match="pixels"):
+        LearnedDynamics(load_world(tiny_world), "pixel")

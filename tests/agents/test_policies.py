@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+pytest.importorskip("stable_baselines3")
+
+from rnem_world.agents import policy_training
+from rnem_world.agents.base import Agent
+from rnem_world.agents.environments import make_environment
+from rnem_world.agents.features import FrameFeatures, SlotFeatures
+from rnem_world.agents.policy import load_policy
+from rnem_world.agents.policy_config import PolicyConfig
+from rnem_world.agents.policy_folder import checkpoints_of, last_checkpoint, read_trainer, read_weights
+from rnem_world.agents.policy_training import make_training_environment, train_policy
+from rnem_world.errors import CheckpointError, ConfigError, TrainingError
+
+SMALL = {
+    "ppo": {"n_steps": 8, "batch_size": 16, "n_epochs": 1},
+    "dqn": {"buffer_size": 200, "learning_starts": 16, "train_freq": 4, "gradient_steps": 1, "batch_size": 8},
+}
+
+
+def config(algorithm: str = "ppo", env: str = "CartPole-v1", timesteps: int = 64, **values) -> PolicyConfig:
+    return PolicyConfig(
+        algorithm, env, num_envs=4, timesteps=timesteps, hyperparameters=SMALL[algorithm], **values
+    )
+
+
+def test_slots_are_a_set():
+    torch.manual_seed(0)
+    extractor = SlotFeatures(spaces.Box(-1, 1, (5, 6)))
+    slots = torch.randn(3, 5, 6)
+    features = extractor(slots)
+    assert features.shape == (3, 128)
+    torch.testing.assert_close(extractor(slots[:, [3, 1, 0, 4, 2]]), features, atol=1e-5, rtol=1e-4)
+    assert extractor(slots[:, :4]).shape == features.shape  # another number of slots
+    changed = slots.clone()
+    changed[:, 2, 0] += 1.0
+    assert (extractor(changed) - features).abs().max() > 1e-3
+    with pytest.raises(ConfigError, match="slots"):
+        SlotFeatures(spaces.Box(-1, 1, (6,)))
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 84])
+def test_frames_of_all_our_sizes_are_seen(size):
+    extractor = FrameFeatures(spaces.Box(0, 255, (4, size, size), np.uint8))
+    assert extractor(torch.rand(2, 4, size, size)).shape == (2, 256)
+    assert sum(parameter.numel() for parameter in extractor.parameters()) < 2_000_000
+    with pytest.raises(ConfigError, match="16"):
+        FrameFeatures(spaces.Box(0, 255, (4, 8, 8), np.uint8))
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_training_resumes_where_it_was(algorithm, tmp_path):
+    train_policy(config(algorithm), tmp_path / "run")
+    before = last_checkpoint(tmp_path / "run")
+    weights, (trainer, replay) = read_weights(before), read_trainer(before)
+    assert trainer["steps"] == 64
+    assert (replay is not None) == (algorithm == "dqn")
+    more = config(algorithm, timesteps=128)
+    seen = {}
+
+    def look(model, env, *rest):
+        seen.update({name: value.clone() for name, value in model.policy.state_dict().items()})
+        seen["steps"] = model.num_timesteps
+        seen["optimizer"] = copy.deepcopy(model.policy.optimizer.state_dict()["state"])
+        if replay is not None:
+            assert (model.replay_buffer.pos, model.replay_buffer.full) == (16, False)
+            np.testing.assert_array_equal(model.replay_buffer.observations[:16], replay["observations"])
+        return learn(model, env, *rest)
+
+    learn = policy_training._learn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_training, "_learn", look)
+        train_policy(more, tmp_path / "run", resume=True)
+    assert seen["steps"] == 64
+    for name, value in weights.items():
+        assert torch.equal(seen[name], value)
+    for key, entry in trainer["optimizer"]["state"].items():
+        assert torch.equal(seen["optimizer"][key]["exp_avg"], entry["exp_avg"])
+    after = last_checkpoint(tmp_path / "run")
+    assert read_trainer(after)[0]["steps"] == 128
+    assert any(not torch.equal(value, weights[name]) for name, value in read_weights(after).items())
+    assert len(checkpoints_of(tmp_path / "run")) == 2
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["steps"] for line in lines] == sorted(line["steps"] for line in lines)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_the_same_seed_gives_the_same_policy(tmp_path):
+    for name in ("one", "two"):
+        train_policy(config(), tmp_path / name)
+    train_policy(config(seed=1), tmp_path / "other")
+    one, two, other = (read_weights(last_checkpoint(tmp_path / name)) for name in ("one", "two", "other"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_frames_are_stacked_in_training_and_in_acting(tmp_path):
+    frames = config(
+        env="RNEM-BallsReal-v0", env_options={"preset": "stove", "max_episode_steps": 5}, frame_stack=3
+    )
+    train_policy(frames, tmp_path)
+    env = make_environment("RNEM-BallsReal-v0", 4, {"preset": "stove", "max_episode_steps": 5})
+    agent = load_policy(tmp_path, env.single_observation_space, env.single_action_space)
+    assert isinstance(agent, Agent)
+    stacked = make_training_environment(frames)
+    stacked.seed(3)
+    expected = stacked.reset()
+    observations, _ = env.reset(seed=3)
+    agent.reset(4)
+    for _ in range(4):
+        actions = agent.act(observations)
+        np.testing.assert_array_equal(agent._frames, expected)
+        np.testing.assert_array_equal(
+            actions, agent.policy.predict(expected.transpose(0, 3, 1, 2), deterministic=True)[0]
+        )
+        expected, *_ = stacked.step(actions)
+        observations, *_ = env.step(actions)
+
+
+def test_a_signal_saves_and_stops(tmp_path, monkeypatch):
+    stopping = policy_training._Watch._on_rollout_start
+
+    def signalled(self):
+        if self.num_timesteps >= 64:
+            os.kill(os.getpid(), signal.SIGTERM)
+        stopping(self)
+
+    monkeypatch.setattr(policy_training._Watch, "_on_rollout_start", signalled)
+    said: list[str] = []
+    code = train_policy(config(timesteps=100_000), tmp_path, report=said.append)
+    assert code == signal.SIGTERM
+    assert "SIGTERM" in said[0]
+    assert 64 <= read_trainer(last_checkpoint(tmp_path))[0]["steps"] < 100
+
+
+def test_a_policy_that_becomes_nan_is_an_error_and_the_last_checkpoint_stays(tmp_path):
+    options = {**SMALL["ppo"], "learning_rate": 1e30}
+    with pytest.raises(TrainingError, match="NaN"):
+        train_policy(replace(config(), hyperparameters=options), tmp_path)
+    assert checkpoints_of(tmp_path)
+    for checkpoint in checkpoints_of(tmp_path):
+        assert all(bool(torch.isfinite(value).all()) for value in read_weights(checkpoint).values())
+
+
+def test_agents_of_other_worlds_are_refused(tmp_path):
+    train_policy(config(env="RNEM-BallsReal-v0", env_options={"preset": "stove"}), tmp_path)
+    frames = spaces.Box(0, 255, (32, 32, 1), np.uint8)
+    with pytest.raises(CheckpointError, match="actions 9, and the environment has 4"):
+        load_policy(tmp_path, frames, spaces.Discrete(4))
+    with pytest.raises(CheckpointError, match=r"\[32, 32, 1\].*\[64, 64, 1\]"):
+        load_policy(tmp_path, spaces.Box(0, 255, (64, 64, 1), np.uint8), spaces.Discrete(9))
+    load_policy(tmp_path, frames, spaces.Discrete(9))
+    weights = last_checkpoint(tmp_path) / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="can't be read"):
+        load_policy(tmp_path, frames, spaces.Discrete(9))
+    with pytest.raises(CheckpointError, match="no agent"):
+        load_policy(tmp_path / "nowhere", frames, spaces.Discrete(9))
+
+
+def test_nothing_is_overwritten(tmp_path):
+    train_policy(config(), tmp_path)
+    with pytest.raises(CheckpointError, match="--resume"):
+        train_policy(config(), tmp_path)
+    said: list[str] = []
+    train_policy(config(), tmp_path, resume=True, report=said.append)
+    assert "done already" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"algorithm": "pop"}, "did you mean 'ppo'"),
+        ({"num_envs": 0}, "num_envs"),
+        ({"env": "RNEM-BallReal-v0"}, "did you mean 'RNEM-BallsReal-v0'"),
+        ({"env": "RNEM-BallsReal-v0", "env_options": {"presets": "stove"}}, "presets"),
+        ({"env": "RNEM-BallsReal-v0", "env_options": {"preset": "stov"}}, "did you mean 'stove'"),
+        ({"env": "CartPole-v1", "hyperparameters": {"learning_rat": 1}}, "learning_rate"),
+        ({"env": "CartPole-v1", "hyperparameters": {"n_steps": "many"}}, "refuses"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(values, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        train_policy(PolicyConfig(**values), tmp_path / "run")
+    assert not (Path(tmp_path) / "run").exists()

@@ -1,0 +1,51 @@
+"""Small random worlds in checkpoint folders, with starts, for the tests of learned environments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rnem_world.envs.starts import STARTS_FILE, Starts, simulated_starts, write_starts
+from rnem_world.models.config import ModelConfig
+from rnem_world.models.world_model import WorldModel
+from rnem_world.physics import preset
+from rnem_world.training.checkpoint import save_checkpoint
+from rnem_world.training.config import RunConfig
+
+STARTS = 20
+FRAMES = 5
+
+
+def balls_starts(number: int = STARTS, frames: int = FRAMES) -> Starts:
+    return simulated_starts(preset("avoid"), np.arange(number, dtype=np.uint64), frames)
+
+
+def write_world(folder: Path, ends: float = -3.0, seed: int = 0, **options: Any) -> Path:
+    """Writes a world whose frames, rewards and, unless `ends` is very negative, ends vary."""
+    values = {
+        "architecture": "projection32",
+        "slots": 4,
+        "hidden_size": 24,
+        "attention_size": 8,
+        "number_of_actions": 9,
+        "slot_inputs": "error_frame_motion",
+        "theta_update": "gated",
+        "heads": True,
+        "prior_code": True,
+    }
+    torch.manual_seed(seed)
+    model = WorldModel(ModelConfig(**{**values, **options}))
+    with torch.no_grad():
+        if model.heads is not None:
+            model.heads.shares.weight *= 3.0
+            model.heads.shares.bias[1] = ends
+        if hasattr(model.decoder, "profiles"):
+            model.decoder.profiles.weight *= 3.0
+            model.decoder.profiles.bias -= 1.5
+    save_checkpoint(folder, model, RunConfig(model.config, data="avoid", environment="RNEM-BallsReal-v0"))
+    if model.config.image.image_size == 32 and model.config.channels == 1:
+        write_starts(folder / STARTS_FILE, balls_starts())
+    return folder

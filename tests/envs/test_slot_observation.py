@@ -1,0 +1,95 @@
+"""Real frames filtered through the model to slots."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from dreamers import write_world
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from rnem_world.envs.bouncing_balls import BouncingBallsEnv
+from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.learned import LearnedEnv
+from rnem_world.envs.learned_world import load_world
+from rnem_world.envs.slot_filter import SlotFilter
+from rnem_world.envs.slots import SlotObservation, SlotVectorObservation
+from rnem_world.errors import ConfigError
+from rnem_world.evaluation.metrics import foreground_ari
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    return write_world(tmp_path_factory.mktemp("worlds") / "small")
+
+
+def test_gymnasium_has_nothing_to_complain_about(world):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version")  # it is a wrapper
+        check_env(SlotObservation(BouncingBallsEnv(), world), skip_render_check=True)
+
+
+def test_the_spaces_are_those_of_the_learned_world(world):
+    wrapped, learned = SlotObservation(BouncingBallsEnv(), world), LearnedEnv(world, obs_type="slots")
+    assert wrapped.observation_space == learned.observation_space
+    assert wrapped.action_space == learned.action_space
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_batched_is_equal_to_single(world, mode):
+    n = 3
+    batched = SlotVectorObservation(
+        BouncingBallsVectorEnv(n, max_episode_steps=4, autoreset_mode=mode), world
+    )
+    single = [SlotObservation(gymnasium.wrappers.TimeLimit(BouncingBallsEnv(), 4), world) for _ in range(n)]
+    slots, _ = batched.reset(seed=7)
+    expected = np.stack([env.reset(seed=7 + index)[0] for index, env in enumerate(single)])
+    np.testing.assert_array_equal(slots, expected)
+    over = np.zeros(n, dtype=bool)
+    for row in np.random.default_rng(0).integers(9, size=(11, n)):
+        if mode is AutoresetMode.DISABLED and over.any():
+            slots, _ = batched.reset(options={"reset_mask": over})
+            np.testing.assert_array_equal(slots, np.stack([env.reset()[0] for env in single]))
+        slots, _, _, truncations, info = batched.step(row)
+        if mode is AutoresetMode.NEXT_STEP and over.any():
+            expected = np.stack([env.reset()[0] for env in single])
+            over = np.zeros(n, dtype=bool)
+        else:
+            stepped = [env.step(action) for env, action in zip(single, row, strict=True)]
+            expected, over = np.stack([one[0] for one in stepped]), np.array([one[3] for one in stepped])
+            if mode is AutoresetMode.SAME_STEP and over.any():
+                np.testing.assert_array_equal(np.stack(list(info["final_obs"])), expected)
+                expected = np.stack([env.reset()[0] for env in single])
+        np.testing.assert_array_equal(slots, expected)
+        np.testing.assert_array_equal(truncations, over)
+
+
+def test_slots_of_the_shipped_world_find_the_balls_within_three_frames():
+    n, world = 16, load_world("balls")
+    env = BouncingBallsVectorEnv(n, ground_truth=True)
+    frames, _ = env.reset(seed=0)
+    watching = SlotFilter(world, n)
+    watching.reset(torch.arange(n), torch.from_numpy(frames > 0))
+    for _ in range(3):
+        frames, *_, infos = env.step(np.zeros(n, dtype=int))
+        watching.step(torch.zeros(n, dtype=torch.int64), torch.from_numpy(frames > 0))
+    groups = torch.from_numpy(infos["groups"][:, None, ..., 0])
+    assert foreground_ari(watching.gamma()[:, None], groups).mean() > 0.9
+    dreams = watching.fall_asleep()
+    assert dreams.theta.shape[0] == n
+    torch.testing.assert_close(dreams.output, watching.outputs())
+
+
+def test_environments_of_other_worlds_are_refused(world):
+    with pytest.raises(ConfigError, match=r"frames \(32, 32, 1\)"):
+        SlotObservation(BouncingBallsEnv("control"), world)
+    with pytest.raises(ConfigError, match=r"Discrete\(1\).*expected Discrete\(9\)"):
+        SlotVectorObservation(BouncingBallsVectorEnv(2, preset="balls3small32"), world)
+    with pytest.raises(ConfigError, match="settle_steps is 0"):
+        SlotObservation(BouncingBallsEnv(), world, settle_steps=0)
