@@ -16,6 +16,7 @@ from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import LearnedWorld, join
 from rnem_world.envs.slot_filter import SlotFilter
 from rnem_world.envs.slots import watched
+from rnem_world.errors import ConfigError
 from rnem_world.models.dreams import DreamState, check_imagination, dream_step
 
 ROWS = 512
@@ -93,19 +94,28 @@ class WatchedState:
         """Starts anew with N environments."""
         self._filter = SlotFilter(self._world, num_envs, self._num_slots)
 
+    def slots(self) -> NDArray[Any]:
+        """Returns the slots' output, (n, k, d), as a policy on slots sees it."""
+        return self._watching().outputs().cpu().numpy().copy()
+
+    def _watching(self) -> SlotFilter:
+        if self._filter is None:
+            raise ConfigError("nothing has been watched yet: call reset first")
+        return self._filter
+
     def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> DreamState:
         """Shows the slots what the environments show, and returns dreams that go on from there."""
         if self._filter is None or self._filter.number != len(observations):
             self.reset(len(observations))
-        assert self._filter is not None  # noqa: S101  # for the type checker
+        watching = self._watching()
         frames = watched(observations, self._world)
         if actions is None:
-            self._filter.reset(torch.arange(len(observations), device=self._world.device), frames)
+            watching.reset(torch.arange(len(observations), device=self._world.device), frames)
         else:
             done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(self._world.device)
-            self._filter.step(done, frames)
+            watching.step(done, frames)
         # Ordinary tensors: those of inference mode can't be changed in place by a search.
-        return self._filter.fall_asleep().map(torch.clone)
+        return watching.fall_asleep().map(torch.clone)
 
 
 class DreamtState:

@@ -94,6 +94,7 @@ def train_policy(
     device: str = "cpu",
     max_minutes: float | None = None,
     report: Callable[[str], None] = lambda line: None,
+    start_from: Path | None = None,
 ) -> int | None:
     """Trains a policy, or goes on.
 
@@ -104,6 +105,7 @@ def train_policy(
         device: Where the policy is.
         max_minutes: Minutes after which it stops; None for no limit.
         report: Is told what happens.
+        start_from: Another policy's folder, whose weights a new training begins with.
 
     Returns:
         The number of the signal that has stopped it, None if none has.
@@ -122,6 +124,9 @@ def train_policy(
         if resume:
             _restore(model, folder)
             report(f"resumed after {model.num_timesteps:,} steps")
+        elif start_from is not None:
+            check_spaces(start_from, read_policy_config(start_from)[1], *_single_spaces(env))
+            model.policy.load_state_dict(read_weights(last_checkpoint(start_from)))
         write_policy_config(folder, config, described(*_single_spaces(env)))
         return _learn(model, env, config, folder, Stop(max_minutes), report)
     finally:

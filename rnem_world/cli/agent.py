@@ -180,3 +180,53 @@ def evaluate(
             video,
             *dream_beside_reality(*contest.agent(agents[0], 1), contest.dream(1), config.seed, config.steps),
         )
+
+
+@command.command()
+@click.option("--rounds", type=int, help="Rounds in all. [3]")
+@click.option("--preset", help="The real balls. [avoid]")
+@click.option("--checkpoint", help="The learned world to begin with. [balls]")
+@click.option("--sequences", type=int, help="Real sequences a round. [500]")
+@click.option("--validation-sequences", type=int, help="And for validation. [50]")
+@click.option("--frames", type=int, help="Frames of a sequence. [101]")
+@click.option("--exploration", type=float, help="Share of random steps while collecting. [0.2]")
+@click.option("--world-updates", type=int, help="Updates of the world a round. [500]")
+@click.option("--world-learning-rate", type=float, help="Their step size. [0.0003]")
+@click.option("--timesteps", type=int, help="Dreamt steps of the policy a round. [500000]")
+@click.option("--num-envs", type=int, help="Dreams side by side. [64]")
+@click.option("--set", "hyperparameters", multiple=True, help="NAME=VALUE for PPO; may be repeated.")
+@click.option("--episodes", type=int, help="Real episodes of every evaluation. [100]")
+@click.option("--steps", type=int, help="Steps of an episode. [100]")
+@click.option("--oracle", help="Planner on the true simulator to normalise by. [shooting]")
+@click.option("--seed", type=int, help="Of everything. [0]")
+@click.option("--resume", is_flag=True, help="Go on with the loop in --out; --rounds may be more.")
+@click.option("--out", type=PATH, default=Path("runs/loop"), show_default=True, help="The loop's folder.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--threads", type=int, help="CPU threads. [all cores]")
+def loop(
+    out: Path,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    hyperparameters: tuple[str, ...],
+    **given: Any,
+) -> None:
+    """Improve world and agent in rounds: collect with the agent, fine-tune the world, train in its dream, evaluate."""
+    from dataclasses import replace
+
+    values = {name: value for name, value in given.items() if value is not None}
+    if hyperparameters:
+        values["hyperparameters"] = parse_settings(hyperparameters, "--set")
+    if resume and set(values) - {"rounds"}:
+        raise ConfigError("--resume goes on with the loop as it was configured: leave out all but --rounds")
+    place = resolve_device(device, threads)
+    from rnem_world.agents.loop import LOOP_FILE, Loop, LoopConfig, loop_table, read_loop
+
+    if not resume and (out / LOOP_FILE).exists():
+        raise CheckpointError(f"{out} holds a loop already: add --resume, or give another --out")
+    config = replace(read_loop(out)[0], **values) if resume else LoopConfig(**values)
+    rounds = Loop(config, out, str(place), click.echo)
+    signal = rounds.run()
+    click.echo("\n".join(loop_table(rounds.rows)))
+    if signal is not None:
+        sys.exit(128 + signal)

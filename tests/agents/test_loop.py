@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+pytest.importorskip("stable_baselines3")
+
+from rnem_world.agents import policy_training
+from rnem_world.agents.exploring import ExploringAgent, WatchingAgent
+from rnem_world.agents.loop import Loop, LoopConfig, loop_table, read_loop
+from rnem_world.data.dataset import Dataset
+from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.learned_world import load_world
+from rnem_world.envs.slots import SlotVectorObservation
+from rnem_world.errors import CheckpointError, ConfigError
+
+
+def small(world, **values) -> LoopConfig:
+    options = {
+        "rounds": 2,
+        "checkpoint": str(world),
+        "sequences": 4,
+        "validation_sequences": 2,
+        "frames": 18,
+        "world_updates": 1,
+        "timesteps": 16,
+        "num_envs": 2,
+        "hyperparameters": {"n_steps": 8, "batch_size": 16, "n_epochs": 1},
+        "episodes": 2,
+        "steps": 4,
+        "oracle": "shooting:population=2,horizon=1",
+    }
+    return LoopConfig(**{**options, **values})
+
+
+def test_a_loop_that_is_stopped_goes_on_and_data_grows(tiny_world, tmp_path, monkeypatch):
+    calls = []
+    train = policy_training.train_policy
+
+    def stopped_once(config, folder, *rest, **named):
+        calls.append((folder.name, named["start_from"]))
+        return signal.SIGTERM if len(calls) == 1 else train(config, folder, *rest, **named)
+
+    monkeypatch.setattr(policy_training, "train_policy", stopped_once)
+    assert Loop(small(tiny_world, rounds=1), tmp_path).run() == signal.SIGTERM
+    data, world = tmp_path / "data" / "round-0.h5", tmp_path / "worlds" / "round-0"
+    before = data.stat().st_mtime_ns, (world / "log.jsonl").read_bytes()
+    assert read_loop(tmp_path)[1] == []
+    loop = Loop(small(tiny_world, rounds=1), tmp_path)
+    assert loop.run() is None
+    assert (data.stat().st_mtime_ns, (world / "log.jsonl").read_bytes()) == before
+    assert len(read_loop(tmp_path)[1]) == 1
+    assert Loop(small(tiny_world), tmp_path).run() is None
+    assert calls == [("round-0", None), ("round-0", None), ("round-1", tmp_path / "agents" / "round-0")]
+    config, rows = read_loop(tmp_path)
+    assert config.rounds == 2
+    assert [row["real_transitions"] for row in rows] == [6 * 17, 12 * 17]
+    assert len(loop_table(rows)) == 3
+    with Dataset.open(tmp_path / "data") as dataset:
+        assert dataset.info("training").number_of_sequences == 8
+    scores = json.loads((tmp_path / "scores" / "round-1.json").read_text())
+    assert scores["contest"]["checkpoint"] == str(tmp_path / "worlds" / "round-1")
+    with pytest.raises(CheckpointError, match="another configuration"):
+        Loop(small(tiny_world, sequences=5), tmp_path)
+
+
+class Slots:
+    """Remembers what it is shown and always goes up."""
+
+    def __init__(self) -> None:
+        self.seen = []
+
+    def reset(self, num_envs: int) -> None:
+        self.seen = []
+
+    def act(self, observations):
+        self.seen.append(observations)
+        return np.ones(len(observations), dtype=np.int64)
+
+
+def test_a_watching_agent_sees_what_the_wrapper_shows(tiny_world):
+    inner = Slots()
+    agent = WatchingAgent(inner, load_world(tiny_world))
+    explorer = ExploringAgent(agent, 9, 0.5, np.random.default_rng(0))
+    plain = BouncingBallsVectorEnv(3, preset="avoid")
+    wrapped = SlotVectorObservation(BouncingBallsVectorEnv(3, preset="avoid"), tiny_world)
+    frames, _ = plain.reset(seed=0)
+    slots, _ = wrapped.reset(seed=0)
+    explorer.reset(3)
+    ups = 0
+    for _ in range(6):
+        actions = explorer.act(frames)
+        np.testing.assert_allclose(inner.seen[-1], slots, atol=1e-5)
+        frames, *_ = plain.step(actions)
+        slots, *_ = wrapped.step(actions)
+        ups += int((actions == 1).sum())
+    assert 6 < ups < 18
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rounds": 0}, "rounds"),
+        ({"frames": 16}, "more than 16"),
+        ({"preset": "balls4mass64"}, "no player"),
+        ({"exploration": 2.0}, "exploration"),
+        ({"oracle": "orakle"}, "no planner"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        LoopConfig(**values)
+
+
+def test_a_broken_loop_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no loop"):
+        read_loop(tmp_path)
+    (tmp_path / "loop.json").write_text("{")
+    with pytest.raises(CheckpointError, match="broken"):
+        read_loop(tmp_path)
