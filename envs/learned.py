@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from rnem_world.envs.bouncing_balls import check_render_mode
+from rnem_world.envs.editing import Edit
 from rnem_world.envs.learned_batch import LearnedBatch, LearnedSnapshot, with_generator
 from rnem_world.envs.start_stream import key_of
 from rnem_world.envs.starts import Starts
@@ -46,8 +47,12 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
         details: What ``info`` holds, any of ``gamma`` (K, H, W), ``prediction`` (K, C, H, W), ``attention`` (K, K),
             ``centroids`` (K, 2) in pixels, x first, ``masses`` (K,) in pixels, ``slot_rewards`` (K,). Attention and
             rewards are those of the last step, 0 after a reset; the others have to be drawn, which latent imagination
-            otherwise spares.
+            otherwise spares. Of the dream's doubt: ``unexplained``, ``doubled`` and ``lost``, see
+            `rnem_world.envs.doubt.signs`; ``uncertainty``, the position error to expect in pixels, for worlds that
+            have been calibrated; ``disagreement``, the share of pixels in which the ensemble's frames differ.
         soft_frames: Whether frames show the brightest slot's mean, 0..255, instead of black and white.
+        ensemble: Other checkpoints, which dream alongside from the same starts; for ``disagreement``.
+        truncate_on_uncertainty: Truncates an episode when the ``uncertainty`` exceeds so many pixels.
         render_mode: ``"rgb_array"`` or None.
 
     Raises:
@@ -69,11 +74,24 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
         starts: str | Path | Starts | None = None,
         details: Sequence[str] = (),
         soft_frames: bool = False,
+        ensemble: Sequence[str | Path] | str | Path = (),
+        truncate_on_uncertainty: float | int | None = None,
         render_mode: str | None = None,
     ) -> None:
         check_render_mode(render_mode)
         self.render_mode = render_mode
-        arguments = (checkpoint, num_slots, obs_type, imagination, device, starts, details, soft_frames)
+        arguments = (
+            checkpoint,
+            num_slots,
+            obs_type,
+            imagination,
+            device,
+            starts,
+            details,
+            soft_frames,
+            ensemble,
+            truncate_on_uncertainty,
+        )
         self._arguments = (*arguments, render_mode)
         self.batch = LearnedBatch(1, *arguments)
         self.observation_space = self.batch.observation_space
@@ -89,6 +107,7 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
             seed: Seeds the choice of this start and of those to come.
             options: ``start``: the number of a start. Or ``frames``, (T, H, W, C) with T >= 2, uint8 0..255, bool, or
                 floats in [0, 1], and ``actions``, the T - 1 integers between them: the dream goes on from the last.
+                ``edits``: see `edit`.
 
         Returns:
             The first observation and the info.
@@ -108,7 +127,8 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
         """Imagines one transition.
 
         Returns:
-            The observation, the reward, whether the model says that the episode ends, False, and the info.
+            The observation, the reward, whether the model says that the episode ends, whether it is in doubt, and the
+            info.
 
         Raises:
             ConfigError: If there is no such action.
@@ -119,11 +139,24 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
         shown = self.batch.collect(self.batch.step(np.asarray(action).reshape(-1)))
         self.batch.finished[:] = shown.terminations
         info = {name: array[0] for name, array in shown.details.items()}
-        return shown.observations[0], float(shown.rewards[0]), bool(shown.terminations[0]), False, info
+        truncated = self.batch.limit is not None and bool(info["uncertainty"] > self.batch.limit)
+        return shown.observations[0], float(shown.rewards[0]), bool(shown.terminations[0]), truncated, info
 
     def render(self) -> NDArray[Any] | None:
         """Returns the frame and beside it who has which pixel, (256, 512, 3) uint8, in the mode ``rgb_array``."""
         return self.batch.render()[0] if self.render_mode == "rgb_array" else None
+
+    def edit(self, edits: Sequence[Edit] | Edit) -> None:
+        """Edits the dream's objects.
+
+        Args:
+            edits: `rnem_world.envs.editing.Remove`, `Copy`, `Swap`, `Transplant`, one after the other.
+
+        Raises:
+            ConfigError: If they make no sense; then nothing has changed.
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        self.batch.edit(ONLY, edits)
 
     def get_state(self) -> LearnedSnapshot:
         """Returns a copy of everything that the future depends on.

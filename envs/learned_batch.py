@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.envs.contexts import check_context
+from rnem_world.envs.doubt import read_calibration
+from rnem_world.envs.editing import apply_edits, check_edits
 from rnem_world.envs.learned_world import REAL, LearnedWorld, Pool, load_world
-from rnem_world.envs.learned_worlds import DreamsSnapshot, LearnedWorlds, Outcome, check_details
+from rnem_world.envs.learned_worlds import DOUBTS, DreamsSnapshot, LearnedWorlds, Outcome, check_details
 from rnem_world.envs.start_stream import StartStream
 from rnem_world.envs.starts import Starts, read_starts, simulated_starts, starts_from_dataset
 from rnem_world.errors import ConfigError, suggest
@@ -27,7 +29,7 @@ from rnem_world.physics import BallsConfig
 
 Array = NDArray[Any]
 ObservationType = Literal["frame", "slots"]
-OPTIONS = ("frames", "actions", "start", "reset_mask")
+OPTIONS = ("frames", "actions", "start", "edits", "reset_mask")
 RENDERED_SIZE = 256
 """Least side of each of the two halves of a rendered picture."""
 
@@ -43,6 +45,7 @@ class LearnedSnapshot:
         keys: The random streams that choose starts ...
         draws: ... and how many numbers were drawn from them.
         generator: The state of a single environment's ``np_random``.
+        members: The dreams of the ensemble's other worlds.
     """
 
     dreams: DreamsSnapshot
@@ -51,6 +54,7 @@ class LearnedSnapshot:
     keys: UInt64[np.ndarray, " m"]
     draws: UInt64[np.ndarray, " m"]
     generator: dict[str, Any] | None = None
+    members: tuple[DreamsSnapshot, ...] = ()
 
     def __len__(self) -> int:
         return len(self.elapsed)
@@ -65,7 +69,7 @@ class LearnedSnapshot:
             self.finished[chosen],
             self.keys[chosen],
             self.draws[chosen],
-            None,
+            members=tuple(member.pick(torch.from_numpy(chosen).to(device)) for member in self.members),
         )
 
 
@@ -89,7 +93,7 @@ def pack(tensors: Sequence[Tensor]) -> Tensor:
     """Lays tensors out in one row of bytes, each beginning at a multiple of 8."""
     rows = []
     for tensor in tensors:
-        row = tensor.contiguous().flatten().view(torch.uint8)
+        row = tensor.flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8)
         rows.append(torch.nn.functional.pad(row, (0, -len(row) % 8)))
     return torch.cat(rows)
 
@@ -135,6 +139,8 @@ class LearnedBatch:
         starts: Where dreams begin.
         details: What infos hold.
         soft_frames: Whether frames show probabilities.
+        ensemble: Other checkpoints that dream alongside.
+        truncate_on_uncertainty: The uncertainty above which an episode is truncated.
 
     Raises:
         RnemWorldError: If an argument makes no sense.
@@ -151,10 +157,31 @@ class LearnedBatch:
         starts: str | Path | Starts | None,
         details: Sequence[str],
         soft_frames: bool,
+        ensemble: Sequence[str | Path] | str | Path,
+        truncate_on_uncertainty: float | int | None,
     ) -> None:
         self.names = check_details(details)
+        self.limit = None if truncate_on_uncertainty is None else float(truncate_on_uncertainty)
+        if self.limit is not None:
+            if not self.limit > 0.0:
+                raise ConfigError(
+                    f"truncate_on_uncertainty is {self.limit:g}, expected a number of pixels above 0"
+                )
+            self.names = tuple(dict.fromkeys((*self.names, "uncertainty")))
         self.world = load_world(checkpoint, device)
-        self.worlds = LearnedWorlds(self.world, number, num_slots, imagination)
+        self.worlds = LearnedWorlds(
+            self.world, number, num_slots, imagination, bool(set(DOUBTS) & set(self.names))
+        )
+        if "uncertainty" in self.names:
+            self.worlds.calibration = read_calibration(self.world.folder, self.worlds.imagination)
+        self.members = [
+            LearnedWorlds(self._member(other, device), number, num_slots, imagination)
+            for other in ([ensemble] if isinstance(ensemble, str | Path) else ensemble)
+        ]
+        if "disagreement" in self.names and not self.members:
+            raise ConfigError(
+                "disagreement needs other worlds to disagree with: give ensemble=(CHECKPOINT, ...)"
+            )
         self.observation_space = observation_space(self.world, obs_type, self.worlds.slots)
         self.action_space = spaces.Discrete(self.world.number_of_actions)
         self.number = number
@@ -165,13 +192,14 @@ class LearnedBatch:
         self.finished = np.zeros(number, dtype=np.bool_)
         self._started = np.zeros(number, dtype=np.bool_)
         self._rules: BallsConfig | None = None
-        self._pool: Pool | None = None
+        self._pools: list[Pool] = []
         self.number_of_starts: int | None = None
         if isinstance(starts, str) and starts.partition(":")[0] == REAL:
             self._rules = self.world.real_rules(starts.partition(":")[2] or None)
         else:
             found = _find_starts(self.world, starts)
-            self._pool = self.world.pool(found, self.worlds.slots)
+            every = (self.worlds, *self.members)
+            self._pools = [worlds.world.pool(found, worlds.slots) for worlds in every]
             self.number_of_starts = len(found)
 
     @property
@@ -189,8 +217,22 @@ class LearnedBatch:
         Raises:
             ConfigError: If the options make no sense; then nothing has changed.
         """
-        dreams = self._begin(rows, options or {})
-        self.worlds.put(self._indices(rows), dreams)
+        given = dict(options or {})
+        edits = check_edits(given.pop("edits", None) or (), self.worlds.slots)
+        if edits and self.members:
+            raise ConfigError(
+                "worlds of an ensemble have other slots, so edits mean nothing to them: leave one out"
+            )
+        begun = self._begin(rows, given)
+        before = None
+        if edits:
+            scratch = LearnedWorlds(self.world, len(rows), self.worlds.slots, self.worlds.imagination)
+            everyone = torch.arange(len(rows), device=self.world.device)
+            scratch.put(everyone, begun[0])
+            apply_edits(scratch, everyone, edits)
+            before = scratch.get_state(everyone).dreams
+        for worlds, dreams in zip((self.worlds, *self.members), begun, strict=True):
+            worlds.put(self._indices(rows), dreams if before is None else before)
         self.elapsed[rows] = 0
         self.finished[rows] = False
         self._started[rows] = True
@@ -213,7 +255,10 @@ class LearnedBatch:
                 f"actions lie between {given.min()} and {given.max()}, expected 0 to "
                 f"{self.world.number_of_actions - 1}"
             )
-        outcome = self.worlds.step(self._indices(given))
+        told = self._indices(given)
+        outcome = self.worlds.step(told)
+        for member in self.members:
+            member.step(told)
         self.elapsed += 1
         return outcome
 
@@ -227,11 +272,13 @@ class LearnedBatch:
             rows: Whose; None for all.
         """
         chosen = None if rows is None else self._indices(rows)
+        details = self.worlds.details(self.names, chosen) if self.names else {}
+        if "disagreement" in self.names:
+            details["disagreement"] = self._disagreement(chosen)
         if self.obs_type == "frame":
             shown = self.worlds.frames(chosen, self.soft_frames)
         else:
             shown = self.worlds.outputs(chosen)
-        details = self.worlds.details(self.names, chosen) if self.names else {}
         ends = [] if outcome is None else list(outcome)
         arrays = to_host([shown, *ends, *details.values()])
         observations, rest = arrays[0], arrays[1:]
@@ -267,6 +314,7 @@ class LearnedBatch:
             self.finished[rows],
             self.stream.keys[rows],
             self.stream.draws[rows],
+            members=tuple(member.get_state(self._indices(rows)) for member in self.members),
         )
 
     def set_state(self, rows: Int64[np.ndarray, " m"], snapshot: object) -> None:
@@ -279,7 +327,15 @@ class LearnedBatch:
             raise ConfigError(
                 f"the state is a {type(snapshot).__name__}, expected what `get_state` of a learned environment returned"
             )
-        self.worlds.set_state(self._indices(rows), snapshot.dreams)
+        every, copies = (self.worlds, *self.members), (snapshot.dreams, *snapshot.members)
+        if len(copies) != len(every):
+            raise ConfigError(
+                f"the state is of an ensemble of {len(copies)} worlds, expected {len(every)}: make them alike"
+            )
+        for worlds, copy in zip(every, copies, strict=True):
+            worlds.check_snapshot(copy, len(rows))
+        for worlds, copy in zip(every, copies, strict=True):
+            worlds.set_state(self._indices(rows), copy)
         self.elapsed[rows] = snapshot.elapsed
         self.finished[rows] = snapshot.finished
         self.stream.keys[rows] = snapshot.keys
@@ -316,35 +372,69 @@ class LearnedBatch:
     def _indices(self, rows: Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)).to(self.world.device)
 
-    def _begin(self, rows: Int64[np.ndarray, " m"], options: dict[str, Any]) -> DreamState:
+    def edit(self, rows: Int64[np.ndarray, " m"], edits: object) -> None:
+        """Edits the objects of some dreams.
+
+        Raises:
+            ConfigError: If the edits make no sense.
+            gymnasium.error.ResetNeeded: If one of the N hasn't been reset yet.
+        """
+        self.check_started()
+        if self.members:
+            raise ConfigError(
+                "worlds of an ensemble have other slots, so edits mean nothing to them: leave one out"
+            )
+        apply_edits(self.worlds, self._indices(rows), check_edits(edits, self.worlds.slots))
+
+    def _member(self, checkpoint: str | Path, device: str | torch.device) -> LearnedWorld:
+        member, world = load_world(checkpoint, device), self.world
+        given = (member.frame_shape, member.number_of_actions)
+        if given != (world.frame_shape, world.number_of_actions):
+            raise ConfigError(
+                f"the ensemble's world {member.folder.name} has frames and actions {given}, expected "
+                f"{(world.frame_shape, world.number_of_actions)}"
+            )
+        return member
+
+    def _disagreement(self, rows: Tensor | None) -> Tensor:
+        own = self.worlds.frames(rows).flatten(1) > 0
+        white = own.sum(dim=1).clamp(min=1)
+        others = torch.stack([member.frames(rows).flatten(1) > 0 for member in self.members])
+        return ((others != own).sum(dim=2) / white).mean(dim=0)
+
+    def _begin(self, rows: Int64[np.ndarray, " m"], options: dict[str, Any]) -> list[DreamState]:
+        """Makes new dreams, one batch for each world of the ensemble."""
         for name in options:
             if name not in OPTIONS:
                 raise ConfigError(f"unknown option {name!r} of a reset: {suggest(str(name), OPTIONS)}")
-        slots = self.worlds.slots
         if options.get("frames") is not None or options.get("actions") is not None:
             frames, actions = check_context(self.world, options, self.number, rows)
-            return self.world.encode_starts(Starts.pack(frames, actions), slots, slice(None))
+            return self._encoded(Starts.pack(frames, actions))
         if options.get("start") is not None:
             chosen = self._named_starts(options["start"], rows)
         else:
             numbers = self.stream.draw(rows)
             if self._rules is not None:
-                return self.world.encode_starts(simulated_starts(self._rules, numbers), slots, slice(None))
+                return self._encoded(simulated_starts(self._rules, numbers))
             chosen = (numbers % np.uint64(self.number_of_starts or 1)).astype(np.int64)
-        return self._require_pool().take(chosen)
+        self._require_pools()
+        return [pool.take(chosen) for pool in self._pools]
+
+    def _encoded(self, starts: Starts) -> list[DreamState]:
+        every = (self.worlds, *self.members)
+        return [worlds.world.encode_starts(starts, worlds.slots, slice(None)) for worlds in every]
 
     def prepare(self) -> None:
         """Encodes all starts now, instead of each when it is first drawn."""
-        if self._pool is not None:
-            self._pool.take_all()
+        for pool in self._pools:
+            pool.take_all()
 
-    def _require_pool(self) -> Pool:
-        if self._pool is None:
+    def _require_pools(self) -> None:
+        if not self._pools:
             raise ConfigError("starts are simulated here, there are none to choose from: leave out 'start'")
-        return self._pool
 
     def _named_starts(self, given: Any, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-        self._require_pool()
+        self._require_pools()
         chosen, number = np.asarray(given), self.number_of_starts or 0
         fits = chosen.dtype.kind in "iu" and chosen.shape in ((), (self.number,))
         if not fits or chosen.min() < 0 or chosen.max() >= number:

@@ -15,6 +15,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from rnem_world.envs.bouncing_balls import check_render_mode
+from rnem_world.envs.editing import Edit
 from rnem_world.envs.learned_batch import Collected, LearnedBatch, LearnedSnapshot
 from rnem_world.envs.starts import Starts
 from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, seeds_of
@@ -38,6 +39,8 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         starts: Where dreams begin.
         details: What infos hold.
         soft_frames: Whether frames show probabilities.
+        ensemble: Other checkpoints.
+        truncate_on_uncertainty: Truncates in doubt.
         max_episode_steps: Steps after which an episode is truncated; None for never.
         autoreset_mode: When a finished episode is reset: with the next step, with the same, or not by itself.
         render_mode: ``"rgb_array"`` or None.
@@ -63,6 +66,8 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         starts: str | Path | Starts | None = None,
         details: Sequence[str] = (),
         soft_frames: bool = False,
+        ensemble: Sequence[str | Path] | str | Path = (),
+        truncate_on_uncertainty: float | int | None = None,
         max_episode_steps: int | None = 100,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
@@ -75,7 +80,18 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         self.max_episode_steps = max_episode_steps
         # A dictionary of one's own: others write into the one that all vector environments share.
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
-        arguments = (checkpoint, num_slots, obs_type, imagination, device, starts, details, soft_frames)
+        arguments = (
+            checkpoint,
+            num_slots,
+            obs_type,
+            imagination,
+            device,
+            starts,
+            details,
+            soft_frames,
+            ensemble,
+            truncate_on_uncertainty,
+        )
         self._arguments = (num_envs, *arguments, max_episode_steps, self.autoreset_mode, render_mode)
         self.batch = LearnedBatch(num_envs, *arguments)
         self.single_observation_space = self.batch.observation_space
@@ -93,8 +109,8 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
 
         Args:
             seed: A seed for all, or one for each; streams of starts without one go on.
-            options: ``reset_mask``: N booleans, the environments to reset; without it all are. ``start``, ``frames``
-                and ``actions`` as for `LearnedEnv.reset`, one for all or N of them.
+            options: ``reset_mask``: N booleans, the environments to reset; without it all are. ``start``, ``frames``,
+                ``actions`` and ``edits`` as for `LearnedEnv.reset`, one for all or N of them.
 
         Returns:
             The observations and the infos.
@@ -136,6 +152,9 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         truncations = np.zeros(self.num_envs, dtype=np.bool_)
         if self.max_episode_steps is not None:
             truncations = batch.elapsed >= self.max_episode_steps
+        if batch.limit is not None:
+            truncations = truncations | (shown.details["uncertainty"] > batch.limit)
+        truncations[waiting] = False
         over = shown.terminations | truncations
         final: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and over.any():
@@ -155,6 +174,19 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
     def render(self) -> tuple[Array, ...] | None:
         """Returns N pictures as `LearnedEnv.render` does, in the mode ``rgb_array``."""
         return tuple(self.batch.render()) if self.render_mode == "rgb_array" else None
+
+    def edit(self, edits: Sequence[Edit] | Edit, rows: Sequence[int] | Array | None = None) -> None:
+        """Edits objects, in the same way in each of some dreams; see `LearnedEnv.edit`.
+
+        Args:
+            edits: What to do.
+            rows: In which sub-environments; None for all.
+
+        Raises:
+            ConfigError: If they make no sense; then nothing has changed.
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        self.batch.edit(self.batch.check_rows(rows), edits)
 
     def get_state(self, rows: Sequence[int] | Array | None = None) -> LearnedSnapshot:
         """Returns a copy of everything that the future depends on.

@@ -6,7 +6,7 @@ Everything here is torch on one device: nothing is copied to the host, and nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -14,6 +14,7 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from rnem_world.envs.doubt import SIGNS, Calibration, signs
 from rnem_world.envs.learned_world import LearnedWorld, chunks, join
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.evaluation.metrics import slot_centroids
@@ -28,8 +29,19 @@ from rnem_world.models.dreams import (
     dream_step,
 )
 
-DETAILS = ("gamma", "prediction", "attention", "centroids", "masses", "slot_rewards")
+DETAILS = (
+    "gamma",
+    "prediction",
+    "attention",
+    "centroids",
+    "masses",
+    "slot_rewards",
+    *SIGNS,
+    "uncertainty",
+    "disagreement",
+)
 """What ``info`` may hold on request."""
+DOUBTS = (*SIGNS, "uncertainty")
 
 
 class Outcome(NamedTuple):
@@ -54,6 +66,8 @@ class DreamsSnapshot:
         dreams: The slots.
         attention: Float (m, k, k - 1), of the last step, zeros after a reset; None for models without.
         slot_rewards: Float (m, k), of the last step, zeros after a reset.
+        memory: Float (m, 2 + k), what doubt remembers: two signs added up, and the slots' first masses; None where
+            nobody asks.
     """
 
     world: str
@@ -61,6 +75,7 @@ class DreamsSnapshot:
     dreams: DreamState
     attention: Tensor | None
     slot_rewards: Tensor
+    memory: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.slot_rewards)
@@ -74,7 +89,12 @@ class DreamsSnapshot:
             self.dreams.map(lambda tensor: tensor[rows]),
             attention,
             self.slot_rewards[rows],
+            None if self.memory is None else self.memory[rows],
         )
+
+    def without_memory(self) -> DreamsSnapshot:
+        """Copies the dreams for somebody who doesn't ask for doubt."""
+        return replace(self, memory=None)
 
 
 def check_details(details: Sequence[str]) -> tuple[str, ...]:
@@ -100,6 +120,8 @@ class LearnedWorlds:
         number_of_dreams: N.
         num_slots: Slots of a dream; None takes the model's own.
         imagination: ``latent``, ``pixels``, or None: latent if the model can.
+        measures_doubt: Whether to keep account of signs of doubt, for which every step is drawn.
+        calibration: Tells the error that the signs stand for.
 
     Raises:
         ConfigError: If the model can't dream so.
@@ -111,6 +133,8 @@ class LearnedWorlds:
         number_of_dreams: int,
         num_slots: int | None = None,
         imagination: str | None = None,
+        measures_doubt: bool = False,
+        calibration: Calibration | None = None,
     ) -> None:
         if imagination is None:
             imagination = "pixels" if world.model.prior_code is None else "latent"
@@ -126,6 +150,10 @@ class LearnedWorlds:
         self._slot_rewards: Tensor | None = None
         # Each slot's means, where they are known already.
         self._prediction: Tensor | None = None
+        self.measures_doubt = measures_doubt
+        self.calibration = calibration
+        self._memory: Tensor | None = None
+        self._signs: Tensor | None = None
 
     @property
     def dreams(self) -> DreamState:
@@ -165,6 +193,8 @@ class LearnedWorlds:
         self._attention = _cat([step.attention for step in steps])
         self._slot_rewards = _cat([step.rewards for step in steps])
         self._prediction = _cat([step.prediction for step in steps])
+        if self._memory is not None:
+            self._remember(self._memory)
         return Outcome(self._rewards()[:n].sum(dim=1), _terminations(steps)[:n] > 0.0)
 
     @torch.inference_mode()
@@ -182,7 +212,7 @@ class LearnedWorlds:
         zeros = dreams.theta.new_zeros(len(rows), self.slots)
         attention = self._attention
         blank = None if attention is None else attention.new_zeros(len(rows), *attention.shape[1:])
-        self._replace(rows, dreams, blank, zeros)
+        self._replace(rows, dreams, blank, zeros, None)
 
     @torch.inference_mode()
     def get_state(self, rows: Int64[Tensor, " m"]) -> DreamsSnapshot:
@@ -192,7 +222,12 @@ class LearnedWorlds:
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         whole = DreamsSnapshot(
-            self.world.fingerprint, self.imagination, self.dreams, self._attention, self._rewards()
+            self.world.fingerprint,
+            self.imagination,
+            self.dreams,
+            self._attention,
+            self._rewards(),
+            self._memory,
         )
         return whole.pick(rows)
 
@@ -208,7 +243,8 @@ class LearnedWorlds:
         if self._dreams is None:
             self._allocate(dreams)
         attention = None if snapshot.attention is None else snapshot.attention.to(self.world.device)
-        self._replace(rows, dreams, attention, snapshot.slot_rewards.to(self.world.device))
+        memory = None if snapshot.memory is None else snapshot.memory.to(self.world.device)
+        self._replace(rows, dreams, attention, snapshot.slot_rewards.to(self.world.device), memory)
 
     def check_snapshot(self, snapshot: DreamsSnapshot, number: int) -> None:
         """Refuses copies that can't be put in the place of so many dreams.
@@ -260,6 +296,8 @@ class LearnedWorlds:
     def pictures(self, rows: Int64[Tensor, " m"] | None = None) -> Picture:
         """Draws the slots, the frame, and who is responsible for which pixel."""
         chosen, n = self._all_or(rows)
+        if rows is None:
+            self._draw()
         if self._prediction is None:
             output = self.dreams.output[chosen]
             drawn = [torch.sigmoid(self.model.decode(output[part])) for part in chunks(len(output))]
@@ -291,6 +329,11 @@ class LearnedWorlds:
         if "attention" in names and self._attention is not None:
             found["attention"] = attention_matrix(self._attention[chosen][:n])
         found["slot_rewards"] = self._rewards()[chosen][:n]
+        if set(DOUBTS) & set(names):
+            _, now = self._doubts()
+            found |= dict(zip(SIGNS, now[chosen][:n].unbind(dim=1), strict=True))
+            if self.calibration is not None:
+                found["uncertainty"] = self.calibration.expected_error(*self.doubt(rows).unbind(dim=1))
         return {name: found[name] for name in names if name in found}
 
     def _rewards(self) -> Tensor:
@@ -308,11 +351,18 @@ class LearnedWorlds:
     def _allocate(self, like: DreamState) -> None:
         self._dreams = like.map(lambda tensor: tensor.new_zeros(self._rows, *tensor.shape[1:]))
         self._slot_rewards = like.theta.new_zeros(self._rows, self.slots)
+        if self.measures_doubt:
+            self._memory = like.theta.new_ones(self._rows, 2 + self.slots)
         if self.world.config.model.core == "relational":
             self._attention = like.theta.new_zeros(self._rows, self.slots, self.slots - 1)
 
     def _replace(
-        self, rows: Tensor, dreams: DreamState, attention: Tensor | None, slot_rewards: Tensor
+        self,
+        rows: Tensor,
+        dreams: DreamState,
+        attention: Tensor | None,
+        slot_rewards: Tensor,
+        memory: Tensor | None,
     ) -> None:
         old = self.dreams
         frame = None
@@ -330,6 +380,57 @@ class LearnedWorlds:
         if self._prediction is not None:
             known, self._prediction = self._prediction, None
             self._prediction = known.index_copy(0, rows, self.pictures(rows).prediction)
+        if self._memory is not None:
+            if memory is None:
+                masses = _masses(self.pictures(rows))
+                memory = torch.cat([masses.new_zeros(len(rows), 2), masses], dim=1)
+            self._memory = self._memory.index_copy(0, rows, memory)
+            self._signs = None
+
+    def _draw(self) -> None:
+        """Draws all dreams, unless they are drawn already."""
+        if self._prediction is None:
+            output = self.dreams.output
+            drawn = [torch.sigmoid(self.model.decode(output[part])) for part in chunks(self._rows)]
+            self._prediction = torch.cat(drawn)
+
+    def _remember(self, memory: Tensor) -> None:
+        self._draw()
+        everyone = torch.arange(self._rows, device=self.world.device)
+        found = self._signs_of(everyone, memory)
+        added = torch.cat([memory[:, :2] + found[:, :2], memory[:, 2:]], dim=1)
+        self._memory, self._signs = added, found
+
+    def _signs_of(self, rows: Tensor, memory: Tensor) -> Tensor:
+        parts = []
+        for part in chunks(len(rows)):
+            picture = self.pictures(rows[part])
+            parts.append(signs(picture, _masses(picture), memory[rows[part], 2:]))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def doubt(self, rows: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "m 3"]:
+        """Gives the signs of doubt as `Calibration` wants them: the first two added up since the dream began.
+
+        Raises:
+            ConfigError: If nobody keeps account of them.
+        """
+        memory, signs_now = self._doubts()
+        chosen, n = self._all_or(rows)
+        return torch.cat([memory[chosen][:n, :2], signs_now[chosen][:n, 2:]], dim=1)
+
+    def _doubts(self) -> tuple[Tensor, Tensor]:
+        if self._memory is None:
+            raise ConfigError("doubt isn't measured here: ask for it when the environment is made")
+        if self._signs is None:
+            everyone = torch.arange(self._rows, device=self.world.device)
+            self._signs = self._signs_of(everyone, self._memory)
+        return self._memory, self._signs
+
+
+def _masses(picture: Picture) -> Tensor:
+    masses: Tensor = (picture.gamma[:, :, 0] * picture.prediction.amax(dim=2)).sum(dim=(2, 3))
+    return masses
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:

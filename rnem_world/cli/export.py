@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rnem_world.errors import OutputError
+
+if TYPE_CHECKING:
+    from rnem_world.envs.starts import Starts
 
 
 @click.command()
@@ -20,15 +25,67 @@ from rnem_world.errors import OutputError
 @click.option(
     "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which."
 )
-def command(run: str, out: Path, data: str | None, half: bool, checkpoint: str) -> None:
-    """Write the trained model in RUN as config.json and model.safetensors, without what only training needs."""
+@click.option("--starts", "dataset", help="A dataset of real sequences, for dreams to begin with.")
+@click.option(
+    "--number-of-starts", type=int, default=2048, show_default=True, help="How many starts at most."
+)
+def command(
+    run: str,
+    out: Path,
+    data: str | None,
+    half: bool,
+    checkpoint: str,
+    dataset: str | None,
+    number_of_starts: int,
+) -> None:
+    """Write the trained model in RUN as config.json and model.safetensors, without what only training needs.
+
+    With --starts a folder is a whole environment: starts.npz holds where dreams begin, and, if the data has the
+    positions of balls, uncertainty.json how far dreams go astray.
+    """
     from rnem_world.training.checkpoint import load_model, save_checkpoint
 
     if out.exists():
         raise OutputError(f"{out} already exists: choose another folder, or remove it first")
+    starts = None
+    if dataset is not None:
+        from rnem_world.envs.starts import starts_from_dataset
+
+        starts = starts_from_dataset(dataset, number_of_starts)
     model, config = load_model(run, prefer=checkpoint)
     if half:
         model = model.half()
     save_checkpoint(out, model, config if data is None else replace(config, data=data))
+    if starts is not None and dataset is not None:
+        try:
+            _add_starts(out, starts, dataset)
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     click.echo(f"{out}: {size:.1f} MB")
+
+
+def _add_starts(out: Path, starts: Starts, dataset: str) -> None:
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.envs.calibration import calibrate, can_calibrate
+    from rnem_world.envs.doubt import write_calibrations
+    from rnem_world.envs.learned_world import load_world
+    from rnem_world.envs.starts import STARTS_FILE, write_starts
+
+    world = load_world(out)
+    world.check_starts(starts)
+    write_starts(out / STARTS_FILE, starts)
+    click.echo(f"{len(starts)} starts of {starts.actions.shape[1] + 1} frames from {dataset}")
+    with Dataset.open(dataset) as opened:
+        useful = can_calibrate(opened)
+    if not useful:
+        click.echo("no calibration of uncertainty: the data has no positions of balls, or is too short")
+        return
+    calibrations = calibrate(world, dataset)
+    write_calibrations(out, calibrations)
+    for each in calibrations:
+        click.echo(
+            f"uncertainty of dreams in the way {each.imagination}: rank correlation with the true error "
+            f"{each.rank_correlation:.2f}"
+        )

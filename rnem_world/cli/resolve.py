@@ -41,13 +41,8 @@ def resolve_data(data: str, **options: int) -> Path:
         raise DataError(f"there is no dataset {data} and no preset of that name: {known}")
     from rnem_world.cli.collect import DATA_FOLDER, default_dataset
 
-    if from_torchrun().world_size > 1 and not (DATA_FOLDER / f"{data}.h5").exists():
-        raise DataError(
-            f"there is no dataset {DATA_FOLDER / data}.h5, and several processes don't collect: do it first, with "
-            f"`rnem-world collect --preset {data}` on every machine"
-        )
     if not (DATA_FOLDER / f"{data}.h5").exists():
-        _announce(DATA_FOLDER / f"{data}.h5")
+        _announce(DATA_FOLDER / f"{data}.h5", f"--preset {data}")
     return default_dataset(data, DATA_FOLDER, workers=os.cpu_count() or 1, **options)
 
 
@@ -56,6 +51,7 @@ def resolve_game(game: str) -> Path:
 
     Raises:
         ConfigError: If there is no such game.
+        DataError: If there is no dataset and several processes run.
         DependencyError: If there is no dataset and ale-py is not installed.
     """
     from rnem_world.cli.collect import DATA_FOLDER
@@ -65,12 +61,18 @@ def resolve_game(game: str) -> Path:
     if not path.exists():  # a game may be named in other ways, which only ale-py knows
         path = atari_dataset(game, DATA_FOLDER)
     if not path.exists():
-        _announce(path)
+        _announce(path, f"--env atari --game {game}")
         collect_atari(game, path, workers=os.cpu_count() or 1)
     return path
 
 
-def _announce(path: Path) -> None:
+def _announce(path: Path, flags: str) -> None:
+    """Says that a dataset will be collected, which several processes at once can't do."""
+    if from_torchrun().world_size > 1:
+        raise DataError(
+            f"there is no dataset {path}, and several processes don't collect: do it first, with "
+            f"`rnem-world collect {flags}` on every machine"
+        )
     click.echo(
         f"no data at hand: collecting {path}, which takes a few minutes (`rnem-world collect` makes smaller or larger "
         "sets)"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rnem_world.evaluation.plots import colour_grouping, overview_figure, slot_colours
 from rnem_world.models.em import mixture_prediction
+from rnem_world.models.relational import other_slots
 from rnem_world.models.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -21,9 +21,8 @@ def attention_matrix(attention: Float[Tensor, "*b k j"]) -> Float[Tensor, "*b k 
     """Puts each slot's attention to the others (j = k - 1, in increasing order) into a matrix with zero diagonal."""
     slots = attention.shape[-2]
     matrix = attention.new_zeros(*attention.shape[:-1], slots)
-    off_diagonal = ~torch.eye(slots, dtype=torch.bool, device=attention.device)
-    matrix[..., off_diagonal] = attention.flatten(-2)
-    return matrix
+    others = other_slots(slots, attention.device)
+    return matrix.scatter(-1, others.expand(attention.shape), attention)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

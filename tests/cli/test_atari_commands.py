@@ -130,3 +130,19 @@ def test_without_ale_py_training_says_what_to_install(run, monkeypatch):
     outcome = run("train --env atari")
     assert outcome.code == 2
     assert 'pip install "rnem-world[atari]"' in outcome.err
+
+
+def test_several_processes_do_not_collect(tmp_path, monkeypatch):
+    from rnem_world.cli.resolve import resolve_data, resolve_game
+    from rnem_world.errors import DataError
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(DataError, match="collect --env atari --game Pong` on every machine"):
+        resolve_game("Pong")
+    with pytest.raises(DataError, match="collect --preset stove` on every machine"):
+        resolve_data("stove")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,170 @@
+"""How fast learned worlds are stepped, beside the real simulator, single environments and the model written plainly."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.learned import LearnedEnv
+from rnem_world.envs.learned_vector import LearnedVectorEnv
+from rnem_world.envs.learned_world import load_world
+from rnem_world.errors import ConfigError
+
+BATCHES = (1, 16, 256, 1024)
+
+
+@dataclass(frozen=True)
+class EnvBenchmarkConfig:
+    """What to measure.
+
+    Attributes:
+        checkpoint: The world.
+        batches: Numbers of environments.
+        seconds: For which each is stepped, at least.
+        device: Where the model is.
+        seed: Of starts and actions.
+
+    Raises:
+        ConfigError: If a number makes no sense.
+    """
+
+    checkpoint: str | Path = "balls"
+    batches: tuple[int, ...] = BATCHES
+    seconds: float = 2.0
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.batches or min(self.batches) < 1:
+            raise ConfigError(
+                f"batches are {self.batches}, expected numbers of environments, each at least 1"
+            )
+        if not self.seconds > 0.0:
+            raise ConfigError(f"seconds is {self.seconds}, expected a number above 0")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One line of the benchmark.
+
+    Attributes:
+        name: What was stepped.
+        batch: Environments side by side.
+        steps_per_second: Environment steps a second, the median over batched steps.
+        steps_per_cpu_second: The same by the time that this process's threads worked: what other programs on the
+            machine take doesn't count.
+        reset_seconds: Seconds of a reset of all environments, once starts are encoded; None where not measured.
+        memory_bytes: The most memory that the process has had until then.
+    """
+
+    name: str
+    batch: int
+    steps_per_second: float
+    steps_per_cpu_second: float
+    reset_seconds: float | None
+    memory_bytes: int
+
+
+def measure_speeds(config: EnvBenchmarkConfig) -> Iterator[Speed]:
+    """Steps environments of every kind and batch size, one after the other.
+
+    Args:
+        config: What to measure.
+
+    Yields:
+        A line for each, as soon as it is measured.
+
+    Raises:
+        RnemWorldError: If the world can't be loaded.
+    """
+    world = load_world(config.checkpoint, config.device)
+    ways = ["pixels"] if world.model.prior_code is None else ["latent", "pixels"]
+    shared: dict[str, Any] = {"checkpoint": config.checkpoint, "device": config.device}
+    for batch in config.batches:
+        for imagination in ways:
+            for obs_type in ("slots", "frame"):
+                envs = LearnedVectorEnv(batch, imagination=imagination, obs_type=obs_type, **shared)
+                envs.batch.prepare()
+                yield _speed_of(f"{imagination}, {obs_type}", envs, config)
+        if world.config.environment == "RNEM-BallsReal-v0":
+            real = BouncingBallsVectorEnv(batch, preset=world.real_rules(None))
+            yield _speed_of("real simulator, frame", real, config)
+    singles = [LearnedEnv(imagination=ways[0], obs_type="slots", **shared) for _ in range(16)]
+    yield _speed_of_singles(f"loop of single environments, {ways[0]}, slots", singles, config)
+
+
+def _speed_of(name: str, envs: Any, config: EnvBenchmarkConfig) -> Speed:
+    rng = np.random.default_rng(config.seed)
+    envs.reset(seed=config.seed)
+    resets = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        envs.reset()
+        resets.append(time.perf_counter() - begin)
+    count = int(envs.single_action_space.n)
+
+    def step() -> None:
+        envs.step(rng.integers(count, size=envs.num_envs))
+
+    seconds, cpu_seconds = _time(step, config.seconds)
+    return Speed(
+        name, envs.num_envs, envs.num_envs / seconds, envs.num_envs / cpu_seconds, min(resets), _memory()
+    )
+
+
+def _speed_of_singles(name: str, envs: list[LearnedEnv], config: EnvBenchmarkConfig) -> Speed:
+    for index, env in enumerate(envs):
+        env.reset(seed=config.seed + index)
+
+    def step() -> None:
+        for env in envs:
+            env.step(0)
+            env.batch.finished[:] = False
+
+    seconds, cpu_seconds = _time(step, config.seconds)
+    return Speed(name, len(envs), len(envs) / seconds, len(envs) / cpu_seconds, None, _memory())
+
+
+def _time(step: Callable[[], None], seconds: float) -> tuple[float, float]:
+    """Times a step: the median of wall-clock seconds, and the mean of the process's own seconds."""
+    for _ in range(2):
+        step()
+    times: list[float] = []
+    begin, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - begin < seconds or len(times) < 3:
+        before = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times), max((time.process_time() - cpu) / len(times), 1e-9)
+
+
+def _memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def profile_step(config: EnvBenchmarkConfig, batch: int = 256) -> str:
+    """Profiles batched steps of latent dreams (or pixels): a table of the operators that take the most time.
+
+    Raises:
+        RnemWorldError: If the world can't be loaded.
+    """
+    envs = LearnedVectorEnv(batch, checkpoint=config.checkpoint, device=config.device, obs_type="slots")
+    envs.reset(seed=config.seed)
+    actions = np.zeros(batch, dtype=np.int64)
+    envs.step(actions)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(5):
+            envs.step(actions)
+    table: str = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15)
+    return table

@@ -1,0 +1,148 @@
+"""A dream's doubt in itself: signs that it has gone astray, and the error that they tell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rnem_world.errors import DataError
+from rnem_world.files import write_json
+from rnem_world.models.dreams import Picture
+
+CALIBRATION_FILE = "uncertainty.json"
+SIGNS = ("unexplained", "doubled", "lost")
+
+
+def signs(
+    picture: Picture, masses: Float[Tensor, "b k"], first_masses: Float[Tensor, "b k"]
+) -> Float[Tensor, "b 3"]:
+    """Measures the signs of doubt in a picture, each as a share of the frame's white pixels.
+
+    ``unexplained``: pixels that no slot is sure of, the distance of the brightest slot's mean from black or white;
+    ``doubled``: pixels that a second slot claims; ``lost``: pixels that slots gained or lost since the dream began.
+
+    Args:
+        picture: What the slots draw.
+        masses: Each slot's pixels.
+        first_masses: What they were when the dream began.
+    """
+    white = picture.frame.sum(dim=(1, 2, 3)).clamp(min=1.0)
+    brightest = picture.prediction.topk(min(2, picture.prediction.shape[1]), dim=1).values
+    unexplained = (brightest[:, 0] - picture.frame).abs().sum(dim=(1, 2, 3)) / white
+    doubled = torch.zeros_like(white)
+    if brightest.shape[1] > 1:
+        doubled = brightest[:, 1].sum(dim=(1, 2, 3)) / white
+    lost = (masses - first_masses).abs().sum(dim=1) / first_masses.sum(dim=1).clamp(min=1.0)
+    return torch.stack([unexplained, doubled, lost], dim=1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From signs of doubt to the position error to expect.
+
+    The two signs of single frames are added up since the dream began, since errors add up; a weighted sum of all three
+    is looked up in a rising curve.
+
+    Attributes:
+        weights: One for each of `SIGNS`.
+        knots: Values of the weighted sum, rising.
+        errors: The expected position error at each of them, in pixels.
+        imagination: The way of dreaming that it was measured in.
+        rank_correlation: Spearman's, of the expectation with the error, on sequences that it wasn't fitted to.
+    """
+
+    weights: tuple[float, ...]
+    knots: tuple[float, ...]
+    errors: tuple[float, ...]
+    imagination: str
+    rank_correlation: float
+
+    def expected_error(
+        self, unexplained: Float[Tensor, " b"], doubled: Float[Tensor, " b"], lost: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
+        """Looks up the error to expect, in pixels, between the knots linearly."""
+        total = self.weights[0] * unexplained + self.weights[1] * doubled + self.weights[2] * lost
+        knots = total.new_tensor(self.knots)
+        errors = total.new_tensor(self.errors)
+        inside = total.clamp(min=self.knots[0], max=self.knots[-1])
+        right = torch.searchsorted(knots, inside).clamp(min=1, max=len(self.knots) - 1)
+        left = right - 1
+        share = (inside - knots[left]) / (knots[right] - knots[left])
+        return errors[left] + share * (errors[right] - errors[left])
+
+
+def fit_calibration(
+    signs_added_up: Float[np.ndarray, "n 3"],
+    errors: Float[np.ndarray, " n"],
+    imagination: str,
+    held_out: tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, " m"]],
+    knots: int = 32,
+) -> Calibration:
+    """Fits weights that aren't negative by least squares, then a curve that doesn't fall.
+
+    Args:
+        signs_added_up: Signs of dreams, the first two added up over their steps.
+        errors: Their position errors in pixels.
+        imagination: How they were dreamt.
+        held_out: The same of other sequences.
+        knots: Points of the curve.
+    """
+    from scipy.optimize import nnls
+    from scipy.stats import spearmanr
+    from sklearn.isotonic import IsotonicRegression
+
+    weights, _ = nnls(signs_added_up.astype(np.float64), errors.astype(np.float64))
+    total = signs_added_up @ weights
+    curve = IsotonicRegression(out_of_bounds="clip").fit(total, errors)
+    places = np.unique(np.quantile(total, np.linspace(0.0, 1.0, knots)))
+    expected = curve.predict(held_out[0] @ weights)
+    return Calibration(
+        tuple(weights.tolist()),
+        tuple(places.tolist()),
+        tuple(curve.predict(places).tolist()),
+        imagination,
+        float(spearmanr(expected, held_out[1])[0]),
+    )
+
+
+def write_calibrations(folder: Path, calibrations: list[Calibration]) -> None:
+    """Writes calibrations beside a checkpoint's weights, one for each way of dreaming.
+
+    Raises:
+        OutputError: If they can't be written.
+    """
+    write_json(folder / CALIBRATION_FILE, {each.imagination: vars(each) for each in calibrations})
+
+
+def read_calibration(folder: Path, imagination: str) -> Calibration:
+    """Reads the calibration of a checkpoint.
+
+    Raises:
+        DataError: If there is none, or it is broken.
+    """
+    path = folder / CALIBRATION_FILE
+    try:
+        values = json.loads(path.read_text())[imagination]
+        sequences = {name: tuple(map(float, values[name])) for name in ("weights", "knots", "errors")}
+        correlation = float(values["rank_correlation"])
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} has no {CALIBRATION_FILE}, which uncertainty needs: make one with `rnem-world export RUN "
+            "--starts DATASET`, from a dataset with the positions of balls"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} holds no calibration for dreams in the way {imagination} ({error!r})"
+        ) from error
+    rising = all(a < b for a, b in zip(sequences["knots"], sequences["knots"][1:], strict=False))
+    if len(sequences["weights"]) != len(SIGNS) or len(sequences["knots"]) < 2 or not rising:
+        raise DataError(f"{path} holds no calibration: its knots must rise, and its weights be {len(SIGNS)}")
+    return Calibration(
+        sequences["weights"], sequences["knots"], sequences["errors"], imagination, correlation
+    )

@@ -1,0 +1,174 @@
+"""``rnem-world env``: learned worlds as environments: which there are, what is in them, how fast they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rnem_world.cli.resolve import VIDEOS, check_output, resolve_device
+from rnem_world.errors import ConfigError
+
+CHECKPOINT = click.argument("checkpoint", default="balls")
+THREADS = click.option("--threads", type=int, help="CPU threads. [all cores]")
+DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+
+
+@click.group()
+def command() -> None:
+    """Look at learned worlds as environments, measure them, film them."""
+
+
+@command.command("list")
+def list_command() -> None:
+    """List the environments, and the shipped worlds."""
+    import gymnasium
+
+    from rnem_world.envs import register_environments
+    from rnem_world.training.run_folder import pretrained_names
+
+    register_environments()
+    for name, spec in sorted(gymnasium.registry.items()):
+        if name.startswith("RNEM-"):
+            world = spec.kwargs.get("checkpoint")
+            click.echo(f"{name:20} {'learned, world ' + str(world) if world else 'real'}")
+    click.echo(f"shipped worlds: {', '.join(pretrained_names())}")
+
+
+@command.command()
+@CHECKPOINT
+def info(checkpoint: str) -> None:
+    """Say what a world is: its frames, actions, slots, starts, and what it can do."""
+    from rnem_world.envs.doubt import read_calibration
+    from rnem_world.envs.learned_world import load_world
+    from rnem_world.errors import DataError
+
+    world = load_world(checkpoint)
+    config, model = world.config, world.config.model
+    parameters = sum(parameter.numel() for parameter in world.model.parameters())
+    ways = ["latent", "pixels"] if world.model.prior_code is not None else ["pixels"]
+    height, width, channels = world.frame_shape
+    low, _ = world.slot_bounds()
+    rows = {
+        "folder": world.folder,
+        "learned from": f"{config.environment or 'unknown'}, data {config.data or 'unknown'}",
+        "model": f"{model.core}, {model.architecture}, {parameters / 1e6:.2f} M parameters",
+        "weights": world.fingerprint,
+        "frames": f"{height} x {width} x {channels}",
+        "actions": world.number_of_actions,
+        "slots": f"{model.slots} of {len(low)} numbers",
+        "imagination": ", ".join(ways),
+    }
+    try:
+        starts = world.default_starts()
+        rows["starts"] = f"{len(starts)} of {starts.actions.shape[1] + 1} frames"
+    except DataError:
+        rows["starts"] = "none: give starts="
+    try:
+        calibration = read_calibration(world.folder, ways[0])
+        rows["uncertainty"] = f"calibrated, rank correlation {calibration.rank_correlation:.2f} ({ways[0]})"
+    except DataError:
+        rows["uncertainty"] = "not calibrated"
+    for name, value in rows.items():
+        click.echo(f"{name:14}{value}")
+
+
+@command.command()
+@CHECKPOINT
+@click.option(
+    "--batches", default="1,16,256,1024", show_default=True, help="Numbers of environments, with commas."
+)
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="Seconds for each.")
+@click.option("--profile", is_flag=True, help="Show which operators a batched step spends its time in.")
+@DEVICE
+@THREADS
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
+def bench(
+    checkpoint: str,
+    batches: str,
+    seconds: float,
+    profile: bool,
+    device: str,
+    threads: int | None,
+    out: Path | None,
+) -> None:
+    """Measure environment steps a second, learned and real, batched and one by one.
+
+    Other work on the machine slows everything: compare lines, or look at the steps per second of the process's own
+    time, and trust the rest on an idle machine.
+    """
+    from dataclasses import asdict
+
+    import torch
+
+    from rnem_world.cli.options import comma_separated
+    from rnem_world.envs.benchmark import EnvBenchmarkConfig, measure_speeds, profile_step
+    from rnem_world.files import write_json
+
+    check_output(out)
+    resolve_device(device, threads)
+    config = EnvBenchmarkConfig(checkpoint, tuple(comma_separated(int)(batches)), seconds, device)
+    click.echo(f"{torch.get_num_threads()} threads, device {device}")
+    click.echo(f"{'':44}{'batch':>6}{'steps/s':>10}{'/CPU s':>10}{'reset':>11}{'memory':>10}")
+    lines = []
+    for speed in measure_speeds(config):
+        lines.append(asdict(speed))
+        reset = "" if speed.reset_seconds is None else f"{speed.reset_seconds * 1e3:.2f} ms"
+        click.echo(
+            f"{speed.name:44}{speed.batch:6}{speed.steps_per_second:10,.0f}{speed.steps_per_cpu_second:10,.0f}"
+            f"{reset:>11}{speed.memory_bytes / 1e6:7,.0f} MB"
+        )
+    if profile:
+        click.echo(profile_step(config))
+    if out is not None:
+        write_json(out, {"config": asdict(config), "threads": torch.get_num_threads(), "speeds": lines})
+        click.echo(f"wrote {out}")
+
+
+@command.command()
+@CHECKPOINT
+@click.option("--out", type=click.Path(path_type=Path), default=Path("dream.mp4"), show_default=True)
+@click.option("--steps", type=int, default=100, show_default=True, help="Steps of the dream.")
+@click.option("--imagination", help="latent or pixels. [latent where the model can]")
+@click.option(
+    "--policy", default="repeated-random", show_default=True, help="random, repeated-random or stay."
+)
+@click.option("--starts", help="Where to begin: a dataset, a file of starts, real, real:PRESET.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the start and the actions.")
+@click.option("--fps", type=float, default=20.0, show_default=True, help="Frames a second.")
+@THREADS
+def record(
+    checkpoint: str,
+    out: Path,
+    steps: int,
+    imagination: str | None,
+    policy: str,
+    starts: str | None,
+    seed: int,
+    fps: float,
+    threads: int | None,
+) -> None:
+    """Film an episode of a learned world: frames on the left, who has which pixel on the right."""
+    import numpy as np
+
+    from rnem_world.agents.baselines import baseline
+    from rnem_world.envs.learned import LearnedEnv
+    from rnem_world.evaluation.video import write_video
+
+    check_output(out, VIDEOS)
+    if steps < 1:
+        raise ConfigError(f"--steps is {steps}, it must be at least 1")
+    resolve_device("cpu", threads)
+    env = LearnedEnv(checkpoint, imagination=imagination, starts=starts, render_mode="rgb_array")
+    agent = baseline(policy, env.batch.world.number_of_actions, np.random.default_rng(seed))
+    agent.reset(1)
+    frame, _ = env.reset(seed=seed)
+    pictures, total = [env.batch.render()[0]], 0.0
+    for _ in range(steps):
+        frame, reward, terminated, _, _ = env.step(agent.act(frame[None])[0])
+        pictures.append(env.batch.render()[0])
+        total += reward
+        if terminated:
+            break
+    write_video(out, np.stack(pictures), fps)
+    click.echo(f"{out}: {len(pictures) - 1} steps, return {total:.2f}")
