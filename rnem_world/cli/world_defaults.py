@@ -24,7 +24,7 @@ WORLD_MODEL: dict[str, Any] = {
         "valid_size": 200,
         "patience": 100,
         "noise": {"per_sequence": True},
-        "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000},
+        "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000, "latent_fraction": 0.5},
         "prior_code": {"after_updates": 3000},
         "optimizer": {"clip_factor": 2.0},
     },
