@@ -6,6 +6,7 @@ import pytest
 
 from rnem_world.agents.contest import Contest, ContestConfig
 from rnem_world.agents.policy_config import PolicyConfig
+from rnem_world.agents.score_pictures import dream_beside_reality
 from rnem_world.envs import atari_background, atari_starts
 from rnem_world.errors import ConfigError
 from tests.envs.atari_cache import short_run
@@ -36,8 +37,13 @@ def test_a_policy_trained_in_the_dream_and_a_planner_play_the_real_game(world, t
     config = ContestConfig(
         (planner, str(tmp_path / "policy")), world, "RNEM-AtariReal-v0", episodes=2, steps=3
     )
-    found = {score.name: score for score in Contest(config).play(progress=False)}
+    contest = Contest(config)
+    found = {score.name: score for score in contest.play(progress=False)}
     assert {planner, str(tmp_path / "policy"), "random", "stay"} <= found.keys()
+    agent, env = contest.agent(str(tmp_path / "policy"), 1)
+    awake, dreamt = dream_beside_reality(agent, env, contest.dream(1), seed=0, steps=20)
+    assert awake.shape == dreamt.shape == (21, 84, 84, 1)
+    assert awake.any()
 
 
 def test_a_world_of_something_else_is_refused():
