@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rnem_world.agents.contest import Contest, ContestConfig
@@ -37,9 +39,9 @@ def test_a_policy_trained_in_the_dream_and_a_planner_play_the_real_game(world, t
     config = ContestConfig(
         (planner, str(tmp_path / "policy")), world, "RNEM-AtariReal-v0", episodes=2, steps=3
     )
-    contest = Contest(config)
-    found = {score.name: score for score in contest.play(progress=False)}
+    found = {score.name: score for score in Contest(config).play(progress=False)}
     assert {planner, str(tmp_path / "policy"), "random", "stay"} <= found.keys()
+    contest = Contest(replace(config, steps=20))
     agent, env = contest.agent(str(tmp_path / "policy"), 1)
     awake, dreamt = dream_beside_reality(agent, env, contest.dream(1), seed=0, steps=20)
     assert awake.shape == dreamt.shape == (21, 84, 84, 1)
