@@ -73,7 +73,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_starts() -> Iterator[None]:
-    """Worlds have 64 starts of their own at most, which is what the first reset encodes; all 2048 take half a minute."""
+    """Worlds have at most 64 starts of their own: one group to encode, where 2048 take half a minute."""
     from rnem_world.envs.learned_world import LearnedWorld
 
     all_of = LearnedWorld.default_starts
