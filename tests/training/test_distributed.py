@@ -52,7 +52,7 @@ def both(tmp_path_factory) -> Both:
     program = Path(__file__).with_name("two_processes.py")
     command = [*TORCHRUN, str(program), str(data), str(folder)]
     result = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120
+        command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600
     )
     assert result.returncode == 0, result.stderr
     return Both(data, folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)])
@@ -189,7 +189,7 @@ def test_the_command_line_under_torchrun_stops_in_order_and_goes_on_alone(tiny, 
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert out.count("SIGTERM received; continue with --resume") == 1
     assert out.count("by 2 processes") == 1
     assert "rnem-world" not in err
