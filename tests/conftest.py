@@ -71,6 +71,22 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _few_starts() -> Iterator[None]:
+    """Worlds have at most 64 starts of their own: one group to encode, where 2048 take half a minute."""
+    from rnem_world.envs.learned_world import LearnedWorld
+
+    all_of = LearnedWorld.default_starts
+
+    def few(world: LearnedWorld) -> Any:
+        starts = all_of(world)
+        return dataclasses.replace(starts, packed=starts.packed[:64], actions=starts.actions[:64])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LearnedWorld, "default_starts", few)
+        yield
+
+
 def tiny_config(model: str = "r_nem", **training: Any) -> Any:
     """A run that takes 3 updates an epoch on `write_discs`, each a few hundredths of a second."""
     from rnem_world.models.config import ModelConfig

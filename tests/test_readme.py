@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 from command_lines import parse
 
 from rnem_world.cli.main import COMMANDS, group
@@ -80,9 +80,9 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
 
     def rnem_world(line: str) -> None:
-        command = [sys.executable, "-m", "rnem_world.cli.main", *line.split()]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+        with chdir(folder):
+            result = CliRunner().invoke(group, line.split())
+        assert result.exit_code == 0, result.output
 
     for preset in ("balls4mass64", "balls678mass64"):
         rnem_world(f"collect --preset {preset} --num-train 4 --num-valid 2 --num-test 3")

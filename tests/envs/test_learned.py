@@ -22,7 +22,7 @@ from rnem_world.envs.learned_batch import pack, unpack
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import find_world, load_world
 from rnem_world.envs.start_stream import StartStream
-from rnem_world.envs.starts import read_starts, starts_from_dataset, write_starts
+from rnem_world.envs.starts import STARTS_FILE, read_starts, starts_from_dataset, write_starts
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError
 from rnem_world.models.rollout import imagine, observe
 
@@ -70,17 +70,17 @@ def test_slots_stay_within_their_bounds():
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_batched_is_equal_to_single_bit_for_bit_over_episodes(ending, imagination, obs_type, n, mode):
     options = {"checkpoint": ending, "imagination": imagination, "obs_type": obs_type, "details": DETAILS}
-    batched = LearnedVectorEnv(n, max_episode_steps=9, autoreset_mode=mode, **options)
+    batched = LearnedVectorEnv(n, max_episode_steps=6, autoreset_mode=mode, **options)
 
     def make() -> gymnasium.Env:
-        return gymnasium.wrappers.TimeLimit(LearnedEnv(**options), 9)
+        return gymnasium.wrappers.TimeLimit(LearnedEnv(**options), 6)
 
     chosen = min(n, 3)
     single = SyncVectorEnv([make] * chosen, autoreset_mode=mode)
     observations, infos = batched.reset(seed=5)
     expected, expected_infos = single.reset(seed=[5 + n - chosen + index for index in range(chosen)])
     ended = []
-    for row in actions_of(20, n):
+    for row in actions_of(10, n):
         np.testing.assert_array_equal(observations[n - chosen :], expected)
         assert expected_infos.keys() <= infos.keys()
         for name in DETAILS:
@@ -101,14 +101,12 @@ def test_batched_is_equal_to_single_bit_for_bit_over_episodes(ending, imaginatio
         assert len(np.unique(observations.reshape(n, -1), axis=0)) > 10
 
 
-@pytest.mark.parametrize("checkpoint", ["ending", "balls"])
-@pytest.mark.parametrize("imagination", ["latent", "pixels"])
+@pytest.mark.parametrize(
+    ("checkpoint", "imagination"), [("ending", "latent"), ("ending", "pixels"), ("balls", None)]
+)
 def test_a_copy_goes_on_alike_in_any_other_sub_environment(ending, checkpoint, imagination):
-    if checkpoint == "balls":
-        checkpoint, imagination = "balls", None
-    else:
-        checkpoint = ending
-    options = {"checkpoint": checkpoint, "imagination": imagination, "obs_type": "slots"}
+    world = ending if checkpoint == "ending" else checkpoint
+    options = {"checkpoint": world, "imagination": imagination, "obs_type": "slots"}
     envs = LearnedVectorEnv(7, max_episode_steps=6, **options)
     envs.reset(seed=2)
     for row in actions_of(3, 7):
@@ -184,7 +182,7 @@ def test_resets_draw_from_all_starts_and_repeat_with_the_seed():
     again = StartStream(1)
     again.seed(0, 5)
     np.testing.assert_array_equal([again.draw(np.array([0]))[0] for _ in range(50)], drawn[:50, 1])
-    assert LearnedEnv().batch.number_of_starts >= 1000
+    assert len(read_starts(find_world("balls") / STARTS_FILE)) >= 1000
 
 
 @pytest.mark.parametrize("imagination", ["latent", "pixels"])
