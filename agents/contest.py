@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from rnem_world.agents.base import Agent
 from rnem_world.agents.baselines import BASELINES, baseline
-from rnem_world.agents.environments import make_environment
+from rnem_world.agents.environments import make_environment, world_of
 from rnem_world.agents.evaluation import Episodes, Score, play, scores
 from rnem_world.agents.learned import DreamtState, LearnedDynamics, WatchedState
 from rnem_world.agents.planning import PLANNERS, PlannerAgent, make_planner, planner_config
@@ -21,7 +21,7 @@ from rnem_world.agents.simulator import BallsDynamics, SimulatorState
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import LearnedWorld, load_world
-from rnem_world.envs.slots import SlotVectorObservation
+from rnem_world.envs.slots import SlotVectorObservation, check_spaces
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.seeding import numpy_generator, torch_generator
 
@@ -124,6 +124,8 @@ class Contest:
             load_world(config.checkpoint, config.device) if needs_world else None
         )
         env = self.real(1)
+        if self.world is not None:
+            check_spaces(self.world, env.single_observation_space, env.single_action_space)
         self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
         if isinstance(env, BouncingBallsVectorEnv):
             BallsDynamics(env.rules)  # refuses balls without a player before anything is played
@@ -246,7 +248,7 @@ class Contest:
             trained, spaces = read_policy_config(Path(folder))
             sees_slots = len(spaces["observations"]) == 2
             if sees_slots:
-                self._check_world(folder, trained.env_options.get("checkpoint", "balls"))
+                self._check_world(folder, world_of(trained.env, trained.env_options))
             env: VectorEnv[Any, Any, Any]
             if asleep:
                 env = self.dream(number, "slots" if sees_slots else "frame")

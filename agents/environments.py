@@ -9,6 +9,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from rnem_world.envs import register_environments
+from rnem_world.envs.atari_worlds import chosen_world
 from rnem_world.errors import ConfigError, RnemWorldError, suggest
 
 
@@ -42,6 +43,23 @@ def make_environment(name: str, num_envs: int, options: Mapping[str, Any]) -> Ve
         raise ConfigError(
             f"can't make {name} with the options {dict(options)}: {_first_line(error)}"
         ) from error
+
+
+def world_of(name: str, options: Mapping[str, Any]) -> str:
+    """Says which learned world an environment dreams in.
+
+    Args:
+        name: A Gymnasium id.
+        options: The keyword arguments that it was made with.
+
+    Raises:
+        ConfigError: If no world is shipped for its game.
+        DependencyError: If no world is shipped for its game, and ale-py isn't there to say whether it is one at all.
+    """
+    register_environments()
+    spec = gymnasium.registry.get(name)
+    arguments = {**(spec.kwargs if spec else {}), **options}
+    return str(chosen_world(arguments.get("checkpoint"), arguments.get("game")))
 
 
 def _first_line(error: Exception) -> str:

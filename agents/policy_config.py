@@ -45,6 +45,7 @@ class PolicyConfig:
         algorithm: ``ppo`` or ``dqn``.
         env: Gymnasium id of the environment.
         env_options: Its keyword arguments.
+        slots_of: A world through which real frames are seen as slots; empty shows what the environment shows.
         num_envs: Environments that run side by side.
         timesteps: Steps of all of them together.
         frame_stack: Frames that a policy sees at once, if it sees frames.
@@ -60,6 +61,7 @@ class PolicyConfig:
     algorithm: str = "ppo"
     env: str = "RNEM-Balls-v0"
     env_options: Any = field(default_factory=dict)
+    slots_of: str = ""
     num_envs: int = 64
     timesteps: int = 1_000_000
     frame_stack: int = 4

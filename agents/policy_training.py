@@ -32,6 +32,7 @@ from rnem_world.agents.policy_folder import (
     write_policy_config,
 )
 from rnem_world.agents.sb3 import VectorEnvAdapter
+from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
 from rnem_world.files import writing
 from rnem_world.seeding import derive_seed
@@ -50,7 +51,10 @@ def make_training_environment(config: PolicyConfig) -> VecEnv:
     Raises:
         RnemWorldError: If there is no such environment, or it refuses its options.
     """
-    adapter = VectorEnvAdapter(make_environment(config.env, config.num_envs, config.env_options))
+    environment = make_environment(config.env, config.num_envs, config.env_options)
+    if config.slots_of:
+        environment = SlotVectorObservation(environment, config.slots_of)
+    adapter = VectorEnvAdapter(environment)
     env: VecEnv = VecMonitor(adapter)
     if shows_frames(adapter.observation_space) and config.frame_stack > 1:
         env = VecFrameStack(env, config.frame_stack, channels_order="last")

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from rnem_world.agents.base import Agent
 from rnem_world.agents.evaluation import Score
 from rnem_world.envs.learned_vector import LearnedVectorEnv
+from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.video import compose_panels, write_video
 from rnem_world.files import replacing
@@ -69,7 +71,7 @@ def dream_beside_reality(
 
     Args:
         agent: Who acts, awake.
-        real: One environment that shows frames.
+        real: One environment that shows frames, or slots that watch them.
         dream: One dreamt environment that shows frames.
         seed: Of the episode.
         steps: Length of the episode, more than 15.
@@ -82,11 +84,11 @@ def dream_beside_reality(
     """
     frames, _ = real.reset(seed=seed)
     agent.reset(1)
-    seen, done = [frames[0]], []
+    seen, done = [_frame(real, frames)], []
     for _ in range(steps):
         actions = agent.act(frames)
         frames, _, terminations, truncations, _ = real.step(actions)
-        seen.append(frames[0])
+        seen.append(_frame(real, frames))
         done.append(int(actions[0]))
         if terminations[0] or truncations[0]:
             break
@@ -103,6 +105,14 @@ def dream_beside_reality(
         imagined, *_ = dream.step(np.array([action]))
         dreamt.append(imagined[0])
     return awake, np.stack(dreamt)
+
+
+def _frame(real: VectorEnv[Any, Any, Any], observations: NDArray[Any]) -> UInt8[np.ndarray, "h w 1"]:
+    """Gives the frame that is shown, whether the agent sees it or slots that watch it."""
+    if isinstance(real, SlotVectorObservation):
+        observations = real.filter.frames().cpu().numpy()
+    frame: NDArray[Any] = observations[0]
+    return frame
 
 
 def write_comparison(

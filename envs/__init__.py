@@ -22,6 +22,14 @@ def register_environments() -> None:
             max_episode_steps=100,
             kwargs={"checkpoint": "balls"},
         )
+    if "RNEM-Atari-v0" not in registry:
+        register(
+            id="RNEM-Atari-v0",
+            entry_point="rnem_world.envs.learned:LearnedEnv",
+            vector_entry_point="rnem_world.envs.learned_vector:LearnedVectorEnv",
+            max_episode_steps=200,
+            kwargs={"game": "SpaceInvaders"},
+        )
     if "RNEM-AtariReal-v0" not in registry:
         register(
             id="RNEM-AtariReal-v0",

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from rnem_world.envs.atari_emulator import SIZE, Emulator
-from rnem_world.envs.atari_games import game_named
+from rnem_world.envs.atari_games import game_named, require_ale
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.files import replacing
 from rnem_world.seeding import derive_seed, numpy_generator
@@ -49,7 +49,7 @@ def background_of(game: str) -> Background:
 
 @lru_cache(maxsize=16)
 def _background_of(game: str) -> Background:
-    path = _cache_path(game)
+    path = cache_path(game, f"{zlib.crc32(RULE.encode()):08x}", ".npy")
     with contextlib.suppress(OSError, ValueError, EOFError):
         background = np.load(path, allow_pickle=False)
         if background.shape == (SIZE, SIZE) and background.dtype == np.uint8:
@@ -61,10 +61,21 @@ def _background_of(game: str) -> Background:
     return background
 
 
-def _cache_path(game: str) -> Path:
+def cache_path(game: str, kind: str, suffix: str) -> Path:
+    """Names the file in the user's cache folder that holds something of a game.
+
+    Args:
+        game: The game, as `game_named` names it.
+        kind: What it is, and the rule by which it was made.
+        suffix: The file's, with the dot.
+
+    Raises:
+        DependencyError: If ale-py is not installed.
+    """
+    require_ale()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnem-world" / "atari"
     version = importlib.metadata.version("ale-py")
-    return folder / f"{game}-{zlib.crc32(RULE.encode()):08x}-ale-{version}.npy"
+    return folder / f"{game}-{kind}-ale-{version}{suffix}"
 
 
 def _play(game: str) -> Background:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rnem_world.envs.atari_vector import AtariVectorEnv
+from rnem_world.envs.atari_worlds import game_of, is_game
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned import LearnedEnv
 from rnem_world.envs.learned_vector import LearnedVectorEnv
@@ -99,6 +101,9 @@ def measure_speeds(config: EnvBenchmarkConfig) -> Iterator[Speed]:
         if world.config.environment == "RNEM-BallsReal-v0":
             real = BouncingBallsVectorEnv(batch, preset=world.real_rules(None))
             yield _speed_of("real simulator, frame", real, config)
+        elif is_game(world):
+            games = AtariVectorEnv(batch, game_of(world))
+            yield _speed_of("real game, frame", games, config)
     singles = [LearnedEnv(imagination=ways[0], obs_type="slots", **shared) for _ in range(16)]
     yield _speed_of_singles(f"loop of single environments, {ways[0]}, slots", singles, config)
 

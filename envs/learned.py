@@ -1,4 +1,4 @@
-"""``RNEM-Balls-v0`` and its like: a learned world as an environment."""
+"""``RNEM-Balls-v0``, ``RNEM-Atari-v0`` and their like: a learned world as an environment."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
+from rnem_world.envs.atari_worlds import chosen_world
 from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.editing import Edit
 from rnem_world.envs.learned_batch import LearnedBatch
@@ -37,14 +38,16 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
 
     Args:
         checkpoint: The name of a shipped world, a run or checkpoint folder, or a repository of the Hugging Face Hub
-            (with huggingface_hub installed).
+            (with huggingface_hub installed); None takes the shipped world of the game, or the balls.
         num_slots: Slots; None takes the number that the model was trained with.
         obs_type: ``"frame"`` or ``"slots"``.
         imagination: ``"latent"`` imagines without drawing, ``"pixels"`` by watching its own frames; None is latent if
             the model has learned it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``.
         starts: Where dreams begin: a dataset, a file of starts (`rnem-world export --starts` makes them), `Starts`,
-            or ``"real"`` or ``"real:PRESET"`` to simulate new ones; None takes the checkpoint's own.
+            or ``"real"`` or ``"real:PRESET"`` to simulate new ones; None takes the checkpoint's own. Worlds of Atari
+            games begin in the real game: ``"real"`` (None too, if the checkpoint has no starts) or ``"real:GAME"``
+            take 512 contexts of a random policy, which are played once and kept in the user's cache folder.
         details: What ``info`` holds, any of ``gamma`` (K, H, W), ``prediction`` (K, C, H, W), ``attention`` (K, K),
             ``centroids`` (K, 2) in pixels, x first, ``masses`` (K,) in pixels, ``slot_rewards`` (K,). Attention and
             rewards are those of the last step, 0 after a reset; the others have to be drawn, which latent imagination
@@ -55,6 +58,7 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
         ensemble: Other checkpoints, which dream alongside from the same starts; for ``disagreement``.
         truncate_on_uncertainty: Truncates an episode when the ``uncertainty`` exceeds so many pixels.
         render_mode: ``"rgb_array"`` or None.
+        game: The Atari game whose shipped world is taken if no checkpoint is given.
 
     Raises:
         RnemWorldError: If an argument makes no sense, or there is no such checkpoint.
@@ -67,7 +71,7 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
 
     def __init__(
         self,
-        checkpoint: str | Path = "balls",
+        checkpoint: str | Path | None = None,
         num_slots: int | None = None,
         obs_type: str = "frame",
         imagination: str | None = None,
@@ -78,11 +82,12 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
         ensemble: Sequence[str | Path] | str | Path = (),
         truncate_on_uncertainty: float | int | None = None,
         render_mode: str | None = None,
+        game: str | None = None,
     ) -> None:
         check_render_mode(render_mode)
         self.render_mode = render_mode
         arguments = (
-            checkpoint,
+            chosen_world(checkpoint, game),
             num_slots,
             obs_type,
             imagination,

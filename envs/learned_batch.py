@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Int64
 from torch import Tensor
 
+from rnem_world.envs.atari_worlds import is_game, own_starts, played_starts
 from rnem_world.envs.contexts import check_context
 from rnem_world.envs.doubt import read_calibration
 from rnem_world.envs.editing import apply_edits, check_edits
@@ -127,8 +128,8 @@ class LearnedBatch:
         self._rules: BallsConfig | None = None
         self._pools: list[Pool] = []
         self.number_of_starts: int | None = None
-        if isinstance(starts, str) and starts.partition(":")[0] == REAL:
-            self._rules = self.world.real_rules(starts.partition(":")[2] or None)
+        if _is_real(starts) and not is_game(self.world):
+            self._rules = self.world.real_rules(_name_of(starts))
         else:
             found = _find_starts(self.world, starts)
             every = (self.worlds, *self.members)
@@ -380,8 +381,19 @@ class LearnedBatch:
 
 def _find_starts(world: LearnedWorld, starts: str | Path | Starts | None) -> Starts:
     if starts is None:
-        return world.default_starts()
+        return own_starts(world)
+    if _is_real(starts):
+        return played_starts(world, _name_of(starts))
     if isinstance(starts, Starts):
         return starts
     path = Path(starts)
     return read_starts(path) if path.suffix == ".npz" else starts_from_dataset(path)
+
+
+def _is_real(starts: str | Path | Starts | None) -> bool:
+    return isinstance(starts, str) and starts.partition(":")[0] == REAL
+
+
+def _name_of(starts: str | Path | Starts | None) -> str | None:
+    """Gives what stands behind ``real:``, None if nothing does."""
+    return str(starts).partition(":")[2] or None

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from rnem_world.envs.atari_worlds import chosen_world
 from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.editing import Edit
 from rnem_world.envs.learned_batch import Collected, LearnedBatch
@@ -45,6 +46,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         max_episode_steps: Steps after which an episode is truncated; None for never.
         autoreset_mode: When a finished episode is reset: with the next step, with the same, or not by itself.
         render_mode: ``"rgb_array"`` or None.
+        game: The Atari game whose shipped world is taken if no checkpoint is given.
 
     Raises:
         RnemWorldError: If an argument makes no sense, or there is no such checkpoint.
@@ -59,7 +61,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
     def __init__(
         self,
         num_envs: int = 1,
-        checkpoint: str | Path = "balls",
+        checkpoint: str | Path | None = None,
         num_slots: int | None = None,
         obs_type: str = "frame",
         imagination: str | None = None,
@@ -72,6 +74,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         max_episode_steps: int | None = 100,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        game: str | None = None,
     ) -> None:
         check_sizes(num_envs, max_episode_steps)
         self.autoreset_mode = autoreset_mode_of(autoreset_mode)
@@ -82,7 +85,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         # A dictionary of one's own: others write into the one that all vector environments share.
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
         arguments = (
-            checkpoint,
+            chosen_world(checkpoint, game),
             num_slots,
             obs_type,
             imagination,

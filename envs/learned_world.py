@@ -6,6 +6,7 @@ import functools
 import hashlib
 import math
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,7 @@ GROUP = 64
 
 REAL = "real"
 BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
+ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
 
 
 def chunks(number: int) -> Iterator[slice]:
@@ -153,7 +155,8 @@ class LearnedWorld:
         frames, actions = frames[rows], actions[rows]
         told = actions if self.config.model.number_of_actions else None
         before = self.empty_slots(len(rows), slots)
-        *_, (transition, state) = observe(self.model, before, frames, frames[:, 1:], told)
+        # Only the last step is kept: all steps of many large frames would fill gigabytes.
+        ((transition, state),) = deque(observe(self.model, before, frames, frames[:, 1:], told), maxlen=1)
         dream = fall_asleep(self.model, state, transition.output, frames[:, -1])
         return dream.map(lambda tensor: tensor[:number])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from rnem_world.envs.learned_world import LearnedWorld
@@ -88,6 +88,10 @@ class SlotFilter:
         if self._output is None:
             raise ConfigError("no frames have been shown yet: call reset first")
         return self._output[: self.number]
+
+    def frames(self) -> UInt8[Tensor, "n h w c"]:
+        """Gives the frames that are shown now, 0 and 255."""
+        return (self._frames[: self.number].permute(0, 2, 3, 1) * 255.0).to(torch.uint8)
 
     def gamma(self) -> Float[Tensor, "n k h w"]:
         """Gives the slots' responsibilities for the frame that is shown now."""

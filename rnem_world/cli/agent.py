@@ -44,6 +44,7 @@ def parse_settings(settings: tuple[str, ...], what: str) -> dict[str, Any]:
 @click.option(
     "--env-option", "env_options", multiple=True, help="NAME=VALUE for the environment; may be repeated."
 )
+@click.option("--slots-of", help="See a real environment's frames as the slots of this world.")
 @click.option("--num-envs", type=int, help="Environments side by side. [64]")
 @click.option("--timesteps", type=int, help="Steps of all environments together. [1000000]")
 @click.option("--frame-stack", type=int, help="Frames seen at once, where frames are seen. [4]")

@@ -30,7 +30,7 @@ def list_command() -> None:
     register_environments()
     for name, spec in sorted(gymnasium.registry.items()):
         if name.startswith("RNEM-"):
-            world = spec.kwargs.get("checkpoint")
+            world = spec.kwargs.get("checkpoint") or spec.kwargs.get("game")
             click.echo(f"{name:20} {'learned, world ' + str(world) if world else 'real'}")
     click.echo(f"shipped worlds: {', '.join(pretrained_names())}")
 
@@ -39,8 +39,11 @@ def list_command() -> None:
 @CHECKPOINT
 def info(checkpoint: str) -> None:
     """Say what a world is: its frames, actions, slots, starts, and what it can do."""
+    from rnem_world.envs.atari_starts import NUMBER_OF_STARTS
+    from rnem_world.envs.atari_worlds import is_game
     from rnem_world.envs.doubt import read_calibration
     from rnem_world.envs.learned_world import load_world
+    from rnem_world.envs.starts import CONTEXT_FRAMES, STARTS_FILE
     from rnem_world.errors import DataError
 
     world = load_world(checkpoint)
@@ -59,11 +62,14 @@ def info(checkpoint: str) -> None:
         "slots": f"{model.slots} of {len(low)} numbers",
         "imagination": ", ".join(ways),
     }
-    try:
-        starts = world.default_starts()
-        rows["starts"] = f"{len(starts)} of {starts.actions.shape[1] + 1} frames"
-    except DataError:
-        rows["starts"] = "none: give starts="
+    if is_game(world) and not (world.folder / STARTS_FILE).is_file():
+        rows["starts"] = f"{NUMBER_OF_STARTS} of {CONTEXT_FRAMES} frames, played when first asked for"
+    else:
+        try:
+            starts = world.default_starts()
+            rows["starts"] = f"{len(starts)} of {starts.actions.shape[1] + 1} frames"
+        except DataError:
+            rows["starts"] = "none: give starts="
     try:
         calibration = read_calibration(world.folder, ways[0])
         rows["uncertainty"] = f"calibrated, rank correlation {calibration.rank_correlation:.2f} ({ways[0]})"
@@ -133,7 +139,7 @@ def bench(
 @click.option(
     "--policy", default="repeated-random", show_default=True, help="random, repeated-random or stay."
 )
-@click.option("--starts", help="Where to begin: a dataset, a file of starts, real, real:PRESET.")
+@click.option("--starts", help="Where to begin: a dataset, a file of starts, real, real:PRESET or :GAME.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the start and the actions.")
 @click.option("--fps", type=float, default=20.0, show_default=True, help="Frames a second.")
 @THREADS

@@ -195,3 +195,16 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(values, messa
     with pytest.raises(ConfigError, match=message):
         train_policy(PolicyConfig(**values), tmp_path / "run")
     assert not (Path(tmp_path) / "run").exists()
+
+
+def test_real_frames_may_be_seen_as_slots(tmp_path):
+    awake = config(env="RNEM-BallsReal-v0", slots_of="balls", timesteps=32)
+    train_policy(awake, tmp_path / "awake")
+    dreamed = make_training_environment(config(env="RNEM-Balls-v0", env_options={"obs_type": "slots"}))
+    awake_env = make_training_environment(awake)
+    assert awake_env.observation_space == dreamed.observation_space
+    assert np.isfinite(awake_env.reset()).all()
+    agent = load_policy(tmp_path / "awake", dreamed.observation_space, dreamed.action_space)
+    assert agent.act(np.zeros((2, 5, 128), np.float32)).shape == (2,)
+    with pytest.raises(CheckpointError, match="ball"):
+        make_training_environment(config(env="RNEM-BallsReal-v0", slots_of="ball"))
