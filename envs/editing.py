@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rnem_world.envs.learned_worlds import DreamsSnapshot, LearnedWorlds
+from rnem_world.envs.learned_worlds import LearnedWorlds
+from rnem_world.envs.snapshots import DreamsSnapshot
 from rnem_world.errors import ConfigError
 from rnem_world.models import em
 from rnem_world.models.dreams import DreamState

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rnem_world.envs.atari_worlds import chosen_world
 from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.editing import Edit
-from rnem_world.envs.learned_batch import LearnedBatch, LearnedSnapshot, with_generator
+from rnem_world.envs.learned_batch import LearnedBatch
+from rnem_world.envs.snapshots import LearnedSnapshot, with_generator
 from rnem_world.envs.start_stream import key_of
 from rnem_world.envs.starts import Starts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -11,8 +10,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from jaxtyping import Bool, Int64, UInt64
-from numpy.typing import NDArray
+from jaxtyping import Int64
 from torch import Tensor
 
 from rnem_world.envs.atari_worlds import is_game, own_starts, played_starts
@@ -20,58 +18,20 @@ from rnem_world.envs.contexts import check_context
 from rnem_world.envs.doubt import read_calibration
 from rnem_world.envs.editing import apply_edits, check_edits
 from rnem_world.envs.learned_world import REAL, LearnedWorld, Pool, load_world
-from rnem_world.envs.learned_worlds import DOUBTS, DreamsSnapshot, LearnedWorlds, Outcome, check_details
+from rnem_world.envs.learned_worlds import DOUBTS, LearnedWorlds, Outcome, check_details
+from rnem_world.envs.snapshots import LearnedSnapshot
 from rnem_world.envs.start_stream import StartStream
 from rnem_world.envs.starts import Starts, read_starts, simulated_starts, starts_from_dataset
+from rnem_world.envs.transfer import Array, to_host
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.evaluation.plots import colour_grouping
 from rnem_world.models.dreams import DreamState
 from rnem_world.physics import BallsConfig
 
-Array = NDArray[Any]
 ObservationType = Literal["frame", "slots"]
 OPTIONS = ("frames", "actions", "start", "edits", "reset_mask")
 RENDERED_SIZE = 256
 """Least side of each of the two halves of a rendered picture."""
-
-
-@dataclass(frozen=True)
-class LearnedSnapshot:
-    """A copy of learned environments, from which they go on exactly as they did.
-
-    Attributes:
-        dreams: The dreams.
-        elapsed: Steps since the reset.
-        finished: Which episodes are over and wait for their reset.
-        keys: The random streams that choose starts ...
-        draws: ... and how many numbers were drawn from them.
-        generator: The state of a single environment's ``np_random``.
-        members: The dreams of the ensemble's other worlds.
-    """
-
-    dreams: DreamsSnapshot
-    elapsed: Int64[np.ndarray, " m"]
-    finished: Bool[np.ndarray, " m"]
-    keys: UInt64[np.ndarray, " m"]
-    draws: UInt64[np.ndarray, " m"]
-    generator: dict[str, Any] | None = None
-    members: tuple[DreamsSnapshot, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.elapsed)
-
-    def pick(self, rows: Sequence[int] | NDArray[Any]) -> LearnedSnapshot:
-        """Copies some of the environments, in the given order, repeated or not."""
-        chosen = np.asarray(rows, dtype=np.int64)
-        device = self.dreams.slot_rewards.device
-        return LearnedSnapshot(
-            self.dreams.pick(torch.from_numpy(chosen).to(device)),
-            self.elapsed[chosen],
-            self.finished[chosen],
-            self.keys[chosen],
-            self.draws[chosen],
-            members=tuple(member.pick(torch.from_numpy(chosen).to(device)) for member in self.members),
-        )
 
 
 class Collected(NamedTuple):
@@ -81,33 +41,6 @@ class Collected(NamedTuple):
     rewards: Array
     terminations: Array
     details: dict[str, Array]
-
-
-def to_host(tensors: Sequence[Tensor]) -> list[Array]:
-    """Copies tensors to the host, with one transfer for all of them."""
-    if all(tensor.device.type == "cpu" for tensor in tensors):
-        return [tensor.numpy().copy() for tensor in tensors]
-    return unpack(pack(tensors).cpu().numpy(), tensors)
-
-
-def pack(tensors: Sequence[Tensor]) -> Tensor:
-    """Lays tensors out in one row of bytes, each beginning at a multiple of 8."""
-    rows = []
-    for tensor in tensors:
-        row = tensor.flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8)
-        rows.append(torch.nn.functional.pad(row, (0, -len(row) % 8)))
-    return torch.cat(rows)
-
-
-def unpack(row: NDArray[np.uint8], like: Sequence[Tensor]) -> list[Array]:
-    """Undoes `pack`."""
-    arrays, begin = [], 0
-    for tensor in like:
-        dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
-        size = tensor.numel() * dtype.itemsize
-        arrays.append(row[begin : begin + size].view(dtype).reshape(tuple(tensor.shape)).copy())
-        begin += size + -size % 8
-    return arrays
 
 
 def observation_space(world: LearnedWorld, obs_type: str, slots: int) -> spaces.Box:
@@ -464,8 +397,3 @@ def _is_real(starts: str | Path | Starts | None) -> bool:
 def _name_of(starts: str | Path | Starts | None) -> str | None:
     """Gives what stands behind ``real:``, None if nothing does."""
     return str(starts).partition(":")[2] or None
-
-
-def with_generator(snapshot: LearnedSnapshot, generator: np.random.Generator) -> LearnedSnapshot:
-    """Adds the state of a generator to a copy."""
-    return replace(snapshot, generator=dict(generator.bit_generator.state))

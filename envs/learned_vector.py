@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rnem_world.envs.atari_worlds import chosen_world
 from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.editing import Edit
-from rnem_world.envs.learned_batch import Collected, LearnedBatch, LearnedSnapshot
+from rnem_world.envs.learned_batch import Collected, LearnedBatch
+from rnem_world.envs.snapshots import LearnedSnapshot
 from rnem_world.envs.starts import Starts
 from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, seeds_of
 

@@ -6,7 +6,6 @@ Everything here is torch on one device: nothing is copied to the host, and nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from rnem_world.envs.doubt import SIGNS, Calibration, signs
 from rnem_world.envs.learned_world import LearnedWorld, chunks, join
+from rnem_world.envs.snapshots import DreamsSnapshot
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.evaluation.metrics import slot_centroids
 from rnem_world.evaluation.pictures import attention_matrix
@@ -54,47 +54,6 @@ class Outcome(NamedTuple):
 
     rewards: Tensor
     terminations: Tensor
-
-
-@dataclass(frozen=True)
-class DreamsSnapshot:
-    """A copy of some dreams: all that their future depends on, beside the actions.
-
-    Attributes:
-        world: Fingerprint of the weights.
-        imagination: How they are dreamt.
-        dreams: The slots.
-        attention: Float (m, k, k - 1), of the last step, zeros after a reset; None for models without.
-        slot_rewards: Float (m, k), of the last step, zeros after a reset.
-        memory: Float (m, 2 + k), what doubt remembers: two signs added up, and the slots' first masses; None where
-            nobody asks.
-    """
-
-    world: str
-    imagination: DreamImagination
-    dreams: DreamState
-    attention: Tensor | None
-    slot_rewards: Tensor
-    memory: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.slot_rewards)
-
-    def pick(self, rows: Int64[Tensor, " m"]) -> DreamsSnapshot:
-        """Copies some of the dreams, in the given order."""
-        attention = None if self.attention is None else self.attention[rows]
-        return DreamsSnapshot(
-            self.world,
-            self.imagination,
-            self.dreams.map(lambda tensor: tensor[rows]),
-            attention,
-            self.slot_rewards[rows],
-            None if self.memory is None else self.memory[rows],
-        )
-
-    def without_memory(self) -> DreamsSnapshot:
-        """Copies the dreams for somebody who doesn't ask for doubt."""
-        return replace(self, memory=None)
 
 
 def check_details(details: Sequence[str]) -> tuple[str, ...]:

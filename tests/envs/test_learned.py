@@ -18,11 +18,11 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rnem_world.envs.learned import LearnedEnv
-from rnem_world.envs.learned_batch import pack, unpack
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import find_world, load_world
 from rnem_world.envs.start_stream import StartStream
 from rnem_world.envs.starts import STARTS_FILE, read_starts, starts_from_dataset, write_starts
+from rnem_world.envs.transfer import pack, unpack
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError
 from rnem_world.models.rollout import imagine, observe
 

@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
 
-from rnem_world.envs import learned_batch, learned_world
+from rnem_world.envs import learned_world, transfer
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import LearnedWorld, load_world
 from rnem_world.envs.learned_worlds import DETAILS, LearnedWorlds
@@ -196,7 +196,7 @@ def test_nothing_leaves_a_graphics_card_but_in_one_transfer(world, imagination, 
             worlds.set_state(everyone[3:], worlds.get_state(everyone[:3]))
         for tensor in (*shown, *details.values()):
             assert tensor.device.type == "cuda"
-        packed = learned_batch.pack([*shown, *details.values()])
+        packed = transfer.pack([*shown, *details.values()])
         assert packed.device.type == "cuda"
         watching = SlotFilter(fake, n)
         watching.reset(everyone, frames[:, 0].permute(0, 2, 3, 1) > 0)

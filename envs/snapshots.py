@@ -1,0 +1,100 @@
+"""Copies of dreams and of learned environments, from which they go on exactly as they did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rnem_world.models.dreams import DreamImagination, DreamState
+
+
+@dataclass(frozen=True)
+class DreamsSnapshot:
+    """A copy of some dreams: all that their future depends on, beside the actions.
+
+    Attributes:
+        world: Fingerprint of the weights.
+        imagination: How they are dreamt.
+        dreams: The slots.
+        attention: Float (m, k, k - 1), of the last step, zeros after a reset; None for models without.
+        slot_rewards: Float (m, k), of the last step, zeros after a reset.
+        memory: Float (m, 2 + k), what doubt remembers: two signs added up, and the slots' first masses; None where
+            nobody asks.
+    """
+
+    world: str
+    imagination: DreamImagination
+    dreams: DreamState
+    attention: Tensor | None
+    slot_rewards: Tensor
+    memory: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.slot_rewards)
+
+    def pick(self, rows: Int64[Tensor, " m"]) -> DreamsSnapshot:
+        """Copies some of the dreams, in the given order."""
+        attention = None if self.attention is None else self.attention[rows]
+        return DreamsSnapshot(
+            self.world,
+            self.imagination,
+            self.dreams.map(lambda tensor: tensor[rows]),
+            attention,
+            self.slot_rewards[rows],
+            None if self.memory is None else self.memory[rows],
+        )
+
+    def without_memory(self) -> DreamsSnapshot:
+        """Copies the dreams for somebody who doesn't ask for doubt."""
+        return replace(self, memory=None)
+
+
+@dataclass(frozen=True)
+class LearnedSnapshot:
+    """A copy of learned environments, from which they go on exactly as they did.
+
+    Attributes:
+        dreams: The dreams.
+        elapsed: Steps since the reset.
+        finished: Which episodes are over and wait for their reset.
+        keys: The random streams that choose starts ...
+        draws: ... and how many numbers were drawn from them.
+        generator: The state of a single environment's ``np_random``.
+        members: The dreams of the ensemble's other worlds.
+    """
+
+    dreams: DreamsSnapshot
+    elapsed: Int64[np.ndarray, " m"]
+    finished: Bool[np.ndarray, " m"]
+    keys: UInt64[np.ndarray, " m"]
+    draws: UInt64[np.ndarray, " m"]
+    generator: dict[str, Any] | None = None
+    members: tuple[DreamsSnapshot, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.elapsed)
+
+    def pick(self, rows: Sequence[int] | NDArray[Any]) -> LearnedSnapshot:
+        """Copies some of the environments, in the given order, repeated or not."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        device = self.dreams.slot_rewards.device
+        return LearnedSnapshot(
+            self.dreams.pick(torch.from_numpy(chosen).to(device)),
+            self.elapsed[chosen],
+            self.finished[chosen],
+            self.keys[chosen],
+            self.draws[chosen],
+            members=tuple(member.pick(torch.from_numpy(chosen).to(device)) for member in self.members),
+        )
+
+
+def with_generator(snapshot: LearnedSnapshot, generator: np.random.Generator) -> LearnedSnapshot:
+    """Adds the state of a generator to a copy."""
+    return replace(snapshot, generator=dict(generator.bit_generator.state))
