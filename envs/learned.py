@@ -34,7 +34,7 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
     what the model's decoder and heads read. The order of slots means nothing, but stays the same within an episode.
 
     All environments of a process share one copy of a checkpoint's weights and of its encoded starts. Starts are encoded
-    when they are first drawn, 64 at a time, and from then on only picked; `LearnedBatch.prepare` encodes all at once.
+    when they are first drawn, and from then on only picked; `LearnedBatch.prepare` encodes all at once.
 
     Args:
         checkpoint: The name of a shipped world, a run or checkpoint folder, or a repository of the Hugging Face Hub

@@ -41,9 +41,6 @@ FEWEST_ROWS, VECTOR = 4, 32
 CHUNK = 256
 """Dreams that are stepped at once; with more of them, pixels no longer fit the processor's caches."""
 
-GROUP = 64
-"""Starts that are encoded together."""
-
 REAL = "real"
 BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
 ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
@@ -236,7 +233,7 @@ class LearnedWorld:
 class Pool:
     """Encoded starts on the device; a reset gathers from them.
 
-    Starts are encoded in groups of 64 when one of them is first taken.
+    A start is encoded when it is first taken, together with all others that are taken then.
 
     Args:
         world: The world.
@@ -249,15 +246,15 @@ class Pool:
         self._starts = starts
         self._slots = slots
         self._dreams: DreamState | None = None
-        self._known = np.zeros(-(-len(starts) // GROUP), dtype=np.bool_)
+        self._known = np.zeros(len(starts), dtype=np.bool_)
         self._lock = threading.Lock()
 
     @torch.inference_mode()
     def take(self, chosen: Int64[np.ndarray, " m"]) -> DreamState:
         """Gathers some starts, repeated or not."""
         with self._lock:
-            groups = np.unique(chosen // GROUP)
-            missing = groups[~self._known[groups]]
+            wanted = np.unique(chosen)
+            missing = wanted[~self._known[wanted]]
             if missing.size or self._dreams is None:
                 self._encode(missing)
             dreams = self._dreams
@@ -270,18 +267,18 @@ class Pool:
         """Encodes whatever isn't yet, so that no later reset has to."""
         return self.take(np.arange(len(self._starts)))
 
-    def _encode(self, groups: Int64[np.ndarray, " g"]) -> None:
-        n = len(self._starts)
-        rows = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
+    def _encode(self, rows: Int64[np.ndarray, " m"]) -> None:
         for part in chunks(len(rows)):
-            some = rows[part][rows[part] < n]
+            some = rows[part]
             encoded = self._world.encode_starts(self._starts, self._slots, some)
             if self._dreams is None:
-                self._dreams = encoded.map(lambda tensor: tensor.new_zeros(n, *tensor.shape[1:]))
+                self._dreams = encoded.map(
+                    lambda tensor: tensor.new_zeros(len(self._starts), *tensor.shape[1:])
+                )
             places = torch.from_numpy(some).to(self._world.device)
             for old, new in zip(_tensors(self._dreams), _tensors(encoded), strict=True):
                 old.index_copy_(0, places, new)
-        self._known[groups] = True
+        self._known[rows] = True
 
 
 def _tensors(dreams: DreamState) -> list[Tensor]:
