@@ -27,6 +27,7 @@ from rnem_world.models.dreams import (
     Picture,
     check_imagination,
     dream_step,
+    picture_of,
 )
 
 DETAILS = (
@@ -263,8 +264,7 @@ class LearnedWorlds:
             prediction = torch.cat(drawn)[:n]
         else:
             prediction = self._prediction[chosen][:n]
-        frame = em.binarised_prediction(prediction, em.BINARY_THRESHOLD)
-        return Picture(prediction, frame, em.e_step(prediction, frame))
+        return picture_of(prediction)
 
     @torch.inference_mode()
     def details(

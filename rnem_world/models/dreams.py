@@ -98,7 +98,16 @@ def draw(
         output: The slots' output.
         threshold: A pixel is white where a slot's mean exceeds it.
     """
-    prediction = torch.sigmoid(model.decode(output))
+    return picture_of(torch.sigmoid(model.decode(output)), threshold)
+
+
+def picture_of(prediction: Float[Tensor, "b k c h w"], threshold: float = em.BINARY_THRESHOLD) -> Picture:
+    """Makes the frame in black and white of the slots' means, and shares its pixels out by the E-step.
+
+    Args:
+        prediction: Each slot's means.
+        threshold: A pixel is white where a slot's mean exceeds it.
+    """
     frame = em.binarised_prediction(prediction, threshold)
     return Picture(prediction, frame, em.e_step(prediction, frame))
 
