@@ -120,13 +120,13 @@ def apply_edits(worlds: LearnedWorlds, rows: Int64[Tensor, " m"], edits: Sequenc
 
 
 def _drawn(worlds: LearnedWorlds, dreams: DreamState) -> Tensor:
-    return em.binarised_prediction(torch.sigmoid(worlds.model.decode(dreams.output)), em.BINARY_THRESHOLD)
+    return em.own_frame(torch.sigmoid(worlds.model.decode(dreams.output)))
 
 
 def slot_masses(worlds: LearnedWorlds, dreams: DreamState) -> Float[Tensor, "m k"]:
     """Says how many pixels each slot has."""
     prediction = torch.sigmoid(worlds.model.decode(dreams.output))
-    gamma = em.e_step(prediction, em.binarised_prediction(prediction, em.BINARY_THRESHOLD))
+    gamma = em.e_step(prediction, em.own_frame(prediction))
     masses: Tensor = (gamma[:, :, 0] * prediction.amax(dim=2)).sum(dim=(2, 3))
     return masses
 

@@ -234,17 +234,17 @@ class LearnedWorlds:
 
         Args:
             rows: Whose; None for all.
-            soft: Whether a pixel shows the brightest slot's mean instead of black or white.
+            soft: Whether a pixel shows the sum of the slots' means instead of black or white.
         """
         chosen, n = self._all_or(rows)
+        draw = em.expected_frame if soft else em.own_frame
         if self._prediction is not None:
-            brightest = self._prediction[chosen].amax(dim=1)
+            frames = draw(self._prediction[chosen])
         else:
             output = self.dreams.output[chosen]
-            logits = [self.model.decode(output[part]).amax(dim=1) for part in chunks(len(output))]
-            brightest = torch.sigmoid(torch.cat(logits))
-        shown = (brightest * 255.0).round() if soft else (brightest > em.BINARY_THRESHOLD) * 255.0
-        return shown[:n].to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+            parts = chunks(len(output))
+            frames = torch.cat([draw(torch.sigmoid(self.model.decode(output[part]))) for part in parts])
+        return (frames[:n] * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     @torch.inference_mode()
     def outputs(self, rows: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "m k d"]:

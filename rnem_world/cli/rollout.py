@@ -180,7 +180,7 @@ def _film(rollout: Rollout, frames: Tensor, with_slots: bool, actions: Tensor | 
 
 def _losses(rollout: Rollout, frames: Tensor, config: LossConfig) -> dict[str, list[float]]:
     from rnem_world.evaluation.metrics import bernoulli_cross_entropy
-    from rnem_world.models.em import mixture_prediction, own_gamma
+    from rnem_world.models.em import mixture_prediction, soft_gamma
     from rnem_world.models.losses import slot_losses, upper_bound_losses
 
     rows: dict[str, list[float]] = {"loss": [], "upper_bound": [], "plain_bce": []}
@@ -194,6 +194,6 @@ def _losses(rollout: Rollout, frames: Tensor, config: LossConfig) -> dict[str, l
             float(slot_losses(logits, rollout.estep_gammas[:, step], target, config).total.mean())
         )
         rows["upper_bound"].append(float(upper_bound_losses(logits, target, config).total.mean()))
-        mixture = mixture_prediction(prediction, own_gamma(prediction))
+        mixture = mixture_prediction(prediction, soft_gamma(prediction))
         rows["plain_bce"].append(float(bernoulli_cross_entropy(mixture[:, None], target[:, None]).mean()))
     return rows

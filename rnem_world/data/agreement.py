@@ -27,7 +27,8 @@ def common_attributes(
         files: The open files.
 
     Returns:
-        The attributes of the first; the seed is None if the shards have different ones.
+        The attributes of the first; the seed is None if the shards have different ones, and different policies are
+        all named.
 
     Raises:
         DataError: If those that matter differ.
@@ -45,14 +46,26 @@ def common_attributes(
         found = [replace(attributes, maximum_value=max(guessed)) for attributes in found]
     for path, attributes in zip(paths, found, strict=True):
         for name in _SAME:
-            expected, given = getattr(found[0], name), getattr(attributes, name)
+            expected, given = (
+                _without_policy(getattr(found[0], name)),
+                _without_policy(getattr(attributes, name)),
+            )
             if given != expected:
                 raise DataError(
                     f"{path}: {name} is {given!r}, but {expected!r} in {paths[0].name}; only shards made with "
                     "the same settings can be read as one dataset"
                 )
     same_seed = all(attributes.seed == found[0].seed for attributes in found)
-    return replace(found[0], seed=found[0].seed if same_seed else None)
+    policies = sorted({str(attributes.settings.get("policy")) for attributes in found})
+    settings = (
+        found[0].settings if len(policies) == 1 else found[0].settings | {"policy": " + ".join(policies)}
+    )
+    return replace(found[0], seed=found[0].seed if same_seed else None, settings=settings)
+
+
+def _without_policy(value: object) -> object:
+    # Who acted may differ from shard to shard: the rules of the world are the same.
+    return {key: value[key] for key in value if key != "policy"} if isinstance(value, dict) else value
 
 
 def check_shards_agree(paths: Sequence[Path], shards: Sequence[Shard]) -> None:

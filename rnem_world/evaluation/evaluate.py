@@ -235,7 +235,7 @@ def _evaluate_batch(
             totals.setdefault(name, []).append(torch.stack([term.sum() for term in terms]))
         if config.honest:
             # The mixture's weights come from the model's own frame: no gamma here has seen the target.
-            own = em.mixture_prediction(transition.prediction, em.own_gamma(transition.prediction))
+            own = em.mixture_prediction(transition.prediction, em.soft_gamma(transition.prediction))
             plain = metrics.bernoulli_cross_entropy(own[:, None], target[:, None])
             totals.setdefault("plain_bce", []).append(plain.sum())
         gammas.append(after.gamma[:, :, 0])

@@ -146,12 +146,12 @@ def _dream(
     bce, drawn, rewards, imagined = [], [], [], {}
     future = None if actions is None else actions[:, context : context + horizon]
     for step, (_, transition, own) in enumerate(
-        imagine(model, state, horizon, future, imagination, None, noise, generator, frames[:, context])
+        imagine(model, state, horizon, future, imagination, noise, generator, frames[:, context])
     ):
         target = frames[:, context + step + 1]
-        mixture = em.mixture_prediction(transition.prediction, em.own_gamma(transition.prediction))
-        bce.append(bernoulli_cross_entropy(mixture[:, None], target[:, None])[:, 0])
-        drawn.append(em.binarised_prediction(transition.prediction, em.BINARY_THRESHOLD))
+        expected = em.expected_frame(transition.prediction)
+        bce.append(bernoulli_cross_entropy(expected[:, None], target[:, None])[:, 0])
+        drawn.append(em.own_frame(transition.prediction))
         if transition.heads is not None:
             rewards.append(transition.heads.rewards.sum(dim=1))
         if step + 1 in RETRIEVED_AFTER:
@@ -160,7 +160,7 @@ def _dream(
     on = None if recorded.actions is None else recorded.actions[:, context : context + horizon]
     targets = frames[:, context + 1 : context + horizon + 1]
     for step, (transition, after) in enumerate(observe(model, state, seen[:, context:], targets, on)):
-        watched.append(em.binarised_prediction(transition.prediction, em.BINARY_THRESHOLD))
+        watched.append(em.own_frame(transition.prediction))
         if transition.heads is not None:
             watched_rewards.append(transition.heads.rewards.sum(dim=1))
         if step + 1 in RETRIEVED_AFTER:

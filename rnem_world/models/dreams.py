@@ -88,27 +88,14 @@ def check_imagination(model: WorldModel, imagination: str) -> None:
         model.require_prior_code()
 
 
-def draw(
-    model: WorldModel, output: Float[Tensor, "b k d"], threshold: float = em.BINARY_THRESHOLD
-) -> Picture:
-    """Draws a dream's slots.
-
-    Args:
-        model: The model.
-        output: The slots' output.
-        threshold: A pixel is white where a slot's mean exceeds it.
-    """
-    return picture_of(torch.sigmoid(model.decode(output)), threshold)
+def draw(model: WorldModel, output: Float[Tensor, "b k d"]) -> Picture:
+    """Draws a dream's slots."""
+    return picture_of(torch.sigmoid(model.decode(output)))
 
 
-def picture_of(prediction: Float[Tensor, "b k c h w"], threshold: float = em.BINARY_THRESHOLD) -> Picture:
-    """Makes the frame in black and white of the slots' means, and shares its pixels out by the E-step.
-
-    Args:
-        prediction: Each slot's means.
-        threshold: A pixel is white where a slot's mean exceeds it.
-    """
-    frame = em.binarised_prediction(prediction, threshold)
+def picture_of(prediction: Float[Tensor, "b k c h w"]) -> Picture:
+    """Makes the frame in black and white of the slots' means, and shares its pixels out by the E-step."""
+    frame = em.own_frame(prediction)
     return Picture(prediction, frame, em.e_step(prediction, frame))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 EPSILON = 1e-6
 # The original's rollouts take a pixel for occupied when some slot's mean exceeds this ...
 SOFT_THRESHOLD = 0.1
-# ... and a world model's imagination when it exceeds this, before the frame is fed back.
+# ... and a world model's imagination when the slots' means add up to more than this.
 BINARY_THRESHOLD = 0.4
 
 
@@ -44,18 +44,26 @@ def e_step(
     return likelihood / likelihood.sum(dim=1, keepdim=True)
 
 
-def binarised_prediction(
-    prediction: Float[Tensor, "b k c h w"], threshold: float
-) -> Float[Tensor, "b c h w"]:
-    """Draws the model's own frame in black and white: 1 where some slot's mean exceeds the threshold."""
-    return (prediction.amax(dim=1) > threshold).to(prediction.dtype)
+def expected_frame(prediction: Float[Tensor, "b k c h w"]) -> Float[Tensor, "b c h w"]:
+    """Adds up the slots' means, at most to 1.
+
+    The loss is least where mu_k = gamma_k x: the means of slots that share a pixel add up to it, while each alone may
+    be faint.
+    """
+    return prediction.sum(dim=1).clamp(max=1.0)
 
 
-def own_gamma(
-    prediction: Float[Tensor, "b k c h w"], threshold: float = SOFT_THRESHOLD
-) -> Float[Tensor, "b k 1 h w"]:
-    """Estimates the responsibilities without a frame, by the E-step on the model's own binarised one."""
-    return e_step(prediction, binarised_prediction(prediction, threshold))
+def own_frame(prediction: Float[Tensor, "b k c h w"]) -> Float[Tensor, "b c h w"]:
+    """Draws the model's own frame in black and white: 1 where the slots' means add up to more than 0.4."""
+    return (expected_frame(prediction) > BINARY_THRESHOLD).to(prediction.dtype)
+
+
+def soft_gamma(prediction: Float[Tensor, "b k c h w"]) -> Float[Tensor, "b k 1 h w"]:
+    """Estimates the responsibilities without a frame as the original's rollouts do.
+
+    It is the E-step on the frame that is 1 where some slot's mean exceeds 0.1.
+    """
+    return e_step(prediction, (prediction.amax(dim=1) > SOFT_THRESHOLD).to(prediction.dtype))
 
 
 def mixture_prediction(

@@ -81,7 +81,6 @@ def imagine(
     horizon: int,
     actions: Int64[Tensor, "b s"] | None,
     imagination: str = "soft",
-    threshold: float | None = None,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
     first_frame: Float[Tensor, "b c h w"] | None = None,
@@ -99,7 +98,6 @@ def imagine(
         horizon: Number of frames to imagine.
         actions: The actions, at least ``horizon`` of them.
         imagination: How an imagined frame becomes the next input.
-        threshold: A pixel is white where a slot's mean exceeds it; None takes 0.1 for soft, 0.4 for binary.
         noise: Probability that a pixel of a fed-back frame is flipped. A model that was trained with noise has never
             seen clean inputs; the original keeps its noise here too.
         generator: Draws the noise, on the model's device.
@@ -120,8 +118,6 @@ def imagine(
         raise ConfigError(
             f"{actions.shape[1]} actions were given to imagine {horizon} frames: give one a frame"
         )
-    if threshold is None:
-        threshold = em.SOFT_THRESHOLD if imagination == "soft" else em.BINARY_THRESHOLD
     if imagination == "latent":
         model.require_prior_code()
     expected: Tensor | None = None
@@ -131,7 +127,7 @@ def imagine(
         elif imagination == "soft":
             frame = em.mixture_prediction(state.prediction, state.gamma)
         else:
-            frame = em.binarised_prediction(state.prediction, threshold)
+            frame = em.own_frame(state.prediction)
         frame = flip_bits(frame, noise, generator)
         code = expected if expected is not None else model.encode(state, frame)
         transition = model.predict_from(
@@ -139,8 +135,10 @@ def imagine(
         )
         if imagination == "latent":
             expected = model.expect(state.theta, transition.theta)
-        gamma = em.own_gamma(transition.prediction, threshold)
-        state = SlotState(transition.theta, transition.prediction, gamma, transition.frame)
+        prediction = transition.prediction
+        soft = imagination == "soft"
+        gamma = em.soft_gamma(prediction) if soft else em.e_step(prediction, em.own_frame(prediction))
+        state = SlotState(transition.theta, prediction, gamma, transition.frame)
         yield frame, transition, state
 
 

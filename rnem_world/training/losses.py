@@ -137,7 +137,7 @@ class SequenceLoss(nn.Module):
             shown = target
             own = _at(batch.own_frames, step + 1)
             if own is not None:
-                drawn = em.binarised_prediction(transition.prediction.detach(), em.BINARY_THRESHOLD)
+                drawn = em.own_frame(transition.prediction.detach())
                 shown = torch.where(own[:, None, None, None], drawn, target)
                 state = self.model.update(transition, shown)
         steps = torch.stack(losses)
@@ -196,7 +196,7 @@ def prior_code_loss(
         actions = None if batch.actions is None else batch.actions[rows, step]
         with torch.no_grad():
             transition = model.predict_from(slots.theta, code, actions, frame)
-            frame = em.binarised_prediction(transition.prediction, em.BINARY_THRESHOLD)
+            frame = em.own_frame(transition.prediction)
             slots = model.update(transition, frame)
             code = model.encode(slots, frame)
             action = model.embed(actions, theta.shape[1])

@@ -50,15 +50,29 @@ def test_no_gradient_flows_through_gamma() -> None:
     torch.testing.assert_close(gradient, -gamma)
 
 
-def test_own_gamma_needs_no_frame_and_thresholds_strictly() -> None:
+def test_soft_gamma_needs_no_frame_and_thresholds_strictly() -> None:
     prediction = torch.tensor([[0.1, 0.05], [0.3, 0.1]]).view(
         1, 2, 1, 1, 2
     )  # pixel 0: 0.1, 0.3; pixel 1: 0.05, 0.1
-    gamma = em.own_gamma(prediction, threshold=0.1)
+    gamma = em.soft_gamma(prediction)
     bright = torch.tensor([0.1, 0.3]) + 1e-6
     dark = torch.tensor([0.95, 0.9]) + 1e-6
     torch.testing.assert_close(gamma[0, :, 0, 0, 0], bright / bright.sum())
     torch.testing.assert_close(gamma[0, :, 0, 0, 1], dark / dark.sum())
+
+
+def test_means_of_slots_that_share_a_pixel_add_up_to_it() -> None:
+    frame = random_slots(3)[1].round()
+    gamma = torch.full((*frame.shape[:1], 4, *frame.shape[1:]), 0.25)
+    optimum = gamma * frame[:, None]  # where the loss is least
+    torch.testing.assert_close(em.expected_frame(optimum), frame)
+    torch.testing.assert_close(em.own_frame(optimum), frame)
+    assert em.expected_frame(torch.full((1, 3, 1, 2, 2), 0.9)).max() == 1.0
+
+
+def test_own_frame_is_white_above_the_threshold_alone() -> None:
+    prediction = torch.tensor([[0.4, 0.3, 0.0], [0.0, 0.2, 0.41]]).view(1, 2, 1, 1, 3)
+    assert em.own_frame(prediction).flatten().tolist() == [0.0, 1.0, 1.0]
 
 
 def test_initial_gamma_is_random_and_reproducible() -> None:

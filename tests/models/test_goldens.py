@@ -8,7 +8,7 @@ import torch
 from reference import GOLDENS, Reference, load, original_layout
 
 from rnem_world.evaluation.metrics import adjusted_mutual_information, adjusted_rand_index
-from rnem_world.models.em import own_gamma
+from rnem_world.models.em import soft_gamma
 from rnem_world.models.losses import LossConfig, slot_losses, training_loss, upper_bound_losses
 from rnem_world.models.rollout import observe
 from rnem_world.models.tensorflow_names import tensorflow_parameters, to_tensorflow_layout
@@ -134,7 +134,7 @@ def test_rollout_feeds_back_its_soft_frame_and_estimates_gamma_on_its_own() -> N
     estep = original_layout(rollout.estep_gammas)[reference.context :][:, :, :, rows][:, :, :, :, rows]
     np.testing.assert_allclose(estep, expected["gammas_estep_rollout_sub"], atol=1e-6)
     last = rollout.predictions[:, -1]
-    torch.testing.assert_close(own_gamma(last), rollout.gammas[:, -1])
+    torch.testing.assert_close(soft_gamma(last), rollout.gammas[:, -1])
 
 
 def test_grouping_scores() -> None:

@@ -177,7 +177,7 @@ class TestClosedLoops:
             frame, gamma = shown[step]
             expected = frames[:, step].clone()
             if step:
-                drawn = em.binarised_prediction(transitions[step - 1].prediction, em.BINARY_THRESHOLD)
+                drawn = em.own_frame(transitions[step - 1].prediction)
                 expected[own[:, step]] = drawn[own[:, step]]
                 # The responsibilities too are those of the frame that is shown.
                 torch.testing.assert_close(gamma, em.e_step(transitions[step - 1].prediction, expected))
@@ -199,7 +199,7 @@ class TestClosedLoops:
         )
         shown, transitions = self.spied(learner, make_batch())
         clean = 1.0 - shown[3][0]
-        drawn = em.binarised_prediction(transitions[2].prediction, em.BINARY_THRESHOLD)
+        drawn = em.own_frame(transitions[2].prediction)
         is_own = [torch.equal(clean[row], drawn[row]) for row in range(SIZE)]
         assert any(is_own)
 
