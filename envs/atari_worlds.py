@@ -11,7 +11,8 @@ from rnem_world.envs.atari_starts import game_starts
 from rnem_world.envs.learned_world import ATARI_ENVIRONMENT, LearnedWorld
 from rnem_world.envs.starts import STARTS_FILE, Starts
 from rnem_world.errors import ConfigError, DependencyError
-from rnem_world.training.run_folder import pretrained_names
+from rnem_world.training.checkpoint import read_config
+from rnem_world.training.run_folder import PRETRAINED, pretrained_names
 
 BALLS = "balls"
 
@@ -39,12 +40,16 @@ def shipped_world(game: str) -> str:
         ConfigError: If there is no such game, or no world of it is shipped.
         DependencyError: If no world of it is shipped, and ale-py isn't there to say whether it is a game at all.
     """
-    shipped = {_plain(name): name for name in pretrained_names() if name != BALLS}
+    shipped = {
+        _plain(name): name
+        for name in pretrained_names()
+        if read_config(PRETRAINED / name).environment == ATARI_ENVIRONMENT
+    }
     if _plain(game) in shipped:
         return shipped[_plain(game)]
     name = game_named(game)
     raise ConfigError(
-        f"no world of {name} is shipped (shipped: {', '.join(sorted(pretrained_names()))}): train one with "
+        f"no world of {name} is shipped (shipped: {', '.join(shipped.values()) or 'none'}): train one with "
         f"`rnem-world train --env atari --game {name} --world-model` and give checkpoint='runs/world-{name}'"
     )
 
