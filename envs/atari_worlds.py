@@ -12,7 +12,7 @@ from rnem_world.envs.learned_world import ATARI_ENVIRONMENT, LearnedWorld
 from rnem_world.envs.starts import STARTS_FILE, Starts
 from rnem_world.errors import ConfigError, DependencyError
 from rnem_world.training.checkpoint import read_config
-from rnem_world.training.run_folder import PRETRAINED, pretrained_names
+from rnem_world.training.run_folder import find_checkpoint, pretrained_names
 
 BALLS = "balls"
 
@@ -43,7 +43,7 @@ def shipped_world(game: str) -> str:
     shipped = {
         _plain(name): name
         for name in pretrained_names()
-        if read_config(PRETRAINED / name).environment == ATARI_ENVIRONMENT
+        if read_config(find_checkpoint(name)).environment == ATARI_ENVIRONMENT
     }
     if _plain(game) in shipped:
         return shipped[_plain(game)]
