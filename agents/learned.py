@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.agents.dynamics import Outcome
+from rnem_world.envs.dream_batches import join
 from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import LearnedWorld, join
+from rnem_world.envs.learned_world import LearnedWorld
 from rnem_world.envs.slot_filter import SlotFilter
 from rnem_world.envs.slots import watched
 from rnem_world.errors import ConfigError

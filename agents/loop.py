@@ -189,7 +189,7 @@ class Loop:
         if number == 0:
             return RepeatedRandomAgent(actions, generator)
         from rnem_world.agents.policy import load_policy
-        from rnem_world.envs.learned_batch import observation_space
+        from rnem_world.envs.learned_observation import observation_space
 
         world = load_world(self._world(number - 1), self.device)
         space = observation_space(world, "slots", world.check_slots(None))

@@ -22,7 +22,13 @@ from rnem_world.envs.atari_emulator import (
 )
 from rnem_world.envs.atari_observation import AtariRules
 from rnem_world.envs.bouncing_balls import check_render_mode
-from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, seeds_of
+from rnem_world.envs.vector_arguments import (
+    autoreset_mode_of,
+    check_actions,
+    check_sizes,
+    reset_mask_of,
+    seeds_of,
+)
 from rnem_world.errors import ConfigError
 
 Array = NDArray[Any]
@@ -164,7 +170,7 @@ class AtariVectorEnv(VectorEnv[Array, Array, Array]):
             ConfigError: If the actions are of another kind.
             gymnasium.error.ResetNeeded: If a game has to be reset first.
         """
-        buttons = self._checked(actions)
+        buttons = check_actions(actions, self.num_envs, len(self.action_names)).tolist()
         waiting = self._finished.copy()
         if not self._started.all() or (waiting.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP):
             needed = np.flatnonzero(~self._started | waiting).tolist()
@@ -250,21 +256,6 @@ class AtariVectorEnv(VectorEnv[Array, Array, Array]):
     def _observations(self) -> Array:
         observations = self.rules.observation(self._frames)
         return observations if self.rules.obs_type == "binary" else observations.copy()
-
-    def _checked(self, actions: Array) -> list[int]:
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise ConfigError(
-                f"actions have the shape {actions.shape} and dtype {actions.dtype}, expected ({self.num_envs},) "
-                "integers"
-            )
-        most = len(self.action_names) - 1
-        if actions.min() < 0 or actions.max() > most:
-            raise ConfigError(
-                f"actions lie between {actions.min()} and {actions.max()}, expected 0 to {most}"
-            )
-        buttons: list[int] = actions.tolist()
-        return buttons
 
     def _info(self, life_lost: Bool[np.ndarray, " n"], mask: Bool[np.ndarray, " n"]) -> dict[str, Any]:
         return {

@@ -11,6 +11,7 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Bool, Float64, Integer, UInt8
 from numpy.typing import NDArray
 
+from rnem_world.envs.vector_arguments import check_actions
 from rnem_world.errors import ConfigError
 from rnem_world.physics import (
     BallsConfig,
@@ -121,17 +122,7 @@ class BallsWorlds:
             gymnasium.error.ResetNeeded: If a world hasn't been reset yet.
         """
         self._check_started()
-        actions = np.asarray(actions)
-        if actions.shape != (self.number_of_worlds,) or actions.dtype.kind not in "iu":
-            raise ConfigError(
-                f"actions have the shape {actions.shape} and dtype {actions.dtype}, expected "
-                f"({self.number_of_worlds},) integers"
-            )
-        if actions.min() < 0 or actions.max() >= self.number_of_actions:
-            raise ConfigError(
-                f"actions lie between {actions.min()} and {actions.max()}, expected 0 to "
-                f"{self.number_of_actions - 1}"
-            )
+        actions = check_actions(actions, self.number_of_worlds, self.number_of_actions)
         velocity = player_velocity(self.rules, actions)
         self._balls, self._touching = step(self._balls, self.rules, velocity)
         self._collisions = collision_mask(self._groups, self._touching)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
+from rnem_world.envs.details import slot_masses
 from rnem_world.envs.learned_worlds import LearnedWorlds
 from rnem_world.envs.snapshots import DreamsSnapshot
 from rnem_world.errors import ConfigError
-from rnem_world.models import em
-from rnem_world.models.dreams import DreamState
+from rnem_world.models.dreams import DreamState, draw
 
 LEAST_MASS = 5.0
 """Pixels below which a slot counts as empty."""
@@ -114,21 +114,9 @@ def apply_edits(worlds: LearnedWorlds, rows: Int64[Tensor, " m"], edits: Sequenc
         dreams = _edited(worlds, dreams, edit)
     if dreams.frame is not None:
         # The slots see motion: what they saw last must not hold what is gone, nor lack what has come.
-        before, after = (_drawn(worlds, each) for each in (snapshot.dreams, dreams))
+        before, after = (draw(worlds.model, each.output).frame for each in (snapshot.dreams, dreams))
         dreams = replace(dreams, frame=torch.where(before == after, dreams.frame, after))
     worlds.set_state(rows, replace(snapshot, dreams=dreams, memory=None))
-
-
-def _drawn(worlds: LearnedWorlds, dreams: DreamState) -> Tensor:
-    return em.own_frame(torch.sigmoid(worlds.model.decode(dreams.output)))
-
-
-def slot_masses(worlds: LearnedWorlds, dreams: DreamState) -> Float[Tensor, "m k"]:
-    """Says how many pixels each slot has."""
-    prediction = torch.sigmoid(worlds.model.decode(dreams.output))
-    gamma = em.e_step(prediction, em.own_frame(prediction))
-    masses: Tensor = (gamma[:, :, 0] * prediction.amax(dim=2)).sum(dim=(2, 3))
-    return masses
 
 
 def _edited(worlds: LearnedWorlds, dreams: DreamState, edit: Edit) -> DreamState:
@@ -138,7 +126,7 @@ def _edited(worlds: LearnedWorlds, dreams: DreamState, edit: Edit) -> DreamState
         order[edit.first], order[edit.second] = edit.second, edit.first
         return _slotwise(dreams, lambda tensor: tensor[:, order])
     if isinstance(edit, Remove):
-        masses = slot_masses(worlds, dreams)
+        masses = slot_masses(draw(worlds.model, dreams.output))
         masses[:, edit.slot] = torch.inf
         least, emptiest = masses.min(dim=1)
         if bool((least > LEAST_MASS).any()):
@@ -149,7 +137,7 @@ def _edited(worlds: LearnedWorlds, dreams: DreamState, edit: Edit) -> DreamState
         return _written(dreams, edit.slot, dreams, (everyone, emptiest))
     to: Tensor | int | None = edit.to
     if to is None:
-        to = slot_masses(worlds, dreams).argmin(dim=1)
+        to = slot_masses(draw(worlds.model, dreams.output)).argmin(dim=1)
     if isinstance(edit, Copy):
         return _written(dreams, to, dreams, (everyone, torch.full_like(everyone, edit.slot)))
     source = getattr(edit.source, "dreams", edit.source)

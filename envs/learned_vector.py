@@ -20,7 +20,7 @@ from rnem_world.envs.editing import Edit
 from rnem_world.envs.learned_batch import Collected, LearnedBatch
 from rnem_world.envs.snapshots import LearnedSnapshot
 from rnem_world.envs.starts import Starts
-from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, seeds_of
+from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, rows_of, seeds_of
 
 Array = NDArray[Any]
 
@@ -190,7 +190,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
             ConfigError: If they make no sense; then nothing has changed.
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        self.batch.edit(self.batch.check_rows(rows), edits)
+        self.batch.edit(rows_of(rows, self.num_envs), edits)
 
     def get_state(self, rows: Sequence[int] | Array | None = None) -> LearnedSnapshot:
         """Returns a copy of everything that the future depends on.
@@ -202,7 +202,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
             ConfigError: If there are no such ones.
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        return self.batch.get_state(self.batch.check_rows(rows))
+        return self.batch.get_state(rows_of(rows, self.num_envs))
 
     def set_state(self, snapshot: LearnedSnapshot, rows: Sequence[int] | Array | None = None) -> None:
         """Makes sub-environments go on as the copied ones did, be it others, or of another environment.
@@ -214,7 +214,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         Raises:
             ConfigError: If the copy is of another world, or of another number of environments.
         """
-        self.batch.set_state(self.batch.check_rows(rows), snapshot)
+        self.batch.set_state(rows_of(rows, self.num_envs), snapshot)
 
     def clone(self) -> LearnedVectorEnv:
         """Returns another environment in the same state; both share the weights."""

@@ -7,7 +7,6 @@ import hashlib
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.data.dataset import Dataset
+from rnem_world.envs.dream_batches import chunks, join
+from rnem_world.envs.start_pool import Pool
 from rnem_world.envs.starts import STARTS_FILE, Starts, read_starts, starts_from_dataset
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError, suggest
 from rnem_world.models import em
@@ -38,18 +39,9 @@ from rnem_world.training.setup import choose_device
 FEWEST_ROWS, VECTOR = 4, 32
 """Matrix products want multiples of 4 rows, elementwise functions of 32 numbers: see `LearnedWorld.padded`."""
 
-CHUNK = 256
-"""Dreams that are stepped at once; with more of them, pixels no longer fit the processor's caches."""
-
 REAL = "real"
 BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
 ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
-
-
-def chunks(number: int) -> Iterator[slice]:
-    """Cuts a batch into parts of at most `CHUNK`."""
-    for begin in range(0, number, CHUNK):
-        yield slice(begin, min(begin + CHUNK, number))
 
 
 def first_gamma(slots: int, size: int, device: torch.device) -> Float[Tensor, "1 k 1 h w"]:
@@ -184,7 +176,8 @@ class LearnedWorld:
         """
         self.check_starts(starts)
         with self._lock:
-            return self._pools.setdefault((starts.digest, slots), Pool(self, starts, slots))
+            pool = Pool(len(starts), lambda rows: self.encode_starts(starts, slots, rows))
+            return self._pools.setdefault((starts.digest, slots), pool)
 
     def default_starts(self) -> Starts:
         """Finds the starts that belong to the checkpoint: its own file, or the data that it was trained on.
@@ -230,82 +223,12 @@ class LearnedWorld:
         )
 
 
-class Pool:
-    """Encoded starts on the device; a reset gathers from them.
-
-    A start is encoded when it is first taken, together with all others that are taken then.
-
-    Args:
-        world: The world.
-        starts: Its starts.
-        slots: Number of slots.
-    """
-
-    def __init__(self, world: LearnedWorld, starts: Starts, slots: int) -> None:
-        self._world = world
-        self._starts = starts
-        self._slots = slots
-        self._dreams: DreamState | None = None
-        self._known = np.zeros(len(starts), dtype=np.bool_)
-        self._lock = threading.Lock()
-
-    @torch.inference_mode()
-    def take(self, chosen: Int64[np.ndarray, " m"]) -> DreamState:
-        """Gathers some starts, repeated or not."""
-        with self._lock:
-            wanted = np.unique(chosen)
-            missing = wanted[~self._known[wanted]]
-            if missing.size or self._dreams is None:
-                self._encode(missing)
-            dreams = self._dreams
-        if dreams is None:
-            raise ConfigError("there are no starts to take from")
-        rows = torch.from_numpy(chosen).to(self._world.device)
-        return dreams.map(lambda tensor: tensor[rows])
-
-    def take_all(self) -> DreamState:
-        """Encodes whatever isn't yet, so that no later reset has to."""
-        return self.take(np.arange(len(self._starts)))
-
-    def _encode(self, rows: Int64[np.ndarray, " m"]) -> None:
-        for part in chunks(len(rows)):
-            some = rows[part]
-            encoded = self._world.encode_starts(self._starts, self._slots, some)
-            if self._dreams is None:
-                self._dreams = encoded.map(
-                    lambda tensor: tensor.new_zeros(len(self._starts), *tensor.shape[1:])
-                )
-            places = torch.from_numpy(some).to(self._world.device)
-            for old, new in zip(_tensors(self._dreams), _tensors(encoded), strict=True):
-                old.index_copy_(0, places, new)
-        self._known[rows] = True
-
-
-def _tensors(dreams: DreamState) -> list[Tensor]:
-    return [
-        tensor for tensor in (dreams.theta, dreams.output, dreams.code, dreams.frame) if tensor is not None
-    ]
-
-
 def _expanded(state: SlotState, batch: int) -> SlotState:
     def repeat(tensor: Tensor) -> Tensor:
         return tensor.expand(batch, *tensor.shape[1:])
 
     frame = None if state.frame is None else repeat(state.frame)
     return SlotState(repeat(state.theta), repeat(state.prediction), repeat(state.gamma), frame)
-
-
-def join(parts: list[DreamState]) -> DreamState:
-    """Puts dreams side by side."""
-    if len(parts) == 1:
-        return parts[0]
-    frames = [part.frame for part in parts if part.frame is not None]
-    return DreamState(
-        torch.cat([part.theta for part in parts]),
-        torch.cat([part.output for part in parts]),
-        torch.cat([part.code for part in parts]),
-        torch.cat(frames) if frames else None,
-    )
 
 
 _loading = threading.Lock()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.envs.contexts import black_and_white
-from rnem_world.envs.learned_batch import observation_space
+from rnem_world.envs.learned_observation import observation_space
 from rnem_world.envs.learned_world import LearnedWorld, load_world
 from rnem_world.envs.slot_filter import SETTLE_STEPS, SlotFilter
 from rnem_world.envs.vector_arguments import reset_mask_of

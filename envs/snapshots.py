@@ -12,6 +12,8 @@ from jaxtyping import Bool, Int64, UInt64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rnem_world.envs.dream_batches import replaced
+from rnem_world.errors import ConfigError
 from rnem_world.models.dreams import DreamImagination, DreamState
 
 
@@ -50,6 +52,54 @@ class DreamsSnapshot:
             self.slot_rewards[rows],
             None if self.memory is None else self.memory[rows],
         )
+
+    def replaced(self, rows: Int64[Tensor, " m"], others: DreamsSnapshot) -> DreamsSnapshot:
+        """Copies the dreams, with others in the place of some; what doubt remembers is left as it is."""
+        attention = self.attention
+        if attention is not None and others.attention is not None:
+            attention = attention.index_copy(0, rows, others.attention)
+        return replace(
+            self,
+            dreams=replaced(self.dreams, rows, others.dreams),
+            attention=attention,
+            slot_rewards=self.slot_rewards.index_copy(0, rows, others.slot_rewards),
+        )
+
+    def to(self, device: torch.device) -> DreamsSnapshot:
+        """Copies the dreams to a device, unless they are there."""
+        return replace(
+            self,
+            dreams=self.dreams.map(lambda tensor: tensor.to(device)),
+            attention=None if self.attention is None else self.attention.to(device),
+            slot_rewards=self.slot_rewards.to(device),
+            memory=None if self.memory is None else self.memory.to(device),
+        )
+
+    def check(self, world: str, imagination: DreamImagination, slots: int, number: int) -> None:
+        """Refuses copies that can't be put in the place of certain dreams.
+
+        Args:
+            world: Fingerprint of the weights that dream them.
+            imagination: How they are dreamt.
+            slots: Their slots.
+            number: How many they are.
+
+        Raises:
+            ConfigError: If the copies are others.
+        """
+        if self.world != world:
+            raise ConfigError(
+                f"the state is of another world (weights {self.world}, expected {world}): "
+                "give a state that an environment with the same checkpoint made"
+            )
+        own_slots = self.dreams.theta.shape[1]
+        if (self.imagination, own_slots) != (imagination, slots):
+            raise ConfigError(
+                f"the state has {own_slots} slots and imagines in the way {self.imagination}, expected {slots} "
+                f"and {imagination}: make the environments alike"
+            )
+        if len(self) != number:
+            raise ConfigError(f"the state holds {len(self)} dreams, expected {number}: choose some by `pick`")
 
     def without_memory(self) -> DreamsSnapshot:
         """Copies the dreams for somebody who doesn't ask for doubt."""

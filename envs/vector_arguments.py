@@ -1,4 +1,4 @@
-"""What the vector environments take alike: seeds, reset masks, autoreset modes."""
+"""What the vector environments take alike: seeds, reset masks, autoreset modes, actions, and which ones are meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64, Integer
+from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError
 
@@ -69,3 +70,43 @@ def reset_mask_of(options: dict[str, Any] | None, num_envs: int) -> Bool[np.ndar
             "one is True"
         )
     return mask
+
+
+def check_actions(actions: Any, number: int, number_of_actions: int) -> Integer[np.ndarray, " n"]:
+    """Returns the actions as an array.
+
+    Args:
+        actions: What a user gives.
+        number: N.
+        number_of_actions: How many there are to choose from.
+
+    Raises:
+        ConfigError: If they aren't N integers, or one is out of range.
+    """
+    given = np.asarray(actions)
+    if given.shape != (number,) or given.dtype.kind not in "iu":
+        raise ConfigError(
+            f"actions have the shape {given.shape} and dtype {given.dtype}, expected ({number},) integers"
+        )
+    if given.min() < 0 or given.max() >= number_of_actions:
+        raise ConfigError(
+            f"actions lie between {given.min()} and {given.max()}, expected 0 to {number_of_actions - 1}"
+        )
+    return given
+
+
+def rows_of(rows: Sequence[int] | NDArray[Any] | None, num_envs: int) -> Int64[np.ndarray, " m"]:
+    """Returns the indices of the sub-environments that a user names; None names all.
+
+    Raises:
+        ConfigError: If one is out of range or named twice.
+    """
+    if rows is None:
+        return np.arange(num_envs)
+    chosen = np.atleast_1d(np.asarray(rows))
+    is_index = chosen.ndim == 1 and chosen.size > 0 and chosen.dtype.kind in "iu"
+    if not is_index or chosen.min() < 0 or chosen.max() >= num_envs:
+        raise ConfigError(f"sub-environments {rows!r} were named, expected numbers from 0 to {num_envs - 1}")
+    if len(np.unique(chosen)) != len(chosen):
+        raise ConfigError(f"sub-environments {rows!r} were named, expected each at most once")
+    return chosen.astype(np.int64)

@@ -17,9 +17,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
 
 from rnem_world.envs import learned_world, transfer
+from rnem_world.envs.details import DETAILS
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import LearnedWorld, load_world
-from rnem_world.envs.learned_worlds import DETAILS, LearnedWorlds
+from rnem_world.envs.learned_worlds import LearnedWorlds
 from rnem_world.envs.slot_filter import SlotFilter
 from rnem_world.models import em
 from rnem_world.models.rollout import imagine
