@@ -29,6 +29,7 @@ from rnem_world.envs.vector_arguments import (
     reset_mask_of,
     seeds_of,
 )
+from rnem_world.envs.vector_infos import final_infos, with_masks
 from rnem_world.errors import ConfigError
 
 Array = NDArray[Any]
@@ -155,7 +156,7 @@ class AtariVectorEnv(VectorEnv[Array, Array, Array]):
             elif not self._started[index]:
                 self._emulators[index].seed(int(self.np_random.integers(2**31)))
         self._reset(mask)
-        return self._observations(), self._info(np.zeros(self.num_envs, dtype=np.bool_), mask)
+        return self._observations(), with_masks(self._told(np.zeros(self.num_envs, dtype=np.bool_)), mask)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Holds an action for four frames in every game.
@@ -193,12 +194,12 @@ class AtariVectorEnv(VectorEnv[Array, Array, Array]):
         everywhere = np.ones(self.num_envs, dtype=np.bool_)
         final: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and over.any():
-            final = self._final_info(life_lost, over)
+            final = final_infos(self._observations(), self._told(life_lost), over)
             self._reset(over)
             life_lost = life_lost & ~over
         else:
             self._finished = over
-        infos = self._info(life_lost, everywhere) | final
+        infos = with_masks(self._told(life_lost), everywhere) | final
         return self._observations(), self.rules.earned(points), terminations, truncations, infos
 
     def render(self) -> tuple[Array, ...] | None:
@@ -257,22 +258,5 @@ class AtariVectorEnv(VectorEnv[Array, Array, Array]):
         observations = self.rules.observation(self._frames)
         return observations if self.rules.obs_type == "binary" else observations.copy()
 
-    def _info(self, life_lost: Bool[np.ndarray, " n"], mask: Bool[np.ndarray, " n"]) -> dict[str, Any]:
-        return {
-            "lives": self._lives.copy(),
-            "_lives": mask.copy(),
-            "life_lost": life_lost,
-            "_life_lost": mask.copy(),
-        }
-
-    def _final_info(self, life_lost: Bool[np.ndarray, " n"], mask: Bool[np.ndarray, " n"]) -> dict[str, Any]:
-        observations = np.full(self.num_envs, None, dtype=object)
-        frames = self._observations()
-        for index in np.flatnonzero(mask).tolist():
-            observations[index] = frames[index]
-        return {
-            "final_obs": observations,
-            "_final_obs": mask.copy(),
-            "final_info": self._info(life_lost, mask),
-            "_final_info": mask.copy(),
-        }
+    def _told(self, life_lost: Bool[np.ndarray, " n"]) -> dict[str, Any]:
+        return {"lives": self._lives.copy(), "life_lost": life_lost}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rnem_world.envs.balls_worlds import BallsWorlds, WorldsSnapshot, rules_of
 from rnem_world.envs.bouncing_balls import check_render_mode, observation_space_of
 from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, seeds_of
+from rnem_world.envs.vector_infos import final_infos, with_masks
 from rnem_world.physics import BallsConfig
 
 Array = NDArray[Any]
@@ -116,7 +117,7 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
             if single_seed is not None and mask[index]:
                 self._generators[index], _ = np_random(single_seed)
         self._reset(mask)
-        return self._worlds.frames(), self._info(mask)
+        return self._worlds.frames(), with_masks(self._truth(), mask)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Moves all worlds on by one frame.
@@ -147,12 +148,12 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
         terminations = np.zeros(self.num_envs, dtype=np.bool_)
         final: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and truncations.any():
-            final = self._final_info(truncations)
+            final = final_infos(self._worlds.frames(), self._truth(), truncations)
             self._reset(truncations)
         else:
             self._finished = truncations.copy()
         everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        infos = self._info(everywhere) | final
+        infos = with_masks(self._truth(), everywhere) | final
         return self._worlds.frames(), rewards, terminations, truncations, infos
 
     def render(self) -> tuple[Array, ...] | None:
@@ -190,20 +191,5 @@ class BouncingBallsVectorEnv(VectorEnv[Array, Array, Array]):
         self._elapsed[mask] = 0
         self._finished[mask] = False
 
-    def _info(self, mask: Bool[np.ndarray, " n"]) -> dict[str, Any]:
-        if not self._ground_truth:
-            return {}
-        infos: dict[str, Any] = self._worlds.ground_truth()
-        return infos | {f"_{name}": mask.copy() for name in infos}
-
-    def _final_info(self, mask: Bool[np.ndarray, " n"]) -> dict[str, Any]:
-        observations = np.full(self.num_envs, None, dtype=object)
-        frames = self._worlds.frames()
-        for world in np.flatnonzero(mask).tolist():
-            observations[world] = frames[world]
-        return {
-            "final_obs": observations,
-            "_final_obs": mask.copy(),
-            "final_info": self._info(mask),
-            "_final_info": mask.copy(),
-        }
+    def _truth(self) -> dict[str, Any]:
+        return self._worlds.ground_truth() if self._ground_truth else {}

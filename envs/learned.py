@@ -16,7 +16,7 @@ from rnem_world.envs.atari_worlds import chosen_world
 from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.editing import Edit
 from rnem_world.envs.learned_batch import LearnedBatch
-from rnem_world.envs.snapshots import LearnedSnapshot, with_generator
+from rnem_world.envs.snapshots import LearnedSnapshot, restored, with_generator
 from rnem_world.envs.start_stream import key_of
 from rnem_world.envs.starts import Starts
 
@@ -192,13 +192,4 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         snapshot = self.get_state() if self.batch.is_started else None
-        return _restored, (type(self), self._arguments, snapshot), {"spec": self.spec}
-
-
-def _restored(
-    cls: type[LearnedEnv], arguments: tuple[Any, ...], snapshot: LearnedSnapshot | None
-) -> LearnedEnv:
-    env = cls(*arguments)
-    if snapshot is not None:
-        env.set_state(snapshot)
-    return env
+        return restored, (type(self), self._arguments, snapshot), {"spec": self.spec}

@@ -11,16 +11,16 @@ import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from rnem_world.envs.atari_worlds import chosen_world
 from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.editing import Edit
-from rnem_world.envs.learned_batch import Collected, LearnedBatch
-from rnem_world.envs.snapshots import LearnedSnapshot
+from rnem_world.envs.learned_batch import LearnedBatch
+from rnem_world.envs.snapshots import LearnedSnapshot, restored
 from rnem_world.envs.starts import Starts
 from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, rows_of, seeds_of
+from rnem_world.envs.vector_infos import final_infos, with_masks
 
 Array = NDArray[Any]
 
@@ -129,7 +129,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         self.batch.reset(np.flatnonzero(mask), options)
         self.batch.check_started()
         shown = self.batch.collect()
-        return shown.observations, _info(shown.details, mask)
+        return shown.observations, with_masks(shown.details, mask)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Imagines one transition of every dream.
@@ -162,7 +162,8 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         over = shown.terminations | truncations
         final: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and over.any():
-            final = self._final_info(shown, over)
+            details = {name: array.copy() for name, array in shown.details.items()}
+            final = final_infos(shown.observations, details, over)
             rows = np.flatnonzero(over)
             batch.reset(rows)
             begun = batch.collect(rows=rows)
@@ -172,7 +173,7 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
         else:
             batch.finished[:] = over
         everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        infos = _info(shown.details, everywhere) | final
+        infos = with_masks(shown.details, everywhere) | final
         return shown.observations, shown.rewards, shown.terminations, truncations, infos
 
     def render(self) -> tuple[Array, ...] | None:
@@ -225,30 +226,4 @@ class LearnedVectorEnv(VectorEnv[Array, Array, Array]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         snapshot = self.get_state() if self.batch.is_started else None
-        return _restored, (type(self), self._arguments, snapshot), {"spec": self.spec}
-
-    def _final_info(self, shown: Collected, mask: Bool[np.ndarray, " n"]) -> dict[str, Any]:
-        observations = np.full(self.num_envs, None, dtype=object)
-        for row in np.flatnonzero(mask).tolist():
-            observations[row] = shown.observations[row].copy()
-        details = {name: array.copy() for name, array in shown.details.items()}
-        return {
-            "final_obs": observations,
-            "_final_obs": mask.copy(),
-            "final_info": _info(details, mask),
-            "_final_info": mask.copy(),
-        }
-
-
-def _info(details: dict[str, Array], mask: Bool[np.ndarray, " n"]) -> dict[str, Any]:
-    infos: dict[str, Any] = dict(details)
-    return infos | {f"_{name}": mask.copy() for name in details}
-
-
-def _restored(
-    cls: type[LearnedVectorEnv], arguments: tuple[Any, ...], snapshot: LearnedSnapshot | None
-) -> LearnedVectorEnv:
-    env = cls(*arguments)
-    if snapshot is not None:
-        env.set_state(snapshot)
-    return env
+        return restored, (type(self), self._arguments, snapshot), {"spec": self.spec}

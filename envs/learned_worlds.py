@@ -229,7 +229,7 @@ class LearnedWorlds:
             self._state = self._begun(zeros)
             if self.measures_doubt:
                 self._memory = DoubtMemory(zeros.theta.new_ones(self._rows, 2 + self.slots))
-        self._state = self._state.replaced(rows, others)
+        self._state = self._state.with_others(rows, others)
         if self._prediction is not None:
             known, self._prediction = self._prediction, None
             self._prediction = known.index_copy(0, rows, self.pictures(rows).prediction)

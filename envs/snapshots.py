@@ -53,7 +53,7 @@ class DreamsSnapshot:
             None if self.memory is None else self.memory[rows],
         )
 
-    def replaced(self, rows: Int64[Tensor, " m"], others: DreamsSnapshot) -> DreamsSnapshot:
+    def with_others(self, rows: Int64[Tensor, " m"], others: DreamsSnapshot) -> DreamsSnapshot:
         """Copies the dreams, with others in the place of some; what doubt remembers is left as it is."""
         attention = self.attention
         if attention is not None and others.attention is not None:
@@ -148,3 +148,17 @@ class LearnedSnapshot:
 def with_generator(snapshot: LearnedSnapshot, generator: np.random.Generator) -> LearnedSnapshot:
     """Adds the state of a generator to a copy."""
     return replace(snapshot, generator=dict(generator.bit_generator.state))
+
+
+def restored(cls: type[Any], arguments: tuple[Any, ...], snapshot: LearnedSnapshot | None) -> Any:
+    """Makes a learned environment again, after pickling it say.
+
+    Args:
+        cls: `LearnedEnv` or `LearnedVectorEnv`.
+        arguments: What it was made of.
+        snapshot: Where it was; None before its first reset.
+    """
+    env = cls(*arguments)
+    if snapshot is not None:
+        env.set_state(snapshot)
+    return env
