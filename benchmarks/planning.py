@@ -22,8 +22,9 @@ from rnem_world.agents.learned import LearnedDynamics
 from rnem_world.agents.planning import make_planner
 from rnem_world.agents.simulator import BallsDynamics
 from rnem_world.envs.balls_worlds import BallsWorlds
+from rnem_world.envs.dream_batches import join
 from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import join, load_world
+from rnem_world.envs.learned_world import load_world
 from rnem_world.models.dreams import DreamState
 from rnem_world.physics import preset
 
