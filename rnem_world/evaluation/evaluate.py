@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
+from rnem_world.evaluation.running_sums import RunningSums
 from rnem_world.models import em
 from rnem_world.models.losses import LossConfig, LossTerms, slot_losses, upper_bound_losses
 from rnem_world.models.rollout import apply_flips, draw_flips, observe
@@ -117,37 +118,6 @@ class Evaluation:
         }
 
 
-class _Sums:
-    """Running sums over sequences of curves and scores.
-
-    Attributes:
-        values: Sums by name.
-        counts: Number of sequences by name.
-        counts_in: Whether what is added counts; else only the names do.
-    """
-
-    def __init__(self) -> None:
-        self.counts_in = True
-        self.values: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, name: str, total: Tensor, count: int) -> None:
-        total = total.detach().double().cpu()
-        if not self.counts_in:
-            total, count = torch.zeros_like(total), 0
-        self.values[name] = self.values[name] + total if name in self.values else total
-        self.counts[name] = self.counts.get(name, 0) + count
-
-    def merge(self, processes: Processes) -> None:
-        """Adds up the sums of all processes, which have the same names."""
-        for name, value in self.values.items():
-            merged = processes.sum(torch.cat([value.reshape(-1), value.new_tensor([self.counts[name]])]))
-            self.values[name], self.counts[name] = merged[:-1].reshape(value.shape), int(merged[-1])
-
-    def mean(self, name: str) -> Tensor:
-        return self.values[name] / self.counts[name]
-
-
 def unit_frames(frames: Tensor, maximum_value: int) -> Float[Tensor, "b t c h w"]:
     """Turns stored frames into floats in [0, 1]."""
     floats = frames.to(torch.float32)
@@ -179,7 +149,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    sums = _Sums()
+    sums = RunningSums()
     sequences = 0
     device = next(model.parameters()).device
     try:
@@ -200,7 +170,7 @@ def _evaluate_batch(
     config: EvaluationConfig,
     generator: torch.Generator,
     device: torch.device,
-    sums: _Sums,
+    sums: RunningSums,
     before: int,
     processes: Processes,
 ) -> None:
@@ -259,7 +229,9 @@ def _step_losses(
     return losses
 
 
-def _score_batch(gammas: Tensor, groups: Tensor, config: EvaluationConfig, sums: _Sums, before: int) -> None:
+def _score_batch(
+    gammas: Tensor, groups: Tensor, config: EvaluationConfig, sums: RunningSums, before: int
+) -> None:
     count = gammas.shape[0]
     weights = torch.tensor(config.step_weights, device=gammas.device)
     scores = metrics.adjusted_rand_index(gammas, groups, weights)
@@ -276,7 +248,7 @@ def _score_batch(gammas: Tensor, groups: Tensor, config: EvaluationConfig, sums:
         sums.add("miou", metrics.mean_iou(gammas, groups).sum(dim=0), count)
 
 
-def _collect(sums: _Sums, config: EvaluationConfig, sequences: int, slots: int) -> Evaluation:
+def _collect(sums: RunningSums, config: EvaluationConfig, sequences: int, slots: int) -> Evaluation:
     weights = torch.tensor(config.step_weights, dtype=torch.float64)
     last = min(config.last_steps, len(weights))
     losses: dict[str, dict[str, float]] = {}
