@@ -7,6 +7,8 @@ import math
 
 import pytest
 import torch
+from worlds_to_train import MODEL as WORLD
+from worlds_to_train import SIZE, STEPS
 
 from rnem_world.data.batch import Batch
 from rnem_world.errors import ConfigError, TrainingError
@@ -26,19 +28,9 @@ from rnem_world.training.learner import NORM_RATE, Learner, check_shares
 from rnem_world.training.losses import draw_own_frames, prior_code_loss
 from rnem_world.training.optimizer import OptimizerConfig
 
-STEPS, SIZE = 6, 4
 # Plain gradient descent whose steps are far below rounding: weights stay as they are.
 STILL = OptimizerConfig("sgd", 1e-30)
-MODEL = ModelConfig(
-    architecture="projection32",
-    slots=3,
-    hidden_size=16,
-    attention_size=8,
-    number_of_actions=3,
-    slot_inputs="error_frame_motion",
-    theta_update="gated",
-    heads=True,
-)
+MODEL = dataclasses.replace(WORLD, number_of_actions=3, prior_code=False)
 
 
 def learner_of(model: ModelConfig = MODEL, **training: object) -> Learner:
