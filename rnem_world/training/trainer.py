@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from rnem_world.training.run_lock import RunLock
 from rnem_world.training.run_writer import RunWriter
 from rnem_world.training.stopping import Stop, Stopped
 from rnem_world.training.validation import Validator
+from rnem_world.training.waiting import WaitingClock
 
 
 class Trainer:
@@ -61,7 +62,7 @@ class Trainer:
         self.lock = RunLock(run)
         self._stop = Stop(config.training.max_minutes, processes)
         self._minutes_before = 0.0
-        self._clock = _WaitingClock()
+        self._clock = WaitingClock()
 
     @property
     def signal(self) -> int | None:
@@ -269,35 +270,3 @@ class Trainer:
         self.report(f"{line} ({progress.minutes:.1f} min)")
         self.writer.log("validation", progress, {"epoch": progress.epoch, **evaluation.to_dict()})
         self.writer.picture(progress, lambda: self.validator.overview(progress.updates))
-
-
-class _WaitingClock:
-    """Measures how long training waits for data.
-
-    Attributes:
-        last: Seconds that it waited for the last batch.
-    """
-
-    def __init__(self) -> None:
-        self.last = 0.0
-        self._waited = self._worked = 0.0
-
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Passes batches on and measures the time until each comes."""
-        while True:
-            started = time.monotonic()
-            batch = next(batches, None)
-            self.last = time.monotonic() - started
-            if batch is None:
-                return
-            self._waited += self.last
-            yield batch
-
-    def share(self, worked: float) -> float:
-        """Gives the share of time spent waiting so far.
-
-        Args:
-            worked: Seconds spent on the last batch.
-        """
-        self._worked += worked
-        return self._waited / (self._waited + self._worked)
