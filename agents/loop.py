@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from rnem_world.agents.base import Agent
 from rnem_world.agents.baselines import RepeatedRandomAgent
 from rnem_world.agents.contest import REAL_BALLS, Contest, ContestConfig
 from rnem_world.agents.exploring import ExploringAgent, WatchingAgent
+from rnem_world.agents.loop_config import LoopConfig
+from rnem_world.agents.loop_record import LOOP_FILE, loop_table, read_loop, write_loop
 from rnem_world.agents.policy_config import PolicyConfig
 from rnem_world.agents.policy_folder import CONFIG_FILE
 from rnem_world.data.collector import CollectorConfig, collect
@@ -25,74 +26,10 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_world import find_world, load_world
-from rnem_world.envs.starts import CONTEXT_FRAMES
-from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.errors import CheckpointError
 from rnem_world.files import write_json
-from rnem_world.options import build
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.setup import make_trainer
-
-LOOP_FILE = "loop.json"
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """What the rounds do.
-
-    Attributes:
-        rounds: Number of rounds; may be more when the loop is resumed.
-        preset: The real balls.
-        checkpoint: The learned world to begin with.
-        sequences: Real sequences that are collected for training in every round.
-        validation_sequences: And for validation.
-        frames: Frames of a sequence.
-        exploration: Share of random steps while collecting. The first round has random steps only.
-        world_updates: Updates by which the world is fine-tuned in every round.
-        world_learning_rate: Their step size.
-        timesteps: Dreamt steps by which the policy is trained on in every round.
-        num_envs: Dreams side by side.
-        hyperparameters: PPO's, beside the usual ones.
-        episodes: Real episodes of every evaluation.
-        steps: Steps of an episode, real or dreamt.
-        oracle: Planner on the true simulator that scores are normalised by.
-        seed: Of everything.
-
-    Raises:
-        ConfigError: If a value makes no sense.
-    """
-
-    rounds: int = 3
-    preset: str = "avoid"
-    checkpoint: str = "balls"
-    sequences: int = 500
-    validation_sequences: int = 50
-    frames: int = 101
-    exploration: float = 0.2
-    world_updates: int = 500
-    world_learning_rate: float = 3e-4
-    timesteps: int = 500_000
-    num_envs: int = 64
-    hyperparameters: Any = None
-    episodes: int = 100
-    steps: int = 100
-    oracle: str = "shooting"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "sequences", "validation_sequences", "world_updates", "timesteps", "episodes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.frames <= CONTEXT_FRAMES:
-            raise ConfigError(
-                f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
-            )
-        if not 0.0 <= self.exploration <= 1.0:
-            raise ConfigError(f"exploration is {self.exploration}, expected 0 to 1")
-        if not physics.preset(self.preset).player:
-            raise ConfigError(
-                f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
-            )
-        ContestConfig(oracle=self.oracle)
 
 
 class Loop:
@@ -150,7 +87,7 @@ class Loop:
         return None
 
     def _write(self) -> None:
-        write_json(self.folder / LOOP_FILE, {"config": asdict(self.config), "rounds": self.rows})
+        write_loop(self.folder, self.config, self.rows)
 
     def _world(self, number: int) -> str:
         return self.config.checkpoint if number < 0 else str(self.folder / "worlds" / f"round-{number}")
@@ -285,43 +222,3 @@ def _fitting(steps: int, chunk: int | None, frames: int) -> int:
     """Shortens training sequences to those that there are, in whole chunks."""
     longest = min(steps, frames - 1)
     return longest if chunk is None else longest - longest % chunk
-
-
-def read_loop(folder: Path) -> tuple[LoopConfig, list[dict[str, Any]]]:
-    """Reads a loop's configuration and its rows.
-
-    Raises:
-        CheckpointError: If there is none, or it is broken.
-    """
-    path = folder / LOOP_FILE
-    try:
-        values = json.loads(path.read_text())
-        return build(LoopConfig, values["config"]), list(values["rounds"])
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder} holds no loop to resume (no {LOOP_FILE}): run without --resume"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is broken: {error}") from error
-
-
-def loop_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lays rounds out as lines of text."""
-    names = ("round", "real transitions", "return", "in the dream", "normalised", "p against stay")
-    table = [names]
-    for row in rows:
-        score = row["normalised_score"]
-        table.append(
-            (
-                str(row["round"] + 1),
-                f"{row['real_transitions']:,}",
-                f"{row['return']:.2f} +- {row['standard_error']:.2f}",
-                f"{row['dream_return']:.2f}",
-                "-" if score is None else f"{score:.2f}",
-                f"{row['p_value_against_stay']:.2g}",
-            )
-        )
-    return [
-        "  ".join(cell.rjust(max(len(name), 16)) for cell, name in zip(row, names, strict=True))
-        for row in table
-    ]

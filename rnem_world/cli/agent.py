@@ -221,7 +221,9 @@ def loop(
     if resume and set(values) - {"rounds"}:
         raise ConfigError("--resume goes on with the loop as it was configured: leave out all but --rounds")
     place = resolve_device(device, threads)
-    from rnem_world.agents.loop import LOOP_FILE, Loop, LoopConfig, loop_table, read_loop
+    from rnem_world.agents.loop import Loop
+    from rnem_world.agents.loop_config import LoopConfig
+    from rnem_world.agents.loop_record import LOOP_FILE, loop_table, read_loop
 
     if not resume and (out / LOOP_FILE).exists():
         raise CheckpointError(f"{out} holds a loop already: add --resume, or give another --out")
