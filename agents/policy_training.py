@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -26,11 +24,10 @@ from rnem_world.agents.policy_folder import (
     checkpoints_of,
     last_checkpoint,
     read_policy_config,
-    read_trainer,
     read_weights,
-    write_checkpoint,
     write_policy_config,
 )
+from rnem_world.agents.policy_state import restore_training, save_training
 from rnem_world.agents.sb3 import VectorEnvAdapter
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
@@ -41,8 +38,6 @@ from rnem_world.training.stopping import Stop
 LOG_FILE = "log.jsonl"
 LOG_ENTRIES = 200
 """Entries of the log in a whole training, about."""
-
-_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
 def make_training_environment(config: PolicyConfig) -> VecEnv:
@@ -126,7 +121,7 @@ def train_policy(
             check_spaces(folder, read_policy_config(folder)[1], *_single_spaces(env))
         model = make_algorithm(config, env, device)
         if resume:
-            _restore(model, folder)
+            restore_training(model, folder)
             report(f"resumed after {model.num_timesteps:,} steps")
         elif start_from is not None:
             check_spaces(start_from, read_policy_config(start_from)[1], *_single_spaces(env))
@@ -178,28 +173,6 @@ def _single_spaces(env: VecEnv) -> tuple[Any, Any]:
     return adapter.observation_space, adapter.action_space
 
 
-def _restore(model: BaseAlgorithm, folder: Path) -> None:
-    checkpoint = last_checkpoint(folder)
-    trainer, replay = read_trainer(checkpoint)
-    try:
-        model.policy.load_state_dict(read_weights(checkpoint))
-        model.policy.optimizer.load_state_dict(trainer["optimizer"])
-        model.num_timesteps = trainer["steps"]
-        model._n_updates = trainer["updates"]
-        if replay is not None:
-            buffer = _buffer(model)
-            for name in _REPLAY:
-                getattr(buffer, name)[: len(replay[name])] = replay[name]
-            buffer.pos, buffer.full = int(replay["position"]), bool(replay["full"])
-        torch.set_rng_state(trainer["torch_generator"])
-        keys = trainer["numpy_keys"].numpy().astype(np.uint32)
-        np.random.set_state(("MT19937", keys, *trainer["numpy_rest"]))  # noqa: NPY002
-    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{checkpoint} doesn't fit {folder / CONFIG_FILE}: {str(error).splitlines()[0]}"
-        ) from error
-
-
 class _Watch(BaseCallback):
     """Shows progress, writes the log and checkpoints, and stops in order."""
 
@@ -240,24 +213,7 @@ class _Watch(BaseCallback):
             self._bar.close()
 
     def save(self) -> None:
-        model = self.model
-        keys: Any = np.random.get_state(legacy=True)  # noqa: NPY002
-        trainer = {
-            "steps": model.num_timesteps,
-            "updates": model._n_updates,
-            "optimizer": model.policy.optimizer.state_dict(),
-            "torch_generator": torch.get_rng_state(),
-            "numpy_keys": torch.from_numpy(np.asarray(keys[1]).astype(np.int64)),
-            "numpy_rest": [int(keys[2]), int(keys[3]), float(keys[4])],
-        }
-        write_checkpoint(
-            self._folder,
-            model.num_timesteps,
-            model.policy.state_dict(),
-            trainer,
-            _replay(model),
-            self._config.keep_checkpoints,
-        )
+        save_training(self.model, self._folder, self._config.keep_checkpoints)
         self._saved = time.monotonic()
 
     def _log(self) -> None:
@@ -272,16 +228,3 @@ class _Watch(BaseCallback):
         path = self._folder / LOG_FILE
         with writing(path), path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
-
-
-def _buffer(model: BaseAlgorithm) -> Any:
-    return getattr(model, "replay_buffer", None)
-
-
-def _replay(model: BaseAlgorithm) -> dict[str, NDArray[Any]] | None:
-    buffer = _buffer(model)
-    if buffer is None:
-        return None
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    arrays = {name: getattr(buffer, name)[:filled] for name in _REPLAY}
-    return arrays | {"position": np.asarray(buffer.pos), "full": np.asarray(buffer.full)}
