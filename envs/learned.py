@@ -54,7 +54,7 @@ class LearnedEnv(gymnasium.Env[NDArray[Any], np.int64]):
             otherwise spares. Of the dream's doubt: ``unexplained``, ``doubled`` and ``lost``, see
             `rnem_world.envs.doubt.signs`; ``uncertainty``, the position error to expect in pixels, for worlds that
             have been calibrated; ``disagreement``, the share of pixels in which the ensemble's frames differ.
-        soft_frames: Whether frames show the brightest slot's mean, 0..255, instead of black and white.
+        soft_frames: Whether frames show the sum of the slots' means, 0..255, instead of black and white.
         ensemble: Other checkpoints, which dream alongside from the same starts; for ``disagreement``.
         truncate_on_uncertainty: Truncates an episode when the ``uncertainty`` exceeds so many pixels.
         render_mode: ``"rgb_array"`` or None.
