@@ -56,9 +56,10 @@ class OpenLoopFigures:
         context: Frames seen before imagination starts.
         horizon: Imagined frames.
         imagination: How the model imagined.
-        bce: Cross-entropy of the true frame under the imagined one (slots mixed by the model's own gamma), nats.
-        copy_bce: The same of a copy of the last real frame that is told how often pixels that are on and pixels that
-            are off change within so many frames: the best that a copy can do.
+        bce: Cross-entropy of the true frame under the imagined one (the slots' means added up), in nats.
+        told_bce: The same of the imagined frame in black and white that is told how often pixels that are on and
+            pixels that are off are right after so many frames.
+        copy_bce: The same of a copy of the last real frame that is told likewise: the best that a copy can do.
         wrong_pixels: Pixels in which the imagined frame, in black and white, differs from the true one.
         copy_wrong_pixels: Pixels in which the last real frame does.
         small_recall: Part of the pixels of small moving objects (bullets, a ball) that is predicted one frame ahead,
@@ -81,6 +82,7 @@ class OpenLoopFigures:
     horizon: int
     imagination: str
     bce: list[float]
+    told_bce: list[float]
     copy_bce: list[float]
     wrong_pixels: list[float]
     copy_wrong_pixels: list[float]
@@ -266,7 +268,15 @@ def evaluate_open_loop(
         horizon=horizon,
         imagination=imagination,
         bce=_rounded(result.bce.mean(dim=0)),
-        copy_bce=_rounded(torch.stack([copy_cross_entropy(last, frame) for frame in true.unbind(dim=1)])),
+        told_bce=_rounded(
+            torch.stack(
+                [
+                    told_cross_entropy(*pair)
+                    for pair in zip(result.drawn.unbind(1), true.unbind(1), strict=True)
+                ]
+            )
+        ),
+        copy_bce=_rounded(torch.stack([told_cross_entropy(last, frame) for frame in true.unbind(dim=1)])),
         wrong_pixels=_rounded((result.drawn != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
         copy_wrong_pixels=_rounded((last[:, None] != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
         small_recall=small_object_recall(previous, true, result.watched),
@@ -278,18 +288,18 @@ def evaluate_open_loop(
     )
 
 
-def copy_cross_entropy(last: Float[Tensor, "b c h w"], later: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """The cross-entropy of a later frame given a copy of an earlier one, in nats a frame.
+def told_cross_entropy(guess: Float[Tensor, "b c h w"], true: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+    """The cross-entropy of frames given guesses in black and white, in nats a frame.
 
-    The copy is told how often pixels that were on, and pixels that were off, are on later.
+    The guesser is told how often pixels that are on, and pixels that are off in the guess, are on in truth.
     """
-    total = last.new_zeros((), dtype=torch.float64)
+    total = guess.new_zeros((), dtype=torch.float64)
     for value in (0.0, 1.0):
-        chosen = last == value
+        chosen = guess == value
         if chosen.any():
-            rate = later[chosen].double().mean()
+            rate = true[chosen].double().mean()
             total = total + chosen.sum() * (torch.special.entr(rate) + torch.special.entr(1.0 - rate))
-    return total / last.shape[0]
+    return total / guess.shape[0]
 
 
 def small_object_recall(

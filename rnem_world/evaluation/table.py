@@ -118,6 +118,7 @@ def open_loop_table(figures: OpenLoopFigures, latent: OpenLoopFigures | None = N
         if entry is None:
             continue
         add(f"{prefix}cross-entropy, nats a frame", entry.bce)
+        add(f"{prefix}... binarised, told its reliability", entry.told_bce)
         if not prefix:
             add("... of the best copy of the last frame", entry.copy_bce)
         add(f"{prefix}wrong pixels", entry.wrong_pixels)

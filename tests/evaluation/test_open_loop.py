@@ -11,9 +11,9 @@ from rnem_world.evaluation.metrics import bernoulli_cross_entropy
 from rnem_world.evaluation.open_loop import (
     OpenLoopFigures,
     Recorded,
-    copy_cross_entropy,
     evaluate_open_loop,
     small_object_recall,
+    told_cross_entropy,
 )
 from rnem_world.evaluation.players import LANES, PlayerLane
 from rnem_world.evaluation.retrieval import retrieve, slot_distances
@@ -80,12 +80,12 @@ def test_a_player_is_found_where_it_is_drawn():
 def test_the_best_copy():
     generator = torch.Generator().manual_seed(0)
     last = (torch.rand(50, 1, 8, 8, generator=generator) < 0.3).float()
-    assert float(copy_cross_entropy(last, last)) == 0.0
+    assert float(told_cross_entropy(last, last)) == 0.0
     later = torch.where(torch.rand(last.shape, generator=generator) < 0.1, 1 - last, last)
     on, off = later[last == 1].mean(), later[last == 0].mean()
     means = torch.where(last == 1, on, off)
     expected = bernoulli_cross_entropy(means[:, None], later[:, None]).mean()
-    torch.testing.assert_close(copy_cross_entropy(last, later).float(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(told_cross_entropy(last, later).float(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_small_moving_objects():
