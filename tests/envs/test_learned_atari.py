@@ -148,6 +148,19 @@ def test_the_world_of_a_game_is_the_shipped_one(world, monkeypatch):
         LearnedVectorEnv(2, game="SpaceInvader")
 
 
+def test_the_shipped_game_is_an_environment():
+    env = gymnasium.make("RNEM-Atari-v0")
+    assert env.unwrapped.batch.world.folder.name == "space_invaders"
+    check_env(env.unwrapped, skip_render_check=True)
+    envs = gymnasium.make_vec("RNEM-Atari-v0", num_envs=8, obs_type="slots")
+    slots, _ = envs.reset(seed=0)
+    for _ in range(10):
+        slots, *_ = envs.step(envs.action_space.sample())
+    assert slots.shape == (8, 4, 128)
+    frames = gymnasium.make_vec("RNEM-Atari-v0", num_envs=8).reset(seed=0)[0] == 255
+    assert 0.02 < frames.mean() < 0.3  # invaders, neither dark nor white
+
+
 def test_a_world_knows_its_game(world, tmp_path):
     assert LearnedEnv(world, starts="real:space_invaders").batch.number_of_starts == 12
     with pytest.raises(ConfigError, match=r"learned from SpaceInvaders.*can't begin in Pong"):
