@@ -80,7 +80,9 @@ def main() -> None:
         for name in PLANNERS:
             works[name, "latent"] = decisions(name, LearnedDynamics(world, "latent"), dreams)
             works[name, "simulator"] = decisions(name, BallsDynamics(rules), balls.get_state().balls)
-        works[PLANNERS[0], "latent, one by one"] = decisions(PLANNERS[0], OneByOne(world, "latent"), dreams)
+        if number == 1:
+            one_by_one = OneByOne(world, "latent")
+            works[PLANNERS[0], "latent, one by one"] = decisions(PLANNERS[0], one_by_one, dreams)
         seconds: dict[tuple[str, str], list[float]] = {key: [] for key in works}
         for _ in range(ROUNDS):
             for key, decide in works.items():
