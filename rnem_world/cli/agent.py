@@ -171,8 +171,8 @@ def evaluate(
     if chart is not None:
         from rnem_world.agents.score_pictures import plot_scores
 
-        place = " ".join(filter(None, [config.env, options.get("preset")]))
-        plot_scores(found, chart, f"{place}, {config.episodes} episodes")
+        where = " ".join(filter(None, [config.env, options.get("preset")]))
+        plot_scores(found, chart, f"{where}, {config.episodes} episodes")
     if video is not None:
         from rnem_world.agents.score_pictures import dream_beside_reality, write_comparison
 
