@@ -12,16 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.agents.dynamics import Outcome
-from rnem_world.envs.dream_batches import join
+from rnem_world.envs.dream_batches import step_in_parts
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import LearnedWorld
 from rnem_world.envs.slot_filter import SlotFilter
 from rnem_world.envs.slots import watched
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState, check_imagination, dream_step
-
-ROWS = 512
-"""Dreams that are stepped at once; more don't fit the processor's caches."""
+from rnem_world.models.dreams import DreamState, check_imagination
 
 
 class LearnedDynamics:
@@ -54,16 +51,11 @@ class LearnedDynamics:
     @torch.no_grad()
     def step(self, state: DreamState, actions: Int64[Tensor, " n"]) -> Outcome[DreamState]:
         """Imagines one transition of all dreams."""
-        parts = []
-        for begin in range(0, len(actions), ROWS):
-            rows = slice(begin, begin + ROWS)
-            told = actions[rows] if self._is_told else None
-            dreams = state.map(lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
-            step = dream_step(self.world.model, dreams, told, self.imagination)
-            parts.append((step.state, step.rewards, step.termination))
-        states, rewards, ends = zip(*parts, strict=True)
-        # A `LearnedWorld` has heads, or it refuses to be.
-        return Outcome(join(list(states)), torch.cat(rewards).sum(dim=1), torch.cat(ends) > 0.0)
+        told = actions if self._is_told else None
+        step = step_in_parts(self.world.model, state, told, self.imagination)
+        if step.rewards is None or step.termination is None:
+            raise ConfigError("this model has no heads, which planning needs")
+        return Outcome(step.state, step.rewards.sum(dim=1), step.termination > 0.0)
 
     def select(self, state: DreamState, indices: Int64[Tensor, " m"]) -> DreamState:
         """Returns copies of the given dreams."""

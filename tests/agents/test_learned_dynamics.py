@@ -21,7 +21,7 @@ def dream_of(tiny_world, number: int, imagination: str = "latent") -> LearnedVec
 
 @pytest.mark.parametrize("imagination", ["latent", "pixels"])
 def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imagination, monkeypatch):
-    monkeypatch.setattr("rnem_world.agents.learned.ROWS", 4)  # more than one part
+    monkeypatch.setattr("rnem_world.envs.dream_batches.CHUNK", 4)  # more than one part
     env = dream_of(tiny_world, 6, imagination)
     dynamics = LearnedDynamics(load_world(tiny_world), imagination)
     assert isinstance(dynamics, Dynamics)
