@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,17 +41,19 @@ class DreamsSnapshot:
     def __len__(self) -> int:
         return len(self.slot_rewards)
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> DreamsSnapshot:
+        """Applies a function to every tensor, as `DreamState.map` does."""
+        return replace(
+            self,
+            dreams=self.dreams.map(function),
+            attention=None if self.attention is None else function(self.attention),
+            slot_rewards=function(self.slot_rewards),
+            memory=None if self.memory is None else function(self.memory),
+        )
+
     def pick(self, rows: Int64[Tensor, " m"]) -> DreamsSnapshot:
         """Copies some of the dreams, in the given order."""
-        attention = None if self.attention is None else self.attention[rows]
-        return DreamsSnapshot(
-            self.world,
-            self.imagination,
-            self.dreams.map(lambda tensor: tensor[rows]),
-            attention,
-            self.slot_rewards[rows],
-            None if self.memory is None else self.memory[rows],
-        )
+        return self.map(lambda tensor: tensor[rows])
 
     def with_others(self, rows: Int64[Tensor, " m"], others: DreamsSnapshot) -> DreamsSnapshot:
         """Copies the dreams, with others in the place of some; what doubt remembers is left as it is."""
@@ -67,13 +69,7 @@ class DreamsSnapshot:
 
     def to(self, device: torch.device) -> DreamsSnapshot:
         """Copies the dreams to a device, unless they are there."""
-        return replace(
-            self,
-            dreams=self.dreams.map(lambda tensor: tensor.to(device)),
-            attention=None if self.attention is None else self.attention.to(device),
-            slot_rewards=self.slot_rewards.to(device),
-            memory=None if self.memory is None else self.memory.to(device),
-        )
+        return self.map(lambda tensor: tensor.to(device))
 
     def check(self, world: str, imagination: DreamImagination, slots: int, number: int) -> None:
         """Refuses copies that can't be put in the place of certain dreams.

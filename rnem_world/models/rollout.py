@@ -121,9 +121,10 @@ def imagine(
     if imagination == "latent":
         model.require_prior_code()
     expected: Tensor | None = None
+    following = first_frame
     for step in range(horizon):
-        if step == 0 and first_frame is not None:
-            frame = first_frame
+        if following is not None:
+            frame = following
         elif imagination == "soft":
             frame = em.mixture_prediction(state.prediction, state.gamma)
         else:
@@ -136,8 +137,11 @@ def imagine(
         if imagination == "latent":
             expected = model.expect(state.theta, transition.theta)
         prediction = transition.prediction
-        soft = imagination == "soft"
-        gamma = em.soft_gamma(prediction) if soft else em.e_step(prediction, em.own_frame(prediction))
+        if imagination == "soft":
+            following, gamma = None, em.soft_gamma(prediction)
+        else:
+            following = em.own_frame(prediction)
+            gamma = em.e_step(prediction, following)
         state = SlotState(transition.theta, prediction, gamma, transition.frame)
         yield frame, transition, state
 
