@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rnem_world.agents.policy_config import PolicyConfig
 from rnem_world.errors import CheckpointError
-from rnem_world.files import synchronise, write_json, writing
+from rnem_world.io import synchronise, write_json, writing
 from rnem_world.options import build
 
 CONFIG_FILE, CHECKPOINTS = "agent.json", "checkpoints"

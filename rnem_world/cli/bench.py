@@ -35,7 +35,7 @@ def train(
     """
     from dataclasses import asdict
 
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
     from rnem_world.training.benchmark import PRODUCT_SIZE, VARIANTS, BenchmarkConfig, compare
 
     config = BenchmarkConfig(architecture, batch_size, slots, steps, threads, pairs)
@@ -83,7 +83,7 @@ def loader(
     is slower. The loader works on a thread beside training, and training waits where that isn't enough.
     """
     from rnem_world.data.dataset import Dataset
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
     from rnem_world.training.config import RunConfig, TrainingConfig
     from rnem_world.training.loader_benchmark import LoaderBenchmarkConfig, compare_loader
     from rnem_world.training.setup import fit_model_to
