@@ -16,8 +16,8 @@ from rnem_world.agents.mcts import MCTSConfig, MCTSPlanner
 from rnem_world.agents.mppi import MPPIConfig, MPPIPlanner
 from rnem_world.agents.planner import Planner, PlannerConfig
 from rnem_world.agents.shooting import ShootingConfig, ShootingPlanner
+from rnem_world.config import build
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.options import build
 
 PLANNERS: dict[str, tuple[type[PlannerConfig], Any]] = {
     "shooting": (ShootingConfig, ShootingPlanner),

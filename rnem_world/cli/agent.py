@@ -93,7 +93,7 @@ def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> 
 
     from rnem_world.agents.policy_config import PolicyConfig
     from rnem_world.agents.policy_folder import CONFIG_FILE, read_policy_config
-    from rnem_world.options import build
+    from rnem_world.config import build
 
     if not resume:
         config = build(PolicyConfig, values)

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.config import build
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import MODELS
-from rnem_world.options import build
 
 
 @click.group()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.evaluation.running_sums import RunningSums
@@ -17,7 +18,6 @@ from rnem_world.models import em
 from rnem_world.models.losses import LossConfig, LossTerms, slot_losses, upper_bound_losses
 from rnem_world.models.rollout import apply_flips, draw_flips, observe
 from rnem_world.models.world_model import Transition, WorldModel
-from rnem_world.processes import ALONE, Processes
 
 TERMS = ("total", "intra", "inter")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from rnem_world.processes import ALONE, Processes
+from rnem_world.distributed import ALONE, Processes
 
 
 class Stopped(Exception):  # noqa: N818

@@ -1,4 +1,4 @@
-"""Options from files and flags to frozen dataclasses, with errors that name the option."""
+"""Options: from the values of files and flags to frozen dataclasses, with errors that name the option."""
 
 from __future__ import annotations
 
