@@ -15,7 +15,7 @@ from rnem_world.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnem_world.models.losses import LossConfig
+    from rnem_world.models.config import LossConfig
     from rnem_world.models.rollout import Rollout
 
 
