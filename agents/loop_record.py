@@ -10,7 +10,7 @@ from typing import Any
 from rnem_world.agents.loop_config import LoopConfig
 from rnem_world.config import build
 from rnem_world.errors import CheckpointError
-from rnem_world.files import write_json
+from rnem_world.io import write_json
 
 LOOP_FILE = "loop.json"
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from rnem_world.agents.policy_config import PolicyConfig
 from rnem_world.config import build
 from rnem_world.errors import CheckpointError
-from rnem_world.files import synchronise, write_json, writing
+from rnem_world.io import synchronise, write_json, writing
 
 CONFIG_FILE, CHECKPOINTS = "agent.json", "checkpoints"
 WEIGHTS_FILE, TRAINER_FILE, REPLAY_FILE = "policy.safetensors", "trainer.pt", "replay.npz"

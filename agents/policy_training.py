@@ -32,7 +32,7 @@ from rnem_world.agents.sb3 import VectorEnvAdapter
 from rnem_world.distributed import Stop
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
-from rnem_world.files import writing
+from rnem_world.io import writing
 from rnem_world.seeding import derive_seed
 
 LOG_FILE = "log.jsonl"

@@ -36,7 +36,7 @@ def train(
     from dataclasses import asdict
 
     from rnem_world.benchmarks.training import PRODUCT_SIZE, VARIANTS, StepBenchmarkConfig, compare_steps
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
 
     config = StepBenchmarkConfig(architecture, batch_size, slots, steps, threads, pairs)
     result = compare_steps(config)
@@ -84,7 +84,7 @@ def loader(
     """
     from rnem_world.benchmarks.training import LoaderBenchmarkConfig, compare_loader
     from rnem_world.data.dataset import Dataset
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
     from rnem_world.training.config import RunConfig, TrainingConfig
     from rnem_world.training.setup import fit_model_to
 
