@@ -84,7 +84,7 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
     raise ConfigError(" / ".join(problems))
 
 
-def check_at_least(options: object, least: float, *names: str) -> None:
+def check_at_least(options: object, least: float | int, *names: str) -> None:
     """Checks that numbers among options are finite and large enough; None passes.
 
     Raises:
@@ -93,7 +93,7 @@ def check_at_least(options: object, least: float, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= least):
-            raise ConfigError(f"{name} is {value}, it must be a number of at least {least:g}")
+            raise ConfigError(f"{name} is {value}, it must be at least {least:g}")
 
 
 def check_one_of(options: object, name: str, known: Iterable[str]) -> None:
