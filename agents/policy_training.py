@@ -29,11 +29,11 @@ from rnem_world.agents.policy_folder import (
 )
 from rnem_world.agents.policy_state import restore_training, save_training
 from rnem_world.agents.sb3 import VectorEnvAdapter
+from rnem_world.distributed import Stop
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
 from rnem_world.io import writing
 from rnem_world.seeding import derive_seed
-from rnem_world.training.stopping import Stop
 
 LOG_FILE = "log.jsonl"
 LOG_ENTRIES = 200

@@ -1,1 +1,1 @@
-"""Benchmarks: how quick reading, training and dreaming are, and the yardsticks that they are held against."""
+"""How fast the program is, and whether it keeps what its documents say: measured, and printed by scripts."""

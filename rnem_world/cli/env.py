@@ -107,8 +107,8 @@ def bench(
 
     import torch
 
+    from rnem_world.benchmarks.environments import EnvBenchmarkConfig, measure_speeds, profile_step
     from rnem_world.cli.options import comma_separated
-    from rnem_world.envs.benchmark import EnvBenchmarkConfig, measure_speeds, profile_step
     from rnem_world.io import write_json
 
     check_output(out)

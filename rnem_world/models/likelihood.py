@@ -221,12 +221,14 @@ class Likelihood(nn.Module, ABC):
         """Draws noise and adds it."""
         return self.add_noise(frames, self.draw_noise(frames.shape, strength, generator, frames.device))
 
-    def from_uint8(self, frames: UInt8[Tensor, "*s"], maximum_value: int = 255) -> Float[Tensor, "*s"]:
+    @staticmethod
+    def from_uint8(frames: UInt8[Tensor, "*s"], maximum_value: int = 255) -> Float[Tensor, "*s"]:
         """Turns stored frames, whose white pixels have ``maximum_value``, into floats in [0, 1]."""
         floats = frames.to(torch.float32)
         return floats if maximum_value == 1 else floats / maximum_value
 
-    def to_uint8(self, frames: Float[Tensor, "*s"]) -> UInt8[Tensor, "*s"]:
+    @staticmethod
+    def to_uint8(frames: Float[Tensor, "*s"]) -> UInt8[Tensor, "*s"]:
         """Turns floats in [0, 1] into bytes of 0 to 255."""
         return (frames * 255.0).round().to(torch.uint8)
 

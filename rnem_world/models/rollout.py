@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rnem_world.errors import ConfigError, suggest
+from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
 Imagination = Literal["soft", "pixels", "latent"]
@@ -118,16 +119,18 @@ class Rollout:
     """A recorded rollout: context frames followed by imagined ones, one entry a predicted frame.
 
     Attributes:
+        likelihood: Reads logits and predictions.
         context: Number of entries that were predicted from real frames.
         inputs: Float (b, t, c, h, w), what the model was fed: real frames, then its own, with their noise.
-        logits: Float (b, t, k, c, h, w).
-        predictions: Float (b, t, k, c, h, w), the slots' means.
+        logits: Float (b, t, k, m, h, w).
+        predictions: Float (b, t, k, m, h, w).
         gammas: Float (b, t, k, 1, h, w); from the real frame in the context, the model's own when imagining.
         estep_gammas: Float (b, t, k, 1, h, w), from the E-step on the true frame at every entry.
         attentions: Float (b, t, k, k - 1), or None.
         rewards: Float (b, t, k), each slot's share of the reward of the transition; None without heads.
     """
 
+    likelihood: Likelihood
     context: int
     inputs: Tensor
     logits: Tensor
@@ -211,6 +214,7 @@ def roll_out(
     attentions = [transition.attention for transition, _ in steps if transition.attention is not None]
     rewards = [transition.heads.rewards for transition, _ in steps if transition.heads is not None]
     return Rollout(
+        likelihood=likelihood,
         context=context,
         inputs=torch.stack(fed, dim=1),
         logits=torch.stack([transition.logits for transition, _ in steps], dim=1),
