@@ -28,7 +28,7 @@ from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_world import LearnedWorld, find_world, load_world
 from rnem_world.envs.starts import CONTEXT_FRAMES
 from rnem_world.errors import CheckpointError, ConfigError
-from rnem_world.files import write_json
+from rnem_world.io import write_json
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.setup import make_trainer
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rnem_world.config import build
 from rnem_world.errors import CheckpointError, ConfigError, suggest
-from rnem_world.files import synchronise, write_json, writing
+from rnem_world.io import synchronise, write_json, writing
 
 Algorithm = Literal["ppo", "dqn"]
 

@@ -34,12 +34,12 @@ from rnem_world.agents.policy import (
     write_policy_config,
 )
 from rnem_world.agents.sb3 import VectorEnvAdapter
+from rnem_world.distributed import Stop
 from rnem_world.envs.any import make_environment
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
-from rnem_world.files import writing
+from rnem_world.io import writing
 from rnem_world.seeding import derive_seed
-from rnem_world.training.stopping import Stop
 
 LOG_FILE = "log.jsonl"
 

@@ -19,7 +19,7 @@ from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.video import compose_panels, write_video
-from rnem_world.files import replacing
+from rnem_world.io import atomic_file
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def plot_scores(found: list[Score], path: Path, title: str) -> None:
     axes.set_xlabel("return (mean and standard error)")
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 

@@ -154,7 +154,7 @@ def evaluate(
     place = resolve_device(device, threads)
     from rnem_world.agents.contest import Contest, ContestConfig
     from rnem_world.agents.scores import score_table
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
 
     values = {name: value for name, value in given.items() if value is not None}
     config = ContestConfig(agents=agents, env_options=options, device=str(place), **values)

@@ -107,9 +107,9 @@ def bench(
 
     import torch
 
+    from rnem_world.benchmarks.environments import EnvBenchmarkConfig, measure_speeds, profile_step
     from rnem_world.cli.options import comma_separated
-    from rnem_world.envs.benchmark import EnvBenchmarkConfig, measure_speeds, profile_step
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
 
     check_output(out)
     resolve_device(device, threads)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from rnem_world.config import build
 from rnem_world.errors import CheckpointError, ConfigError
-from rnem_world.files import synchronise, write_json, writing
+from rnem_world.io import synchronise, write_json, writing
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
 from rnem_world.training.config import RunConfig

@@ -14,7 +14,7 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import LoaderConfig, SequenceLoader
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import CheckpointError, ConfigError, OutputError
-from rnem_world.files import writing
+from rnem_world.io import writing
 from rnem_world.models.config import architecture_for
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed

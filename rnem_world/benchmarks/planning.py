@@ -1,7 +1,7 @@
 """How many decisions a second do planners make, and what does stepping dreams in batches gain?
 
-Usage: python benchmarks/planning.py [WORLD] [THREADS]. Prints, for one environment and for sixteen that are planned
-for at once, the decisions a second of every planner in the learned world (latent imagination) and in the true
+Usage: python -m rnem_world.benchmarks.planning [WORLD] [THREADS]. Prints, for one environment and for sixteen that are
+planned for at once, the decisions a second of every planner in the learned world (latent imagination) and in the true
 simulator, and those of MCTS where dreams are stepped one by one. Planners take turns; figures are medians. The table in
 docs/agents.md.
 """
