@@ -15,8 +15,7 @@ from rnem_world.envs.doubt import Calibration, fit_calibration
 from rnem_world.envs.learned_world import LearnedWorld
 from rnem_world.envs.learned_worlds import LearnedWorlds
 from rnem_world.errors import DataError
-from rnem_world.evaluation.imagination import match_slots
-from rnem_world.evaluation.truth import read_truth
+from rnem_world.evaluation.truth import match_slots, read_truth
 from rnem_world.types import Split
 
 SEQUENCES, CONTEXT = 400, 16
@@ -76,21 +75,22 @@ def measure_doubts(
             )
         number = min(sequences, info.number_of_sequences)
         truth = read_truth(dataset, split, number, CONTEXT + horizon, world.device)
+    positions = truth.require_objects().positions
     actions = truth.actions
     if actions is None:
         actions = torch.zeros(truth.frames.shape[:2], dtype=torch.int64, device=world.device)
     worlds = LearnedWorlds(world, number, None, imagination, measures_doubt=True)
-    context = truth.frames[:, :CONTEXT] > 0.5
+    context = world.model.likelihood.quantise(truth.frames[:, :CONTEXT])
     everyone = torch.arange(number, device=world.device)
-    worlds.put(everyone, world.encode(context.float(), actions[:, : CONTEXT - 1], worlds.slots))
+    worlds.put(everyone, world.encode(context, actions[:, : CONTEXT - 1], worlds.slots))
     places = worlds.details(("centroids", "masses"))
-    match = match_slots(places["centroids"], places["masses"], truth.positions[:, CONTEXT - 1])
+    match = match_slots(places["centroids"], places["masses"], positions[:, CONTEXT - 1])
     signs, errors = [], []
     for step in range(CONTEXT - 1, CONTEXT + horizon - 1):
         worlds.step(actions[:, step])
         found = worlds.details(("centroids",))["centroids"]
         found = found.gather(1, match[..., None].expand(-1, -1, 2))
-        errors.append((found - truth.positions[:, step + 1]).norm(dim=2).nanmean(dim=1))
+        errors.append((found - positions[:, step + 1]).norm(dim=2).nanmean(dim=1))
         signs.append(worlds.doubt())
     return Doubts(torch.stack(signs, dim=1), torch.stack(errors, dim=1))
 

@@ -26,7 +26,7 @@ from rnem_world.envs.starts import Starts
 from rnem_world.envs.transfer import Array, to_host
 from rnem_world.envs.vector_arguments import check_actions
 from rnem_world.errors import ConfigError
-from rnem_world.evaluation.plots import colour_grouping
+from rnem_world.evaluation.pictures import colour_grouping
 
 RENDERED_SIZE = 256
 """Least side of each of the two halves of a rendered picture."""

@@ -17,7 +17,7 @@ from rnem_world.envs.balls_worlds import BallsWorlds, WorldsSnapshot
 from rnem_world.envs.editing import Remove, apply_edits
 from rnem_world.envs.learned_world import load_world
 from rnem_world.envs.learned_worlds import LearnedWorlds
-from rnem_world.evaluation.imagination import match_slots
+from rnem_world.evaluation.truth import match_slots
 from rnem_world.physics import preset
 
 STARTS, CONTEXT, HORIZON, SHOWN, REMOVED = 512, 16, 12, (6, 9, 12), 3

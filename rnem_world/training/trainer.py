@@ -13,7 +13,7 @@ from rnem_world.data.batch import Batch
 from rnem_world.data.loader import SequenceLoader
 from rnem_world.distributed import ALONE, Processes, Stop, Stopped
 from rnem_world.errors import CheckpointError, TrainingError
-from rnem_world.evaluation.evaluate import Evaluation
+from rnem_world.evaluation.one_step import Evaluation
 from rnem_world.models.world_model import WorldModel
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.config import RunConfig, TrainingConfig

@@ -10,10 +10,9 @@ from jaxtyping import UInt8
 from rnem_world.data.batch import Batch
 from rnem_world.data.loader import SequenceLoader
 from rnem_world.distributed import ALONE, Processes
-from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
-from rnem_world.evaluation.pictures import overview
-from rnem_world.evaluation.plots import figure_to_array
-from rnem_world.models.rollout import roll_out
+from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig, evaluate
+from rnem_world.evaluation.pictures import figure_to_array, overview
+from rnem_world.models.rollout import RolloutConfig, roll_out
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import torch_generator
 from rnem_world.training.config import RunConfig
@@ -74,10 +73,8 @@ class Validator:
         rollout = roll_out(
             self.model,
             frames,
-            context=options.sequence_steps,
-            horizon=0,
-            actions=actions,
-            noise=options.noise.usual_probability,
-            generator=torch_generator(options.seed, "overview", device=self.device),
+            RolloutConfig(options.sequence_steps, 0, noise=options.noise.usual_probability),
+            actions,
+            torch_generator(options.seed, "overview", device=self.device),
         )
         return figure_to_array(overview(rollout, frames, 0, f"after {updates} updates"))
