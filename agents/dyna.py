@@ -22,7 +22,7 @@ from rnem_world.agents.dynamics import WatchedState
 from rnem_world.agents.policy import CONFIG_FILE, PolicyConfig
 from rnem_world.agents.scores import columns
 from rnem_world.config import build, check_at_least, check_between
-from rnem_world.data.collector import CollectorConfig, collect
+from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
@@ -259,14 +259,10 @@ class Loop:
         sizes = CollectorConfig(
             config.sequences, config.validation_sequences, 0, config.frames, config.seed + number
         )
-        collect(
-            partial(_make_balls, rules=rules),
-            partial(self._collecting_agent, number),
-            sizes,
-            out,
-            1,
-            attributes,
+        source = Source(
+            partial(_make_balls, rules=rules), partial(self._collecting_agent, number), attributes
         )
+        collect_dataset(source, sizes, out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
         actions = int(env.single_action_space.n)

@@ -19,7 +19,7 @@ from rnem_world.envs.learned_world import LearnedWorld
 from rnem_world.envs.slot_filter import SlotFilter
 from rnem_world.envs.slots import watched
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState, check_imagination
+from rnem_world.models.imagination import DreamState, check_imagination
 from rnem_world.physics import BallsConfig, BallsState, number_of_actions, player_velocity, step
 
 State = TypeVar("State")
@@ -171,7 +171,7 @@ class WatchedState:
             rows = torch.from_numpy(np.flatnonzero(begun)).to(device)
             self._filter.reset(rows, watched(observations[begun], self._world))
         # Ordinary tensors: those of inference mode can't be changed in place by a search.
-        return self._filter.fall_asleep().map(torch.clone)
+        return self._filter.start_imagination().map(torch.clone)
 
 
 class DreamtState:

@@ -22,7 +22,7 @@ from rnem_world.envs.balls_worlds import BallsWorlds
 from rnem_world.envs.dream_batches import join
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import load_world
-from rnem_world.models.dreams import DreamState
+from rnem_world.models.imagination import DreamState
 from rnem_world.physics import preset
 
 PLANNERS = (
