@@ -13,12 +13,12 @@ from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolv
 from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rnem_world.data.schema import Split
     from rnem_world.evaluation.imagination import ImaginationFigures
     from rnem_world.evaluation.one_step import Evaluation
     from rnem_world.models.rollout import Imagination
     from rnem_world.models.world_model import WorldModel
     from rnem_world.training.config import RunConfig
-    from rnem_world.types import Split
 
 DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
 

@@ -15,9 +15,9 @@ from rnem_world.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rnem_world.data.schema import Split
     from rnem_world.models.config import LossConfig
     from rnem_world.models.rollout import Imagination, Rollout
-    from rnem_world.types import Split
 
 
 WORLD_CONTEXT = 15
@@ -80,8 +80,8 @@ def command(
     The panels show the truth, the prediction, and the prediction in the colours of the slots; a bar below turns from
     grey to orange where the model starts to imagine.
     """
-    from rnem_world.data.batch import read_batch
     from rnem_world.data.dataset import Dataset
+    from rnem_world.data.loader import read_batch
     from rnem_world.evaluation.pictures import overview, save_figure
     from rnem_world.evaluation.video import write_video
     from rnem_world.io import write_json

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from rnem_world.data.batch import read_batch
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.loader import read_batch
+from rnem_world.data.schema import Split
 from rnem_world.errors import ConfigError, DataError
 from rnem_world.models.likelihood import Likelihood
-from rnem_world.types import Split
 
 # Slots with less mass than this, in pixels, are not matched to balls.
 LEAST_MASS = 5.0
