@@ -99,7 +99,7 @@ def policies(tiny_world, tmp_path_factory) -> dict[str, Path]:
 
 def test_all_play_the_same_episodes_in_reality_and_in_dreams(tiny_world, policies, monkeypatch):
     closed = []
-    monkeypatch.setattr(BouncingBallsVectorEnv, "close", lambda env: closed.append(env))
+    monkeypatch.setattr(BouncingBallsVectorEnv, "close", lambda env: closed.append(id(env)))
     agents = (PLANNER, str(policies["slots"]), str(policies["frame"]))
     config = ContestConfig(agents, str(tiny_world), env_options={"preset": "avoid"}, episodes=2, steps=7)
     contest = Contest(config)
