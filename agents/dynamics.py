@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -80,15 +80,15 @@ Seen = TypeVar("Seen", covariant=True)
 class StateSource(Protocol[Seen]):
     """Tells how n environments stand, as states of some dynamics."""
 
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> Seen:
+    def observe(
+        self, observations: NDArray[Any], actions: NDArray[Any] | None, begun: Bool[np.ndarray, " n"]
+    ) -> Seen:
         """Takes in what the environments show now.
 
         Args:
             observations: What the N environments show, (n, ...).
             actions: What has led there, (n,) or (n, d); None at the start.
+            begun: Which of them show the first observation of an episode; all at the start.
         """
 
 
@@ -113,7 +113,7 @@ class LearnedDynamics:
         self.imagination: Any = imagination
         self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(world.number_of_actions)
         self.device = world.device
-        self._is_told = world.config.model.number_of_actions > 0
+        self._takes_actions = world.config.model.number_of_actions > 0
 
     def size(self, state: DreamState) -> int:
         """Returns the number of dreams."""
@@ -122,14 +122,16 @@ class LearnedDynamics:
     @torch.no_grad()
     def step(self, state: DreamState, actions: Int64[Tensor, " n"]) -> DynamicsStep[DreamState]:
         """Imagines one transition of all dreams."""
-        told = actions if self._is_told else None
-        step = step_in_parts(self.world.model, state, told, self.imagination)
+        taken = actions if self._takes_actions else None
+        step = step_in_parts(self.world.model, state, taken, self.imagination)
         if step.rewards is None or step.termination is None:
             raise ConfigError("this model has no heads, which planning needs")
         return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination > 0.0)
 
     def select(self, state: DreamState, indices: Int64[Tensor, " m"]) -> DreamState:
-        """Returns copies of the given dreams."""
+        """Returns copies of the given dreams, without their frames where imagination is latent: nobody reads them."""
+        if self.imagination == "latent":
+            state = replace(state, frame=None)
         return state.map(lambda tensor: tensor[indices])
 
     def put(self, state: DreamState, indices: Int64[Tensor, " m"], worlds: DreamState) -> None:
@@ -146,40 +148,30 @@ class WatchedState:
 
     Args:
         world: The world.
-        num_slots: Slots; None takes the model's own.
     """
 
-    def __init__(self, world: LearnedWorld, num_slots: int | None = None) -> None:
+    def __init__(self, world: LearnedWorld) -> None:
         self._world = world
-        self._num_slots = num_slots
-        self._filter: SlotFilter | None = None
-
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-        self._filter = SlotFilter(self._world, num_envs, self._num_slots)
 
     def slots(self) -> NDArray[Any]:
-        """Returns the slots' output, (n, k, d), as a policy on slots sees it."""
-        return self._watching().outputs().cpu().numpy().copy()
+        """Returns the slots' output after the last `observe`, (n, k, d), as a policy on slots sees it."""
+        return self._filter.outputs().cpu().numpy().copy()
 
-    def _watching(self) -> SlotFilter:
-        if self._filter is None:
-            raise ConfigError("nothing has been watched yet: call reset first")
-        return self._filter
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> DreamState:
+    def observe(
+        self, observations: NDArray[Any], actions: NDArray[Any] | None, begun: Bool[np.ndarray, " n"]
+    ) -> DreamState:
         """Shows the slots what the environments show, and returns dreams that go on from there."""
-        if self._filter is None or self._filter.number != len(observations):
-            self.reset(len(observations))
-        watching = self._watching()
-        frames = watched(observations, self._world)
+        device = self._world.device
         if actions is None:
-            watching.reset(torch.arange(len(observations), device=self._world.device), frames)
+            self._filter = SlotFilter(self._world, len(observations))
         else:
-            done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(self._world.device)
-            watching.step(done, frames)
+            done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(device)
+            self._filter.step(done, watched(observations, self._world))
+        if begun.any():
+            rows = torch.from_numpy(np.flatnonzero(begun)).to(device)
+            self._filter.reset(rows, watched(observations[begun], self._world))
         # Ordinary tensors: those of inference mode can't be changed in place by a search.
-        return watching.start_imagination().map(torch.clone)
+        return self._filter.start_imagination().map(torch.clone)
 
 
 class DreamtState:
@@ -192,11 +184,10 @@ class DreamtState:
     def __init__(self, env: LearnedVectorEnv) -> None:
         self._env = env
 
-    def reset(self, num_envs: int) -> None:
-        """Nothing to do."""
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> DreamState:
-        """Returns the dreams as they are."""
+    def observe(
+        self, observations: NDArray[Any], actions: NDArray[Any] | None, begun: Bool[np.ndarray, " n"]
+    ) -> DreamState:
+        """Returns the dreams as they are; what is seen and was done doesn't matter."""
         rows = self._env.num_envs
         return self._env.get_state().dreams.dreams.map(lambda tensor: tensor[:rows].clone())
 
@@ -250,17 +241,16 @@ class SimulatorState:
     def __init__(self, env: BouncingBallsVectorEnv) -> None:
         self._env = env
 
-    def reset(self, num_envs: int) -> None:
-        """Nothing to do.
+    def observe(
+        self, observations: NDArray[Any], actions: NDArray[Any] | None, begun: Bool[np.ndarray, " n"]
+    ) -> BallsState:
+        """Returns the worlds as they are; what is seen and was done doesn't matter.
 
         Raises:
-            ConfigError: If the environment has another number of worlds.
+            ConfigError: If the observations are of another number of worlds.
         """
-        if num_envs != self._env.num_envs:
+        if len(observations) != self._env.num_envs:
             raise ConfigError(
-                f"{num_envs} environments are played, and the oracle looks at {self._env.num_envs}"
+                f"{len(observations)} environments are played, and the oracle looks at {self._env.num_envs}"
             )
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> BallsState:
-        """Returns the worlds as they are; what is seen and was done doesn't matter."""
         return self._env.get_state().worlds.balls

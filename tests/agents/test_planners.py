@@ -23,10 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
 class Seen:
     """The observation is the state."""
 
-    def reset(self, num_envs: int) -> None:
-        pass
-
-    def observe(self, observations, actions):
+    def observe(self, observations, actions, begun):
         return torch.as_tensor(observations).float()
 
 
@@ -272,7 +269,7 @@ def test_an_agent_holds_actions_and_hands_out_copies():
     calls = []
 
     class Counting(Seen):
-        def observe(self, observations, actions):
+        def observe(self, observations, actions, begun):
             calls.append(None if actions is None else actions.copy())
             return torch.as_tensor(observations)
 
