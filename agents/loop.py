@@ -28,8 +28,8 @@ from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_world import find_world, load_world
 from rnem_world.errors import CheckpointError
 from rnem_world.io import write_json
-from rnem_world.training import checkpoint, run_folder
-from rnem_world.training.setup import make_trainer
+from rnem_world.training import checkpoint
+from rnem_world.training.trainer import make_trainer
 
 
 class Loop:
@@ -154,8 +154,8 @@ class Loop:
         )
         data = self.folder / "data"
         config = replace(before, training=training, data=str(data), environment=REAL_BALLS)
-        resumes = bool(run_folder.updates_of(run))
-        if resumes and run_folder.updates_of(run)[-1].name == f"update-{self.config.world_updates:09d}":
+        resumes = bool(checkpoint.updates_of(run))
+        if resumes and checkpoint.updates_of(run)[-1].name == f"update-{self.config.world_updates:09d}":
             return None
         with Dataset.open(data) as dataset:
             trainer = make_trainer(

@@ -10,3 +10,5 @@ from typing import Literal
 
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
+
+Precision = Literal["float32", "tf32", "bf16"]
