@@ -1,22 +1,29 @@
-"""An agent that plans, and how planners are named and made."""
+"""Planners by their names, and an agent that plans."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from rnem_world.agents.cem import CEMConfig, CEMPlanner
-from rnem_world.agents.dynamics import Dynamics, State
-from rnem_world.agents.icem import ICEMConfig, ICEMPlanner
+from rnem_world.agents.dynamics import Dynamics, State, StateSource
 from rnem_world.agents.mcts import MCTSConfig, MCTSPlanner
-from rnem_world.agents.mppi import MPPIConfig, MPPIPlanner
 from rnem_world.agents.planner import Planner, PlannerConfig
-from rnem_world.agents.shooting import ShootingConfig, ShootingPlanner
-from rnem_world.config import build
+from rnem_world.agents.sampling import (
+    CEMConfig,
+    CEMPlanner,
+    ICEMConfig,
+    ICEMPlanner,
+    MPPIConfig,
+    MPPIPlanner,
+    ShootingConfig,
+    ShootingPlanner,
+)
+from rnem_world.config import build, parse_settings
 from rnem_world.errors import ConfigError, suggest
 
 PLANNERS: dict[str, tuple[type[PlannerConfig], Any]] = {
@@ -52,34 +59,28 @@ def make_planner(
     Args:
         name: One of `PLANNERS`.
         dynamics: The world to plan in.
-        options: Those that differ from the defaults.
+        options: As for `planner_config`.
         generator: Where chance comes from; on the device of the dynamics.
 
     Raises:
-        ConfigError: If there is no such planner or option, a value makes no sense, or the planner can't act there.
+        ConfigError: As by `planner_config`, or if the planner can't act in this world.
     """
-    config = planner_config(name, options)
-    planner: Planner[State] = PLANNERS[name][1](dynamics, config, generator)
+    planner: Planner[State] = PLANNERS[name][1](dynamics, planner_config(name, options), generator)
     return planner
 
 
-Seen = TypeVar("Seen", covariant=True)
+def parse_planner(text: str) -> tuple[str, dict[str, Any]]:
+    """Reads ``mcts:horizon=10,simulations=100``.
 
-
-@runtime_checkable
-class StateSource(Protocol[Seen]):
-    """Tells how n environments stand, as states of some dynamics."""
-
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> Seen:
-        """Takes in what the environments show now.
-
-        Args:
-            observations: What the N environments show, (n, ...).
-            actions: What has led there, (n,) or (n, d); None at the start.
-        """
+    Raises:
+        ConfigError: If there is no such planner, or an option has no value.
+    """
+    name, _, rest = text.partition(":")
+    if name not in PLANNERS:
+        raise ConfigError(
+            f"no planner {name!r}, and no folder of a policy of that name: {suggest(name, PLANNERS)}"
+        )
+    return name, parse_settings(filter(None, rest.split(",")), f"{text!r}:")
 
 
 class PlannerAgent(Generic[State]):
@@ -93,18 +94,23 @@ class PlannerAgent(Generic[State]):
     def __init__(self, planner: Planner[State], source: StateSource[State]) -> None:
         self.planner = planner
         self._source = source
-        self._steps = 0
-        self._actions: NDArray[Any] | None = None
 
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments."""
         self.planner.forget()
-        self._source.reset(num_envs)
-        self._steps, self._actions = 0, None
+        self._steps = 0
+        self._actions: NDArray[Any] | None = None
+        self._begun = np.ones(num_envs, dtype=np.bool_)
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the plans of environments that have begun a new episode; a held action is held to its end."""
+        self.planner.forget(torch.from_numpy(begun).to(self.planner.dynamics.device))
+        self._begun |= begun
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Chooses the next actions: int64 (n,), or float32 (n, d)."""
-        state = self._source.observe(observations, self._actions)
+        state = self._source.observe(observations, self._actions, self._begun)
+        self._begun[:] = False
         if self._actions is None or self._steps % self.planner.action_repeat == 0:
             self._actions = np.asarray(self.planner.plan(state).actions.cpu().numpy())
         self._steps += 1

@@ -17,7 +17,7 @@ from rnem_world.envs.start_pool import Pool
 from rnem_world.envs.start_stream import StartStream
 from rnem_world.envs.starts import Starts, read_starts, simulated_starts, starts_from_dataset
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models.dreams import DreamState
+from rnem_world.models.imagination import DreamState
 from rnem_world.physics import BallsConfig
 
 OPTIONS = ("frames", "actions", "start", "edits", "reset_mask")

@@ -10,7 +10,7 @@ from torch import Tensor
 from rnem_world.envs.doubt import SIGNS
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.evaluation.metrics import slot_centroids
-from rnem_world.models.dreams import Picture
+from rnem_world.models.imagination import Picture
 
 OF_PICTURES = ("gamma", "prediction", "centroids", "masses")
 DOUBTS = (*SIGNS, "uncertainty")

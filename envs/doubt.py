@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnem_world.errors import DataError
 from rnem_world.io import write_json
-from rnem_world.models.dreams import Picture
+from rnem_world.models.imagination import Picture
 
 CALIBRATION_FILE = "uncertainty.json"
 SIGNS = ("unexplained", "doubled", "lost")

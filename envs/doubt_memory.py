@@ -11,7 +11,7 @@ from torch import Tensor
 from rnem_world.envs.details import slot_masses
 from rnem_world.envs.doubt import signs
 from rnem_world.envs.dream_batches import chunks
-from rnem_world.models.dreams import Picture
+from rnem_world.models.imagination import Picture
 
 Draw = Callable[[Tensor], Picture]
 """Draws the dreams of the given rows."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from rnem_world.models.dreams import DreamImagination, DreamState, DreamStep, dream_step
+from rnem_world.models.imagination import DreamImagination, DreamState, DreamStep, dream_step
 from rnem_world.models.world_model import WorldModel
 
 CHUNK = 256

@@ -13,7 +13,7 @@ from rnem_world.envs.details import slot_masses
 from rnem_world.envs.learned_worlds import LearnedWorlds
 from rnem_world.envs.snapshots import DreamsSnapshot
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState, draw
+from rnem_world.models.imagination import DreamState, draw
 
 LEAST_MASS = 5.0
 """Pixels below which a slot counts as empty."""

@@ -22,12 +22,11 @@ from rnem_world.envs.dream_batches import chunks, join
 from rnem_world.envs.start_pool import Pool
 from rnem_world.envs.starts import STARTS_FILE, Starts, read_starts, starts_from_dataset
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError, suggest
-from rnem_world.models import em
-from rnem_world.models.affine import choose_products_by_weights
 from rnem_world.models.config import validate_slots
-from rnem_world.models.cores import LongShortTermMemoryCore
-from rnem_world.models.dreams import DreamState, fall_asleep
-from rnem_world.models.relational import RelationalCore
+from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
+from rnem_world.models.imagination import DreamState, start_imagination
+from rnem_world.models.layers import choose_products_by_weights
+from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.physics import PRESETS, BallsConfig, preset
@@ -46,7 +45,7 @@ ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
 def first_gamma(slots: int, size: int, device: torch.device) -> Float[Tensor, "1 k 1 h w"]:
     """Draws the responsibilities before the first frame: always the same, so that a start is always seen alike."""
     generator = torch_generator(0, "first responsibilities")
-    return em.initial_gamma(1, slots, size, size, generator, "cpu").to(device)
+    return Bernoulli(1).initial_gamma(1, slots, size, generator, "cpu").to(device)
 
 
 class LearnedWorld:
@@ -145,7 +144,7 @@ class LearnedWorld:
         before = self.empty_slots(len(rows), slots)
         # Only the last step is kept: all steps of many large frames would fill gigabytes.
         ((transition, state),) = deque(observe(self.model, before, frames, frames[:, 1:], told), maxlen=1)
-        dream = fall_asleep(self.model, state, transition.output, frames[:, -1])
+        dream = start_imagination(self.model, state, transition.output, frames[:, -1])
         return dream.map(lambda tensor: tensor[:number])
 
     def encode_starts(self, starts: Starts, slots: int, rows: NDArray[np.int64] | slice) -> DreamState:

@@ -22,8 +22,7 @@ from rnem_world.envs.learned_world import LearnedWorld
 from rnem_world.envs.snapshots import DreamsSnapshot
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.pictures import attention_matrix
-from rnem_world.models import em
-from rnem_world.models.dreams import DreamImagination, DreamState, Picture, check_imagination, picture_of
+from rnem_world.models.imagination import DreamImagination, DreamState, Picture, check_imagination, picture_of
 
 
 class Outcome(NamedTuple):
@@ -165,9 +164,10 @@ class LearnedWorlds:
             soft: Whether a pixel shows the sum of the slots' means instead of black or white.
         """
         chosen, n = self._all_or(rows)
-        draw = em.expected_frame if soft else em.own_frame
+        likelihood = self.model.likelihood
+        draw = likelihood.soft_frame if soft else likelihood.own_frame
         frames = torch.cat([draw(prediction) for prediction in self._predictions(chosen)])
-        return (frames[:n] * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return likelihood.to_uint8(frames[:n]).permute(0, 2, 3, 1).contiguous()
 
     @torch.inference_mode()
     def outputs(self, rows: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "m k d"]:
@@ -181,7 +181,7 @@ class LearnedWorlds:
         chosen, n = self._all_or(rows)
         if rows is None:
             self._draw()
-        return picture_of(join_tensors(list(self._predictions(chosen)))[:n])
+        return picture_of(self.model, join_tensors(list(self._predictions(chosen)))[:n])
 
     @torch.inference_mode()
     def details(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rnem_world.envs.learned_world import LearnedWorld
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState, fall_asleep
+from rnem_world.models.imagination import DreamState, start_imagination
 from rnem_world.models.world_model import SlotState, Transition
 
 SETTLE_STEPS = 4
@@ -91,18 +91,18 @@ class SlotFilter:
 
     def frames(self) -> UInt8[Tensor, "n h w c"]:
         """Gives the frames that are shown now, 0 and 255."""
-        return (self._frames[: self.number].permute(0, 2, 3, 1) * 255.0).to(torch.uint8)
+        return self.world.model.likelihood.to_uint8(self._frames[: self.number]).permute(0, 2, 3, 1)
 
     def gamma(self) -> Float[Tensor, "n k h w"]:
         """Gives the slots' responsibilities for the frame that is shown now."""
         return self._state.gamma[: self.number, :, 0]
 
     @torch.inference_mode()
-    def fall_asleep(self) -> DreamState:
+    def start_imagination(self) -> DreamState:
         """Gives dreams that go on from here, for planning."""
         if self._output is None:
             raise ConfigError("no frames have been shown yet: call reset first")
-        dreams = fall_asleep(self.world.model, self._state, self._output, self._frames)
+        dreams = start_imagination(self.world.model, self._state, self._output, self._frames)
         return dreams.map(lambda tensor: tensor[: self.number])
 
     def _told(self, actions: Tensor) -> Tensor | None:

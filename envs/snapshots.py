@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rnem_world.envs.dream_batches import replaced
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamImagination, DreamState
+from rnem_world.models.imagination import DreamImagination, DreamState
 
 
 @dataclass(frozen=True)

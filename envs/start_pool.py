@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from rnem_world.envs.dream_batches import chunks, tensors_of
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState
+from rnem_world.models.imagination import DreamState
 
 
 class Pool:

@@ -15,11 +15,11 @@ from jaxtyping import Bool, Int64, Integer
 from numpy.typing import NDArray
 
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.schema import Split
 from rnem_world.envs.balls_worlds import BallsWorlds
 from rnem_world.errors import DataError
 from rnem_world.io import atomic_file
 from rnem_world.physics import BallsConfig
-from rnem_world.types import Split
 
 STARTS_FILE = "starts.npz"
 CONTEXT_FRAMES = 16

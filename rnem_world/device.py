@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rnem_world.config import Precision
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError
-from rnem_world.types import Precision
 
 COMPILERS = ("g++", "c++", "clang++")
 # The first NVIDIA GPUs that multiply TF32 numbers are of this compute capability, Ampere.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rnem_world.agents.baselines import BASELINES
+from rnem_world.agents.base import BASELINES
 from rnem_world.cli import train
 from rnem_world.cli.main import group
 from rnem_world.cli.options import given_values, merged, set_path

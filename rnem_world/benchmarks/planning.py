@@ -16,16 +16,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from rnem_world.agents.contest import parse_planner
-from rnem_world.agents.dynamics import Dynamics, Outcome
-from rnem_world.agents.learned import LearnedDynamics
-from rnem_world.agents.planning import make_planner
-from rnem_world.agents.simulator import BallsDynamics
+from rnem_world.agents.dynamics import BallsDynamics, Dynamics, DynamicsStep, LearnedDynamics
+from rnem_world.agents.planning import make_planner, parse_planner
 from rnem_world.envs.balls_worlds import BallsWorlds
 from rnem_world.envs.dream_batches import join
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import load_world
-from rnem_world.models.dreams import DreamState
+from rnem_world.models.imagination import DreamState
 from rnem_world.physics import preset
 
 PLANNERS = (
@@ -41,7 +38,7 @@ ROUNDS, ENVIRONMENTS = 7, (1, 16)
 class OneByOne(LearnedDynamics):
     """The same dreams, stepped one after the other."""
 
-    def step(self, state: DreamState, actions: torch.Tensor) -> Outcome[DreamState]:
+    def step(self, state: DreamState, actions: torch.Tensor) -> DynamicsStep[DreamState]:
         """Imagines one transition of each dream."""
         steps = [
             super(OneByOne, self).step(self.select(state, row), actions[row])
@@ -50,7 +47,7 @@ class OneByOne(LearnedDynamics):
         states, rewards, ends = zip(
             *((step.state, step.rewards, step.terminated) for step in steps), strict=True
         )
-        return Outcome(join(list(states)), torch.cat(rewards), torch.cat(ends))
+        return DynamicsStep(join(list(states)), torch.cat(rewards), torch.cat(ends))
 
 
 def decisions(name: str, dynamics: Dynamics, state: object) -> Callable[[], None]:  # type: ignore[type-arg]

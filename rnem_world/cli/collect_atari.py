@@ -31,13 +31,13 @@ def _make_atari(num_envs: int, game: str, obs_type: str, reward: str, background
 def _make_agent(
     env: Any, generator: np.random.Generator, policy: str, trusted: bool, policy_frames: str
 ) -> Agent:
-    from rnem_world.agents.baselines import baseline
+    from rnem_world.agents.base import baseline
 
     if not policy.endswith(".zip"):
         return baseline(policy, int(env.single_action_space.n), generator)
-    from rnem_world.agents.trained_policy import TrainedPolicyAgent, load_policy
+    from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 
-    model = load_policy(Path(policy), trusted, int(generator.integers(2**31)))
+    model = load_sb3_policy(Path(policy), trusted, int(generator.integers(2**31)))
     return TrainedPolicyAgent(model, env, policy_frames)  # type: ignore[arg-type]  # checked before
 
 
@@ -91,7 +91,7 @@ def collect_atari(
         obs_type: ``binary``, ``grayscale`` or ``rgb``.
         reward: ``sign`` or ``raw``.
         background: The background of binary frames, or a file with it; see `chosen_background`.
-        trust_policy: Whether the user vouches for the checkpoint; see `load_policy`.
+        trust_policy: Whether the user vouches for the checkpoint; see `load_sb3_policy`.
         policy_frames: What the policy sees; see `TrainedPolicyAgent`.
         keep_shards: Whether to leave a folder of shards.
         overwrite: Whether ``out`` may be replaced.
@@ -113,8 +113,7 @@ def collect_atari(
 
     import rnem_world
     from rnem_world.cli.collect import DATA_FOLDER
-    from rnem_world.data.collector import CollectorConfig, collect
-    from rnem_world.data.parts import check_free
+    from rnem_world.data.collector import CollectorConfig, Source, check_out_is_free, collect_dataset
     from rnem_world.data.schema import DatasetAttributes
     from rnem_world.envs.atari_background import RULE, to_text
     from rnem_world.envs.atari_emulator import FRAME_SKIP, REPEAT_PROBABILITY
@@ -122,7 +121,7 @@ def collect_atari(
 
     _check_policy(policy, policy_frames, trust_policy)
     out = out or atari_dataset(game, DATA_FOLDER, obs_type, keep_shards)
-    check_free(out, overwrite)
+    check_out_is_free(out, overwrite)
     rules = AtariRules(game, obs_type, reward, background, REPEAT_PROBABILITY)
     settings: dict[str, Any] = {
         "game": rules.game,
@@ -159,13 +158,11 @@ def collect_atari(
     config = CollectorConfig(
         num_train, num_valid, num_test, frames, seed, shard_size, batch_size=CONSOLES, whole_episodes=True
     )
-    return collect(
-        make_env,
-        make_agent,
+    return collect_dataset(
+        Source(make_env, make_agent, attributes),
         config,
         out,
-        workers,
-        attributes,
+        workers=workers,
         progress=progress,
         keep_shards=keep_shards,
         overwrite=overwrite,
@@ -173,7 +170,7 @@ def collect_atari(
 
 
 def _check_policy(policy: str, policy_frames: str, trusted: bool) -> None:
-    from rnem_world.agents.baselines import BASELINES
+    from rnem_world.agents.base import BASELINES
 
     if policy_frames not in ("grayscale", "observations"):
         raise ConfigError(

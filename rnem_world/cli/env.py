@@ -157,7 +157,7 @@ def record(
     """Film an episode of a learned world: frames on the left, who has which pixel on the right."""
     import numpy as np
 
-    from rnem_world.agents.baselines import baseline
+    from rnem_world.agents.base import baseline
     from rnem_world.envs.learned import LearnedEnv
     from rnem_world.evaluation.video import write_video
 

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from rnem_world.config import check_at_least, check_between, check_one_of
+from rnem_world.config import Precision, check_above_zero, check_at_least, check_between, check_one_of
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import LossConfig, ModelConfig
-from rnem_world.types import Precision
 
 NoiseType = Literal["bitflip", "none"]
 OptimizerName = Literal["adam", "sgd", "momentum", "adadelta", "adagrad", "rmsprop"]
@@ -90,12 +89,9 @@ class OptimizerConfig:
         check_one_of(self, "schedule", get_args(ScheduleName))
         check_at_least(self, 0, "warm_up_updates", "schedule_after")
         check_at_least(self, 1, "clip_factor")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
-            raise ConfigError(f"learning_rate is {self.learning_rate}, it must be a number above 0")
+        check_above_zero(self, "learning_rate", "clip_norm")
         if not 0.0 <= self.momentum < 1.0:
             raise ConfigError(f"momentum is {self.momentum}, it must lie in [0, 1)")
-        if self.clip_norm is not None and not self.clip_norm > 0.0:
-            raise ConfigError(f"clip_norm is {self.clip_norm}, it must be above 0; leave it out to not clip")
         if self.schedule != "constant" and self.schedule_updates is None:
             raise ConfigError(
                 f"the learning rate schedule {self.schedule!r} needs schedule_updates (--schedule-updates), the "
@@ -209,12 +205,8 @@ class PriorCodeConfig:
     weight: float = 30.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight > 0.0):
-            raise ConfigError(f"the prior code's weight is {self.weight}, it must be a number above 0")
-        if not 0.0 < self.fraction <= 1.0:
-            raise ConfigError(
-                f"the prior code's fraction is {self.fraction}, it must be above 0 and at most 1"
-            )
+        check_above_zero(self, "weight", "fraction")
+        check_between(self, 0, 1, "fraction")
         check_at_least(self, 1, "steps")
         check_at_least(self, 0, "after_updates")
 
@@ -302,10 +294,7 @@ class TrainingConfig:
             raise ConfigError(
                 f"accumulate is {self.accumulate}, it must divide the batch_size of {self.batch_size}"
             )
-        for name in ("checkpoint_minutes", "max_minutes"):
-            minutes = getattr(self, name)
-            if minutes is not None and not minutes > 0.0:
-                raise ConfigError(f"{name} is {minutes}, it must be above 0")
+        check_above_zero(self, "checkpoint_minutes", "max_minutes")
         for start in range(0, self.sequence_steps, chunk or self.sequence_steps):
             if not any(self.weights[start : start + (chunk or self.sequence_steps)]):
                 raise ConfigError(

@@ -8,11 +8,11 @@ from typing import Any
 
 from rnem_world.config import build, merged
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.schema import Split
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ARCHITECTURES, MODELS, architecture_for
 from rnem_world.physics.presets import PRESETS
 from rnem_world.training.config import RunConfig
-from rnem_world.types import Split
 
 # What a model needs to dream in, beyond the paper; each is an option of its own, see docs/world-model.md.
 WORLD_MODEL: dict[str, Any] = {

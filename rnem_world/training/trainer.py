@@ -12,13 +12,13 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from rnem_world.config import build
-from rnem_world.data.batch import Batch
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.loader import LoaderConfig, SequenceLoader
+from rnem_world.data.loader import Batch, LoaderConfig, SequenceLoader
+from rnem_world.data.schema import Split
 from rnem_world.device import check_execution
 from rnem_world.distributed import ALONE, Processes, Stop, Stopped
 from rnem_world.errors import CheckpointError, TrainingError
-from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate, unit_frames
+from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from rnem_world.evaluation.pictures import overview
 from rnem_world.evaluation.plots import figure_to_array
 from rnem_world.models.rollout import roll_out
@@ -29,7 +29,6 @@ from rnem_world.training.config import RunConfig
 from rnem_world.training.learner import Learner, check_shares
 from rnem_world.training.presets import check_trains, wanted_arrays
 from rnem_world.training.run import RunFolder, RunProgress
-from rnem_world.types import Split
 
 
 class Trainer:
@@ -315,7 +314,7 @@ class Trainer:
         """Draws the overview figure of the first validation sequence."""
         options = self.options
         batch = next(iter(self.validation.epoch(0))).to(self.device)
-        frames = unit_frames(batch.frames[:1], batch.maximum_value)
+        frames = self.model.likelihood.from_uint8(batch.frames[:1], batch.maximum_value)
         actions = None
         if self.config.model.number_of_actions and batch.actions is not None:
             actions = batch.actions[:1, : options.sequence_steps]

@@ -6,10 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnem_world.agents.baselines import StayAgent
-from rnem_world.agents.contest import Contest, ContestConfig, parse_planner
-from rnem_world.agents.evaluation import Episodes, normalised_score, paired_p_value, play, score_table, scores
-from rnem_world.agents.score_pictures import CONTEXT_FRAMES, dream_beside_reality
+from rnem_world.agents.base import StayAgent
+from rnem_world.agents.contest import Contest, ContestConfig
+from rnem_world.agents.planning import parse_planner
+from rnem_world.agents.scores import (
+    CONTEXT_FRAMES,
+    Episodes,
+    compared,
+    dream_beside_reality,
+    normalised_score,
+    paired_p_value,
+    play,
+    score_table,
+)
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.errors import CheckpointError, ConfigError
 
@@ -55,7 +64,7 @@ def test_statistics_by_hand():
     assert paired_p_value(one - 1, one) == 1.0
     assert normalised_score(-2.0, -10.0, 0.0) == 0.8
     assert normalised_score(-2.0, 0.0, 0.0) is None
-    found = scores(
+    found = compared(
         {"stay": episodes(-10, -10), "it": episodes(-4, -2), "oracle": episodes(0, 0)},
         {"it": episodes(-1, -1)},
         {"it": "oracle", "stay": "oracle", "oracle": "oracle"},
@@ -68,14 +77,14 @@ def test_statistics_by_hand():
     assert len(table) == 4
     assert "+2.00" in table[2]
     with pytest.raises(ConfigError, match="stay"):
-        scores({"it": episodes(0)}, {}, {})
+        compared({"it": episodes(0)}, {}, {})
 
 
 @pytest.fixture(scope="module")
 def policies(tiny_world, tmp_path_factory) -> dict[str, Path]:
     """Policies on slots and on frames that were hardly trained, in the dream."""
     pytest.importorskip("stable_baselines3")
-    from rnem_world.agents.policy_config import PolicyConfig
+    from rnem_world.agents.policy import PolicyConfig
     from rnem_world.agents.policy_training import train_policy
 
     folders = {}
@@ -88,7 +97,7 @@ def policies(tiny_world, tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-def test_all_play_the_same_episodes_awake_and_asleep(tiny_world, policies):
+def test_all_play_the_same_episodes_in_reality_and_in_dreams(tiny_world, policies):
     agents = (PLANNER, str(policies["slots"]), str(policies["frame"]))
     config = ContestConfig(agents, str(tiny_world), env_options={"preset": "avoid"}, episodes=2, steps=7)
     contest = Contest(config)
@@ -99,19 +108,19 @@ def test_all_play_the_same_episodes_awake_and_asleep(tiny_world, policies):
         BouncingBallsVectorEnv(2, preset="avoid", max_episode_steps=7),
         config.seed,
     )
-    assert found["stay"].awake.returns.tolist() == stay.returns.tolist()
+    assert found["stay"].real.returns.tolist() == stay.returns.tolist()
     assert all(score.dreamt is not None for name, score in found.items() if "oracle" not in name)
     assert found[f"oracle {PLANNER}"].dreamt is None
     json.dumps([score.as_json() for score in found.values()], allow_nan=False)
     again = play(*contest.agent(PLANNER, 2), config.seed)
-    assert again.returns.tolist() == found[PLANNER].awake.returns.tolist()
+    assert again.returns.tolist() == found[PLANNER].real.returns.tolist()
 
 
 def test_a_dream_goes_on_from_reality(tiny_world):
     contest = Contest(ContestConfig((PLANNER,), str(tiny_world), episodes=1, steps=17))
-    awake, dreamt = dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, 17)
-    assert awake.shape == dreamt.shape == (18, 32, 32, 1)
-    np.testing.assert_array_equal(awake[: CONTEXT_FRAMES - 1], dreamt[: CONTEXT_FRAMES - 1])
+    real, dreamt = dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, 17)
+    assert real.shape == dreamt.shape == (18, 32, 32, 1)
+    np.testing.assert_array_equal(real[: CONTEXT_FRAMES - 1], dreamt[: CONTEXT_FRAMES - 1])
     with pytest.raises(ConfigError, match="too short"):
         dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, 5)
 

@@ -9,10 +9,7 @@ import pytest
 pytest.importorskip("stable_baselines3")
 
 from rnem_world.agents import policy_training
-from rnem_world.agents.exploring import ExploringAgent, WatchingAgent
-from rnem_world.agents.loop import Loop
-from rnem_world.agents.loop_config import LoopConfig
-from rnem_world.agents.loop_record import loop_table, read_loop
+from rnem_world.agents.dyna import ExploringAgent, Loop, LoopConfig, loop_table, read_loop
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_world import load_world
@@ -78,15 +75,17 @@ class Slots:
     def reset(self, num_envs: int) -> None:
         self.seen = []
 
+    def restart(self, begun) -> None:
+        pass
+
     def act(self, observations):
         self.seen.append(observations)
         return np.ones(len(observations), dtype=np.int64)
 
 
-def test_a_watching_agent_sees_what_the_wrapper_shows(tiny_world):
+def test_an_exploring_agent_sees_what_the_wrapper_shows(tiny_world):
     inner = Slots()
-    agent = WatchingAgent(inner, load_world(tiny_world))
-    explorer = ExploringAgent(agent, 9, 0.5, np.random.default_rng(0))
+    explorer = ExploringAgent(inner, load_world(tiny_world), 0.5, np.random.default_rng(0))
     plain = BouncingBallsVectorEnv(3, preset="avoid")
     wrapped = SlotVectorObservation(BouncingBallsVectorEnv(3, preset="avoid"), tiny_world)
     frames, _ = plain.reset(seed=0)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from toy import CartPole, Corridor, Point
 
-from rnem_world.agents.dynamics import Dynamics, Outcome, action_count, sequence_returns
+from rnem_world.agents.dynamics import Dynamics, DynamicsStep
+from rnem_world.agents.planner import action_count, sequence_returns
 from rnem_world.agents.planning import PLANNERS, PlannerAgent, make_planner, planner_config
 from rnem_world.errors import ConfigError, DivergenceError
 
@@ -22,10 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
 class Seen:
     """The observation is the state."""
 
-    def reset(self, num_envs: int) -> None:
-        pass
-
-    def observe(self, observations, actions):
+    def observe(self, observations, actions, begun):
         return torch.as_tensor(observations).float()
 
 
@@ -112,7 +110,7 @@ class Lottery(Corridor):
         self.calls += 1
         world, node = state[:, 0], 2 * state[:, 1] + actions
         inside = node.clamp(max=self._rewards.shape[1] - 1)
-        return Outcome(
+        return DynamicsStep(
             torch.stack([world, node], dim=1), self._rewards[world, inside], self._ended[world, inside]
         )
 
@@ -271,7 +269,7 @@ def test_an_agent_holds_actions_and_hands_out_copies():
     calls = []
 
     class Counting(Seen):
-        def observe(self, observations, actions):
+        def observe(self, observations, actions, begun):
             calls.append(None if actions is None else actions.copy())
             return torch.as_tensor(observations)
 

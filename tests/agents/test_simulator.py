@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from rnem_world.agents.base import Agent
+from rnem_world.agents.dynamics import BallsDynamics, SimulatorState
 from rnem_world.agents.planning import PlannerAgent, make_planner
-from rnem_world.agents.simulator import BallsDynamics, SimulatorState
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError
 from rnem_world.physics import preset
@@ -17,7 +17,7 @@ def test_the_dynamics_are_those_of_the_environment(name):
     env = BouncingBallsVectorEnv(6, preset=name, ground_truth=True)
     env.reset(seed=3)
     dynamics = BallsDynamics(env.rules)
-    state = SimulatorState(env).observe(np.zeros(6), None)
+    state = SimulatorState(env).observe(np.zeros(6), None, np.ones(6, dtype=bool))
     rng = np.random.default_rng(0)
     for _ in range(40):
         actions = rng.integers(9, size=6)
@@ -33,7 +33,7 @@ def test_worlds_are_copied_out_and_put_back():
     env = BouncingBallsVectorEnv(3, preset="stove")
     env.reset(seed=0)
     dynamics, source = BallsDynamics(env.rules), SimulatorState(env)
-    state = source.observe(np.zeros(3), None)
+    state = source.observe(np.zeros(3), None, np.ones(3, dtype=bool))
     before = state.positions.copy()
     twice = dynamics.select(state, torch.tensor([2, 2, 0]))
     twice.positions[:] = -1.0
@@ -41,7 +41,7 @@ def test_worlds_are_copied_out_and_put_back():
     dynamics.put(state, torch.tensor([1]), dynamics.select(state, torch.tensor([0])))
     np.testing.assert_array_equal(state.positions[1], before[0])
     assert dynamics.size(dynamics.select(state, torch.tensor([0, 1, 2, 2]))) == 4
-    np.testing.assert_array_equal(source.observe(np.zeros(3), None).positions, before)
+    np.testing.assert_array_equal(source.observe(np.zeros(3), None, np.ones(3, dtype=bool)).positions, before)
 
 
 def test_the_oracle_avoids_what_staying_runs_into():
@@ -68,4 +68,4 @@ def test_worlds_without_a_player_are_refused():
     with pytest.raises(ConfigError, match="no player"):
         BallsDynamics(preset("balls4mass64"))
     with pytest.raises(ConfigError, match="3 environments"):
-        SimulatorState(BouncingBallsVectorEnv(2)).reset(3)
+        SimulatorState(BouncingBallsVectorEnv(2)).observe(np.zeros(3), None, np.ones(3, dtype=bool))

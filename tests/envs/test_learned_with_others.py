@@ -22,7 +22,7 @@ from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import LearnedWorld, load_world
 from rnem_world.envs.learned_worlds import LearnedWorlds
 from rnem_world.envs.slot_filter import SlotFilter
-from rnem_world.models import em
+from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import imagine
 from rnem_world.models.world_model import WorldModel
 
@@ -175,7 +175,7 @@ def test_nothing_leaves_a_graphics_card_but_in_one_transfer(world, imagination, 
     with FakeTensorMode(), Indexing():
         # The one draw of random numbers is made by a generator, which can't be faked.
         def first_gamma(slots, size, device):
-            return em.initial_gamma(1, slots, size, size, None, device)
+            return Bernoulli(1).initial_gamma(1, slots, size, None, device)
 
         monkeypatch.setattr(learned_world, "first_gamma", first_gamma)
         monkeypatch.setattr(learned_world, "torch_generator", lambda *keys, **options: None)
@@ -202,7 +202,7 @@ def test_nothing_leaves_a_graphics_card_but_in_one_transfer(world, imagination, 
         watching = SlotFilter(fake, n)
         watching.reset(everyone, frames[:, 0].permute(0, 2, 3, 1) > 0)
         watching.step(actions[:, 0], frames[:, 0].permute(0, 2, 3, 1) > 0)
-        assert watching.fall_asleep().theta.device.type == "cuda"
+        assert watching.start_imagination().theta.device.type == "cuda"
         state = fake.empty_slots(n, worlds.slots)
         rolled = list(
             imagine(fake.model, state, 3, actions.repeat(1, 2), imagination, first_frame=frames[:, 0])

@@ -81,7 +81,7 @@ def test_slots_of_the_shipped_world_find_the_balls_within_three_frames():
         watching.step(torch.zeros(n, dtype=torch.int64), torch.from_numpy(frames > 0))
     groups = torch.from_numpy(infos["groups"][:, None, ..., 0])
     assert foreground_ari(watching.gamma()[:, None], groups).mean() > 0.9
-    dreams = watching.fall_asleep()
+    dreams = watching.start_imagination()
     assert dreams.theta.shape[0] == n
     torch.testing.assert_close(dreams.output, watching.outputs())
 

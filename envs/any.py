@@ -1,25 +1,35 @@
-"""Vector environments by their Gymnasium id."""
+"""Environments of any kind by their Gymnasium id."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import gymnasium
-from gymnasium.vector import VectorEnv
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rnem_world.envs import register_environments
 from rnem_world.envs.atari_worlds import chosen_world
 from rnem_world.errors import ConfigError, RnemWorldError, suggest
 
 
-def make_environment(name: str, num_envs: int, options: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
+def make_environment(
+    name: str,
+    num_envs: int,
+    options: Mapping[str, Any],
+    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    device: str | None = None,
+) -> VectorEnv[Any, Any, Any]:
     """Makes N environments that honour ``options["reset_mask"]``: one batch of ours, single ones of others.
 
     Args:
         name: A Gymnasium id.
         num_envs: N.
         options: Keyword arguments of the environment, ``max_episode_steps`` among them.
+        autoreset_mode: When a finished episode is reset, unless the options say so.
+        device: Where the model of a learned one is, unless the options say so; None for its own default.
 
     Raises:
         ConfigError: If there is no such environment, or it doesn't take these options.
@@ -33,10 +43,17 @@ def make_environment(name: str, num_envs: int, options: Mapping[str, Any]) -> Ve
         raise ConfigError(
             f"no environment {name!r} ({_first_line(error)}): {suggest(name, known_ids)}"
         ) from error
-    ours = str(spec.vector_entry_point).startswith("rnem_world.")
-    mode = "vector_entry_point" if ours else "sync"
+    entry_point: Any = spec.vector_entry_point
+    ours = str(entry_point).startswith("rnem_world.")
     try:
-        return gymnasium.make_vec(name, num_envs, vectorization_mode=mode, **options)
+        if ours:
+            given: dict[str, Any] = {"autoreset_mode": autoreset_mode}
+            if device is not None and "device" in signature(load_env_creator(entry_point)).parameters:
+                given["device"] = device
+            options = {**given, **options}
+            return gymnasium.make_vec(name, num_envs, vectorization_mode="vector_entry_point", **options)
+        mode = {"autoreset_mode": autoreset_mode}
+        return gymnasium.make_vec(name, num_envs, vectorization_mode="sync", vector_kwargs=mode, **options)
     except RnemWorldError:
         raise
     except (TypeError, ValueError, gymnasium.error.Error) as error:

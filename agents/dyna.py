@@ -2,34 +2,181 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int64
+from numpy.typing import NDArray
 
 import rnem_world
 from rnem_world import physics
-from rnem_world.agents.base import Agent
-from rnem_world.agents.baselines import RepeatedRandomAgent
+from rnem_world.agents.base import Agent, RepeatedRandomAgent
 from rnem_world.agents.contest import REAL_BALLS, Contest, ContestConfig
-from rnem_world.agents.exploring import ExploringAgent, WatchingAgent
-from rnem_world.agents.loop_config import LoopConfig
-from rnem_world.agents.loop_record import LOOP_FILE, loop_table, read_loop, write_loop
-from rnem_world.agents.policy_config import PolicyConfig
-from rnem_world.agents.policy_folder import CONFIG_FILE
-from rnem_world.data.collector import CollectorConfig, collect
+from rnem_world.agents.dynamics import WatchedState
+from rnem_world.agents.policy import CONFIG_FILE, PolicyConfig
+from rnem_world.agents.scores import columns
+from rnem_world.config import build, check_at_least, check_between
+from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned_world import find_world, load_world
-from rnem_world.errors import CheckpointError
+from rnem_world.envs.learned_world import LearnedWorld, find_world, load_world
+from rnem_world.envs.starts import CONTEXT_FRAMES
+from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.io import write_json
 from rnem_world.training import checkpoint
 from rnem_world.training.trainer import make_trainer
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the rounds do.
+
+    Attributes:
+        rounds: Number of rounds; may be more when the loop is resumed.
+        preset: The real balls.
+        checkpoint: The learned world to begin with.
+        sequences: Real sequences that are collected for training in every round.
+        validation_sequences: And for validation.
+        frames: Frames of a sequence.
+        exploration: Share of random steps while collecting. The first round has random steps only.
+        world_updates: Updates by which the world is fine-tuned in every round.
+        world_learning_rate: Their step size.
+        timesteps: Dreamt steps by which the policy is trained on in every round.
+        num_envs: Dreams side by side.
+        hyperparameters: PPO's, beside the usual ones.
+        episodes: Real episodes of every evaluation.
+        steps: Steps of an episode, real or dreamt.
+        oracle: Planner on the true simulator that scores are normalised by.
+        seed: Of everything.
+
+    Raises:
+        ConfigError: If a value makes no sense.
+    """
+
+    rounds: int = 3
+    preset: str = "avoid"
+    checkpoint: str = "balls"
+    sequences: int = 500
+    validation_sequences: int = 50
+    frames: int = 101
+    exploration: float = 0.2
+    world_updates: int = 500
+    world_learning_rate: float = 3e-4
+    timesteps: int = 500_000
+    num_envs: int = 64
+    hyperparameters: Any = None
+    episodes: int = 100
+    steps: int = 100
+    oracle: str = "shooting"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "rounds", "sequences", "validation_sequences", "world_updates")
+        check_at_least(self, 1, "timesteps", "episodes")
+        if self.frames <= CONTEXT_FRAMES:
+            raise ConfigError(
+                f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
+            )
+        check_between(self, 0.0, 1.0, "exploration")
+        if not physics.preset(self.preset).player:
+            raise ConfigError(
+                f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
+            )
+        ContestConfig(oracle=self.oracle)
+
+
+LOOP_FILE = "loop.json"
+
+
+def write_loop(folder: Path, config: LoopConfig, rows: list[dict[str, Any]]) -> None:
+    """Writes a loop's configuration and its rows.
+
+    Raises:
+        OutputError: If they can't be written.
+    """
+    write_json(folder / LOOP_FILE, {"config": asdict(config), "rounds": rows})
+
+
+def read_loop(folder: Path) -> tuple[LoopConfig, list[dict[str, Any]]]:
+    """Reads a loop's configuration and its rows.
+
+    Raises:
+        CheckpointError: If there is none, or it is broken.
+    """
+    path = folder / LOOP_FILE
+    try:
+        values = json.loads(path.read_text())
+        return build(LoopConfig, values["config"]), list(values["rounds"])
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} holds no loop to resume (no {LOOP_FILE}): run without --resume"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is broken: {error}") from error
+
+
+def loop_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lays rounds out as lines of text."""
+    names = ("round", "real transitions", "return", "in the dream", "normalised", "p against stay")
+    table = [names]
+    for row in rows:
+        score = row["normalised_score"]
+        table.append(
+            (
+                str(row["round"] + 1),
+                f"{row['real_transitions']:,}",
+                f"{row['return']:.2f} +- {row['standard_error']:.2f}",
+                f"{row['dream_return']:.2f}",
+                "-" if score is None else f"{score:.2f}",
+                f"{row['p_value_against_stay']:.2g}",
+            )
+        )
+    return columns(table)
+
+
+class ExploringAgent:
+    """Collects experience: a policy on slots that watches real frames, with some random steps, so that data varies.
+
+    Args:
+        policy: Acts on slots, as `SlotObservation` shows them.
+        world: Watches the frames.
+        share: Share of the steps that are random.
+        generator: Where chance comes from.
+    """
+
+    def __init__(
+        self, policy: Agent, world: LearnedWorld, share: float, generator: np.random.Generator
+    ) -> None:
+        self._policy, self._share, self._generator = policy, share, generator
+        self._watching = WatchedState(world)
+        self._random = RepeatedRandomAgent(world.number_of_actions, generator)
+
+    def reset(self, num_envs: int) -> None:
+        """Starts anew with N environments."""
+        self._policy.reset(num_envs)
+        self._random.reset(num_envs)
+        self._actions: NDArray[Any] | None = None
+        self._begun = np.ones(num_envs, dtype=np.bool_)
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the past of environments that have begun a new episode."""
+        self._policy.restart(begun)
+        self._begun |= begun
+
+    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+        """Watches the frames (n, h, w, c) and chooses the next actions."""
+        self._watching.observe(observations, self._actions, self._begun)
+        self._begun[:] = False
+        chosen, drawn = self._policy.act(self._watching.slots()), self._random.act(observations)
+        self._actions = np.where(self._generator.random(len(chosen)) < self._share, drawn, chosen)
+        return self._actions.copy()
 
 
 class Loop:
@@ -112,26 +259,22 @@ class Loop:
         sizes = CollectorConfig(
             config.sequences, config.validation_sequences, 0, config.frames, config.seed + number
         )
-        collect(
-            partial(_make_balls, rules=rules),
-            partial(self._collecting_agent, number),
-            sizes,
-            out,
-            1,
-            attributes,
+        source = Source(
+            partial(_make_balls, rules=rules), partial(self._collecting_agent, number), attributes
         )
+        collect_dataset(source, sizes, out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
         actions = int(env.single_action_space.n)
         if number == 0:
             return RepeatedRandomAgent(actions, generator)
-        from rnem_world.agents.policy import load_policy
+        from rnem_world.agents.policy_agent import load_policy
         from rnem_world.envs.learned_observation import observation_space
 
         world = load_world(self._world(number - 1), self.device)
         space = observation_space(world, "slots", world.check_slots(None))
         policy = load_policy(self._policy(number - 1), space, env.single_action_space, self.device)
-        return ExploringAgent(WatchingAgent(policy, world), actions, self.config.exploration, generator)
+        return ExploringAgent(policy, world, self.config.exploration, generator)
 
     def _train_world(self, number: int) -> int | None:
         """Fine-tunes the last world on all data of the loop."""
@@ -154,8 +297,9 @@ class Loop:
         )
         data = self.folder / "data"
         config = replace(before, training=training, data=str(data), environment=REAL_BALLS)
-        resumes = bool(checkpoint.updates_of(run))
-        if resumes and checkpoint.updates_of(run)[-1].name == f"update-{self.config.world_updates:09d}":
+        done = checkpoint.updates_of(run)
+        # A batch of several chunks makes several updates, the last of which may go beyond the number.
+        if done and int(done[-1].name.removeprefix("update-")) >= self.config.world_updates:
             return None
         with Dataset.open(data) as dataset:
             trainer = make_trainer(
@@ -164,8 +308,8 @@ class Loop:
                 run,
                 torch.device(self.device),
                 self.report,
-                resumes,
-                None if resumes else str(find_world(self._world(number - 1))),
+                bool(done),
+                None if done else str(find_world(self._world(number - 1))),
             )
             trainer.fit()
         return trainer.signal
@@ -210,7 +354,7 @@ class Loop:
         score = found[str(self._policy(number))].as_json()
         del score["returns"], score["lengths"], score["name"]
         transitions = (config.sequences + config.validation_sequences) * (config.frames - 1) * (number + 1)
-        stay, oracle = found["stay"].awake.mean, found[f"oracle {config.oracle}"].awake.mean
+        stay, oracle = found["stay"].real.mean, found[f"oracle {config.oracle}"].real.mean
         return {"round": number, "real_transitions": transitions, **score, "stay": stay, "oracle": oracle}
 
 
