@@ -115,7 +115,7 @@ def multiplying(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def execute_layers(model: nn.Module, precision: Precision, compiled: bool) -> None:
-    """Makes the layers of a model, its children, compute in bfloat16 or compiled while it is in training mode.
+    """Makes the layers of a model, its children with weights, compute in bfloat16 or compiled while it is in training mode.
 
     In evaluation they compute in float32 and uncompiled, so that figures and files don't depend on this. TF32 is the
     matter of :func:`multiplying`.
@@ -127,7 +127,8 @@ def execute_layers(model: nn.Module, precision: Precision, compiled: bool) -> No
     """
     if precision == "bf16" or compiled:
         for layer in model.children():
-            layer.forward = _executing(layer, precision, compiled)
+            if next(layer.parameters(), None) is not None:
+                layer.forward = _executing(layer, precision, compiled)
 
 
 def _executing(layer: nn.Module, precision: Precision, compiled: bool) -> Callable[..., Any]:
