@@ -115,7 +115,7 @@ def multiplying(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def execute_layers(model: nn.Module, precision: Precision, compiled: bool) -> None:
-    """Makes the layers of a model, its children with weights, compute in bfloat16 or compiled while it is in training mode.
+    """Makes a model's layers, its children with weights, compute in bfloat16 or compiled while it is in training mode.
 
     In evaluation they compute in float32 and uncompiled, so that figures and files don't depend on this. TF32 is the
     matter of :func:`multiplying`.
