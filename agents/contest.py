@@ -14,10 +14,10 @@ from gymnasium.vector import VectorEnv
 from rnem_world.agents.base import BASELINES, Agent, baseline
 from rnem_world.agents.dynamics import (
     BallsDynamics,
-    DreamtState,
     LearnedDynamics,
-    SimulatorState,
     WatchedState,
+    dreamt_states,
+    simulator_states,
 )
 from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner, planner_config
 from rnem_world.agents.policy import CONFIG_FILE, read_policy_config
@@ -200,8 +200,8 @@ class Contest:
         planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, generator)
         if dreaming:
             dream = self.dream(number)
-            return PlannerAgent(planner, DreamtState(dream)), dream
-        return PlannerAgent(planner, WatchedState(world)), self.real(number)
+            return PlannerAgent(planner, dreamt_states(dream)), dream
+        return PlannerAgent(planner, WatchedState(world).observe), self.real(number)
 
     def _oracle(self, text: str, dreaming: bool, number: int) -> Entrant:
         env: Any = self.real(number)
@@ -209,7 +209,7 @@ class Contest:
         planner = make_planner(
             name, BallsDynamics(env.rules), options, torch_generator(self.config.seed, "planner")
         )
-        return PlannerAgent(planner, SimulatorState(env)), env
+        return PlannerAgent(planner, simulator_states(env)), env
 
     def _policy(self, folder: str, dreaming: bool, number: int) -> Entrant:
         from rnem_world.agents.policy_agent import load_policy

@@ -95,15 +95,6 @@ class LoopConfig:
 LOOP_FILE = "loop.json"
 
 
-def write_loop(folder: Path, config: LoopConfig, rows: list[dict[str, Any]]) -> None:
-    """Writes a loop's configuration and its rows.
-
-    Raises:
-        OutputError: If they can't be written.
-    """
-    write_json(folder / LOOP_FILE, {"config": asdict(config), "rounds": rows})
-
-
 def read_loop(folder: Path) -> tuple[LoopConfig, list[dict[str, Any]]]:
     """Reads a loop's configuration and its rows.
 
@@ -234,7 +225,7 @@ class Loop:
         return None
 
     def _write(self) -> None:
-        write_loop(self.folder, self.config, self.rows)
+        write_json(self.folder / LOOP_FILE, {"config": asdict(self.config), "rounds": self.rows})
 
     def _world(self, number: int) -> str:
         return self.config.checkpoint if number < 0 else str(self.folder / "worlds" / f"round-{number}")

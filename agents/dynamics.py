@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -73,23 +74,10 @@ class Dynamics(Protocol[State]):
         """Overwrites the given worlds of ``state`` in place by the m given ones."""
 
 
-Seen = TypeVar("Seen", covariant=True)
-
-
-@runtime_checkable
-class StateSource(Protocol[Seen]):
-    """Tells how n environments stand, as states of some dynamics."""
-
-    def observe(
-        self, observations: NDArray[Any], actions: NDArray[Any] | None, begun: Bool[np.ndarray, " n"]
-    ) -> Seen:
-        """Takes in what the environments show now.
-
-        Args:
-            observations: What the N environments show, (n, ...).
-            actions: What has led there, (n,) or (n, d); None at the start.
-            begun: Which of them show the first observation of an episode; all at the start.
-        """
+StateSource = Callable[[NDArray[Any], NDArray[Any] | None, Bool[np.ndarray, " n"]], State]
+"""Tells how n environments stand, as the state of some dynamics. It is called once a step, with what the environments
+show, (n, ...); with the actions that have led there, (n,) or (n, d), None at the start; and with which of them show the
+first observation of an episode, all at the start."""
 
 
 class LearnedDynamics:
@@ -174,22 +162,13 @@ class WatchedState:
         return self._filter.start_imagination().map(torch.clone)
 
 
-class DreamtState:
-    """Tells a planner in `LearnedDynamics` how a dreamt environment stands.
+def dreamt_states(env: LearnedVectorEnv) -> StateSource[DreamState]:
+    """Tells a planner in `LearnedDynamics` how a dreamt environment stands, whatever it shows."""
 
-    Args:
-        env: The environment in which the agent acts.
-    """
+    def observe(*seen: Any) -> DreamState:
+        return env.get_state().dreams.dreams.map(lambda tensor: tensor[: env.num_envs].clone())
 
-    def __init__(self, env: LearnedVectorEnv) -> None:
-        self._env = env
-
-    def observe(
-        self, observations: NDArray[Any], actions: NDArray[Any] | None, begun: Bool[np.ndarray, " n"]
-    ) -> DreamState:
-        """Returns the dreams as they are; what is seen and was done doesn't matter."""
-        rows = self._env.num_envs
-        return self._env.get_state().dreams.dreams.map(lambda tensor: tensor[:rows].clone())
+    return observe
 
 
 class BallsDynamics:
@@ -231,26 +210,10 @@ class BallsDynamics:
         state.put(indices.numpy(), worlds)
 
 
-class SimulatorState:
-    """Tells a planner in `BallsDynamics` how a real environment stands: what makes it the oracle.
+def simulator_states(env: BouncingBallsVectorEnv) -> StateSource[BallsState]:
+    """Tells a planner in `BallsDynamics` how a real environment stands: what makes it the oracle."""
 
-    Args:
-        env: The environment in which the agent acts.
-    """
+    def observe(*seen: Any) -> BallsState:
+        return env.get_state().worlds.balls
 
-    def __init__(self, env: BouncingBallsVectorEnv) -> None:
-        self._env = env
-
-    def observe(
-        self, observations: NDArray[Any], actions: NDArray[Any] | None, begun: Bool[np.ndarray, " n"]
-    ) -> BallsState:
-        """Returns the worlds as they are; what is seen and was done doesn't matter.
-
-        Raises:
-            ConfigError: If the observations are of another number of worlds.
-        """
-        if len(observations) != self._env.num_envs:
-            raise ConfigError(
-                f"{len(observations)} environments are played, and the oracle looks at {self._env.num_envs}"
-            )
-        return self._env.get_state().worlds.balls
+    return observe

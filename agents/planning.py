@@ -88,7 +88,7 @@ class PlannerAgent(Generic[State]):
 
     Args:
         planner: Finds the actions.
-        source: Tells how the environments stand.
+        source: Tells how the environments stand: `WatchedState.observe`, `dreamt_states` or `simulator_states`, say.
     """
 
     def __init__(self, planner: Planner[State], source: StateSource[State]) -> None:
@@ -108,8 +108,18 @@ class PlannerAgent(Generic[State]):
         self._begun |= begun
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Chooses the next actions: int64 (n,), or float32 (n, d)."""
-        state = self._source.observe(observations, self._actions, self._begun)
+        """Chooses the next actions: int64 (n,), or float32 (n, d).
+
+        Raises:
+            ConfigError: If the source looks at another number of environments.
+            DivergenceError: If the world that is planned in diverges.
+        """
+        state = self._source(observations, self._actions, self._begun)
+        watched = self.planner.dynamics.size(state)
+        if watched != len(observations):
+            raise ConfigError(
+                f"{len(observations)} environments are played, and the planner looks at {watched}"
+            )
         self._begun[:] = False
         if self._actions is None or self._steps % self.planner.action_repeat == 0:
             self._actions = np.asarray(self.planner.plan(state).actions.cpu().numpy())

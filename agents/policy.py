@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from torch import Tensor
 
 from rnem_world.config import build, check_above_zero, check_at_least, check_one_of
 from rnem_world.errors import CheckpointError, ConfigError
-from rnem_world.io import synchronise, write_json, writing
+from rnem_world.io import atomic_folder, remove_folder, write_json
 
 CONFIG_FILE, CHECKPOINTS = "agent.json", "checkpoints"
 WEIGHTS_FILE, TRAINER_FILE, REPLAY_FILE = "policy.safetensors", "trainer.pt", "replay.npz"
@@ -212,29 +209,15 @@ def write_policy_checkpoint(
         OutputError: If it can't be written.
     """
     place = folder / CHECKPOINTS / f"step-{steps:012d}"
-    temporary = place.with_name(f".{place.name}.tmp")
-    with writing(place):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            save_file(
-                {name: value.detach().cpu().clone() for name, value in weights.items()},
-                temporary / WEIGHTS_FILE,
-            )
-            torch.save(dict(trainer), temporary / TRAINER_FILE)
-            if replay is not None:
-                np.savez(temporary / REPLAY_FILE, **dict(replay))  # type: ignore[arg-type]
-            for file in temporary.iterdir():
-                synchronise(file)
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(temporary, place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(place) as temporary:
+        save_file(
+            {name: value.detach().cpu().clone() for name, value in weights.items()}, temporary / WEIGHTS_FILE
+        )
+        torch.save(dict(trainer), temporary / TRAINER_FILE)
+        if replay is not None:
+            np.savez(temporary / REPLAY_FILE, **dict(replay))  # type: ignore[arg-type]
     for old in checkpoints_of(folder)[:-keep]:
-        doomed = old.with_name(f".{old.name}.tmp")
-        with suppress(OSError):
-            os.replace(old, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        remove_folder(old)
 
 
 def read_policy_weights(checkpoint: Path) -> dict[str, Tensor]:

@@ -57,13 +57,6 @@ class Candidates:
         index = order.reshape(*order.shape, *[1] * (self.sequences.dim() - 2))
         return Candidates(self.sequences.gather(1, index.expand(-1, -1, *self.sequences.shape[2:])), returns)
 
-    def joined(self, other: Candidates) -> Candidates:
-        """Returns both."""
-        return Candidates(
-            torch.cat([self.sequences, other.sequences], dim=1),
-            torch.cat([self.returns, other.returns], dim=1),
-        )
-
 
 class SequencePlanner(Generic[State]):
     """The frame of planners that draw whole action sequences, try them out, and draw better ones.
@@ -191,7 +184,10 @@ class ShootingPlanner(SequencePlanner[State]):
 
     def _elites(self, tried: Candidates, elites: Candidates | None) -> Candidates:
         best = tried.best(1)
-        return best if elites is None else elites.joined(best).best(1)
+        if elites is None:
+            return best
+        sequences = torch.cat([elites.sequences, best.sequences], dim=1)
+        return Candidates(sequences, torch.cat([elites.returns, best.returns], dim=1)).best(1)
 
 
 @dataclass(frozen=True)

@@ -97,11 +97,14 @@ def policies(tiny_world, tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-def test_all_play_the_same_episodes_in_reality_and_in_dreams(tiny_world, policies):
+def test_all_play_the_same_episodes_in_reality_and_in_dreams(tiny_world, policies, monkeypatch):
+    closed = []
+    monkeypatch.setattr(BouncingBallsVectorEnv, "close", lambda env: closed.append(id(env)))
     agents = (PLANNER, str(policies["slots"]), str(policies["frame"]))
     config = ContestConfig(agents, str(tiny_world), env_options={"preset": "avoid"}, episodes=2, steps=7)
     contest = Contest(config)
     found = {score.name: score for score in contest.play(progress=False)}
+    assert len(closed) == 1 + len(found)  # one to look at, and one for each
     assert list(found) == ["random", "repeated-random", "stay", *agents, f"oracle {PLANNER}"]
     stay = play(
         StayAgent(9, np.random.default_rng(0)),

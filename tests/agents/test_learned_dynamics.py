@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnem_world.agents.dynamics import DreamtState, Dynamics, LearnedDynamics, WatchedState
+from rnem_world.agents.dynamics import Dynamics, LearnedDynamics, WatchedState, dreamt_states
 from rnem_world.agents.planning import PLANNERS, make_planner
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_vector import LearnedVectorEnv
@@ -24,7 +24,7 @@ def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imaginatio
     env = dream_of(tiny_world, 6, imagination)
     dynamics = LearnedDynamics(load_world(tiny_world), imagination)
     assert isinstance(dynamics, Dynamics)
-    state = DreamtState(env).observe(np.zeros(6), None, np.ones(6, dtype=bool))
+    state = dreamt_states(env)()
     rng = np.random.default_rng(0)
     for _ in range(8):
         actions = rng.integers(9, size=6)
@@ -40,7 +40,7 @@ def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imaginatio
 
 def test_dreams_are_copied_out_and_put_back(tiny_world):
     dynamics = LearnedDynamics(load_world(tiny_world), "pixels")
-    state = DreamtState(dream_of(tiny_world, 3, "pixels")).observe(np.zeros(3), None, np.ones(3, dtype=bool))
+    state = dreamt_states(dream_of(tiny_world, 3, "pixels"))()
     before = state.map(torch.clone)
     twice = dynamics.select(state, torch.tensor([2, 2, 0]))
     assert dynamics.size(twice) == 3
@@ -56,7 +56,7 @@ def test_planners_dream(name, tiny_world):
     dynamics, env = LearnedDynamics(world), dream_of(tiny_world, 3)
     small = {"simulations": 30} if name == "mcts" else {"population": 12}
     planner = make_planner(name, dynamics, {"horizon": 3, **small}, torch.Generator().manual_seed(0))
-    state = DreamtState(env).observe(np.zeros(3), None, np.ones(3, dtype=bool))
+    state = dreamt_states(env)()
     plan = planner.plan(state)
     assert plan.actions.shape == (3,)
     best = torch.stack([dynamics.step(state, torch.full((3,), action)).rewards for action in range(9)]).amax(
@@ -101,7 +101,7 @@ def env_first(seed: int) -> np.ndarray:
 
 
 def test_a_dream_that_diverges_is_an_error(tiny_world):
-    state = DreamtState(dream_of(tiny_world, 2)).observe(np.zeros(2), None, np.ones(2, dtype=bool))
+    state = dreamt_states(dream_of(tiny_world, 2))()
     state.theta[0] = torch.nan
     planner = make_planner("shooting", LearnedDynamics(load_world(tiny_world)), {}, torch.Generator())
     with pytest.raises(DivergenceError, match="another checkpoint"):

@@ -78,6 +78,7 @@ def test_training_resumes_where_it_was(algorithm, tmp_path):
     def look(model, env, *rest):
         seen.update({name: value.clone() for name, value in model.policy.state_dict().items()})
         seen["steps"] = model.num_timesteps
+        seen["counters"] = {name: getattr(model, name) for name in trainer["counters"]}
         seen["optimizer"] = copy.deepcopy(model.policy.optimizer.state_dict()["state"])
         if replay is not None:
             assert (model.replay_buffer.pos, model.replay_buffer.full) == (16, False)
@@ -89,6 +90,9 @@ def test_training_resumes_where_it_was(algorithm, tmp_path):
         patch.setattr(policy_training, "_learn", look)
         train_policy(more, tmp_path / "run", resume=True)
     assert seen["steps"] == 64
+    assert seen["counters"] == trainer["counters"]
+    if algorithm == "dqn":
+        assert trainer["counters"]["_n_calls"] == 16  # by which the target network's updates are timed
     for name, value in weights.items():
         assert torch.equal(seen[name], value)
     for key, entry in trainer["optimizer"]["state"].items():
