@@ -130,7 +130,7 @@ def _evaluate(request: _Request, weights: tuple[float, ...], ami_sequences: int)
     from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
     from rnem_world.evaluation.report import figures_table
     from rnem_world.seeding import torch_generator
-    from rnem_world.training.setup import check_fits, wanted_arrays
+    from rnem_world.training.presets import check_fits, wanted_arrays
 
     model, config, options = request.model, request.config, request.config.training
     trained_noise = options.noise.usual_probability
@@ -184,7 +184,7 @@ def _imagine(request: _Request, context: int, horizon: int) -> None:
     from rnem_world.evaluation.truth import read_truth
     from rnem_world.models.rollout import RolloutConfig
     from rnem_world.seeding import torch_generator
-    from rnem_world.training.setup import check_fits
+    from rnem_world.training.presets import check_fits
 
     model, config = request.model, request.config
     device = next(model.parameters()).device
