@@ -30,8 +30,8 @@ from rnem_world.envs.learned_world import LearnedWorld, find_world, load_world
 from rnem_world.envs.starts import CONTEXT_FRAMES
 from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.io import write_json
-from rnem_world.training import checkpoint, run_folder
-from rnem_world.training.setup import make_trainer
+from rnem_world.training import checkpoint
+from rnem_world.training.trainer import make_trainer
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class Loop:
         )
         data = self.folder / "data"
         config = replace(before, training=training, data=str(data), environment=REAL_BALLS)
-        done = run_folder.updates_of(run)
+        done = checkpoint.updates_of(run)
         # A batch of several chunks makes several updates, the last of which may go beyond the number.
         if done and int(done[-1].name.removeprefix("update-")) >= self.config.world_updates:
             return None

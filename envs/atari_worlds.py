@@ -11,8 +11,7 @@ from rnem_world.envs.atari_starts import game_starts
 from rnem_world.envs.learned_world import ATARI_ENVIRONMENT, LearnedWorld
 from rnem_world.envs.starts import STARTS_FILE, Starts
 from rnem_world.errors import ConfigError, DependencyError
-from rnem_world.training.checkpoint import read_config
-from rnem_world.training.run_folder import find_checkpoint, pretrained_names
+from rnem_world.training.checkpoint import find_checkpoint, pretrained_names, read_config
 
 BALLS = "balls"
 

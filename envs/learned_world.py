@@ -31,9 +31,8 @@ from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.physics import PRESETS, BallsConfig, preset
 from rnem_world.seeding import torch_generator
-from rnem_world.training.checkpoint import load_model
+from rnem_world.training.checkpoint import CONFIG_FILE, MODEL_FILE, find_checkpoint, load_model
 from rnem_world.training.config import RunConfig
-from rnem_world.training.run_folder import CONFIG_FILE, MODEL_FILE, find_checkpoint
 
 FEWEST_ROWS, VECTOR = 4, 32
 """Matrix products want multiples of 4 rows, elementwise functions of 32 numbers: see `LearnedWorld.padded`."""

@@ -25,7 +25,7 @@ def list_command() -> None:
     import gymnasium
 
     from rnem_world.envs import register_environments
-    from rnem_world.training.run_folder import pretrained_names
+    from rnem_world.training.checkpoint import pretrained_names
 
     register_environments()
     for name, spec in sorted(gymnasium.registry.items()):
