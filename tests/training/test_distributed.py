@@ -46,10 +46,19 @@ class Both(NamedTuple):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Both:
-    from rnem_world.cli.collect import collect_balls
+    from rnem_world.agents.collecting import collect
 
     folder = tmp_path_factory.mktemp("both")
-    data = collect_balls("avoid", folder / "a.h5", 12, 6, 2, 12, progress=False)
+    data = collect(
+        "balls",
+        folder / "a.h5",
+        preset="avoid",
+        num_train=12,
+        num_valid=6,
+        num_test=2,
+        frames=12,
+        progress=False,
+    )
     program = Path(__file__).with_name("two_processes.py")
     command = [*TORCHRUN, str(program), str(data), str(folder)]
     result = subprocess.run(
