@@ -12,11 +12,11 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
-
 from rnem_world.envs.atari_background import background_of, cache_path
 from rnem_world.envs.atari_emulator import Emulator
 from rnem_world.envs.atari_games import game_named
+from tqdm import tqdm
+
 from rnem_world.envs.starts import CONTEXT_FRAMES, Starts, read_starts, write_starts
 from rnem_world.errors import DataError, OutputError
 from rnem_world.seeding import derive_seed, numpy_generator

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rnem_world.data.dataset import Dataset
 from rnem_world.envs.atari_emulator import Emulator
 from rnem_world.envs.atari_games import game_named, games
+
+from rnem_world.data.dataset import Dataset
 from rnem_world.envs.atari_starts import game_starts
 from rnem_world.envs.learned_world import ATARI_ENVIRONMENT, LearnedWorld
 from rnem_world.envs.starts import STARTS_FILE, Starts

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from rnem_world.envs.atari_vector import AtariVectorEnv
-from rnem_world.envs.atari_worlds import game_of, is_game
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+
+from rnem_world.envs.atari_worlds import game_of, is_game
 from rnem_world.envs.learned import LearnedEnv
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import load_world

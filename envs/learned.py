@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
+from rnem_world.envs.bouncing_balls import check_render_mode
 
 from rnem_world.envs.atari_worlds import chosen_world
-from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.editing import Edit
 from rnem_world.envs.learned_batch import LearnedBatch
 from rnem_world.envs.snapshots import LearnedSnapshot, restored, with_generator

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from jaxtyping import Int64
+from rnem_world.envs.vector_arguments import check_actions
 from torch import Tensor
 
 from rnem_world.envs.beginnings import Beginnings
@@ -24,7 +25,6 @@ from rnem_world.envs.learned_worlds import LearnedWorlds, Outcome
 from rnem_world.envs.snapshots import LearnedSnapshot
 from rnem_world.envs.starts import Starts
 from rnem_world.envs.transfer import Array, to_host
-from rnem_world.envs.vector_arguments import check_actions
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.plots import colour_grouping
 

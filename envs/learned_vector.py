@@ -12,15 +12,15 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
+from rnem_world.envs.bouncing_balls import check_render_mode
+from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, rows_of, seeds_of
+from rnem_world.envs.vector_infos import final_infos, with_masks
 
 from rnem_world.envs.atari_worlds import chosen_world
-from rnem_world.envs.bouncing_balls import check_render_mode
 from rnem_world.envs.editing import Edit
 from rnem_world.envs.learned_batch import LearnedBatch
 from rnem_world.envs.snapshots import LearnedSnapshot, restored
 from rnem_world.envs.starts import Starts
-from rnem_world.envs.vector_arguments import autoreset_mode_of, check_sizes, reset_mask_of, rows_of, seeds_of
-from rnem_world.envs.vector_infos import final_infos, with_masks
 
 Array = NDArray[Any]
 

@@ -14,13 +14,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool
 from numpy.typing import NDArray
+from rnem_world.envs.vector_arguments import reset_mask_of
 from torch import Tensor
 
 from rnem_world.envs.contexts import black_and_white
 from rnem_world.envs.learned_observation import observation_space
 from rnem_world.envs.learned_world import LearnedWorld, load_world
 from rnem_world.envs.slot_filter import SETTLE_STEPS, SlotFilter
-from rnem_world.envs.vector_arguments import reset_mask_of
 from rnem_world.errors import ConfigError
 
 Array = NDArray[Any]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
 from numpy.typing import NDArray
+from rnem_world.envs.balls_worlds import BallsWorlds
 
 from rnem_world.data.dataset import Dataset
-from rnem_world.envs.balls_worlds import BallsWorlds
 from rnem_world.errors import DataError
 from rnem_world.files import replacing
 from rnem_world.physics import BallsConfig
