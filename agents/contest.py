@@ -1,8 +1,7 @@
-"""A contest: baselines, planners, policies and oracles over the same episodes, awake and in the dream."""
+"""A contest: baselines, planners, policies and oracles over the same episodes, real and dreamt."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +9,18 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
-from rnem_world.agents.base import Agent
-from rnem_world.agents.baselines import BASELINES, baseline
-from rnem_world.agents.environments import make_environment, world_of
-from rnem_world.agents.evaluation import Episodes, Score, play, scores
-from rnem_world.agents.learned import DreamtState, LearnedDynamics, WatchedState
-from rnem_world.agents.planning import PLANNERS, PlannerAgent, make_planner, planner_config
-from rnem_world.agents.policy_folder import CONFIG_FILE, read_policy_config
-from rnem_world.agents.simulator import BallsDynamics, SimulatorState
+from rnem_world.agents.base import BASELINES, Agent, baseline
+from rnem_world.agents.dynamics import (
+    BallsDynamics,
+    DreamtState,
+    LearnedDynamics,
+    SimulatorState,
+    WatchedState,
+)
+from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner, planner_config
+from rnem_world.agents.policy import CONFIG_FILE, read_policy_config
+from rnem_world.agents.scores import Episodes, Score, compared, play
+from rnem_world.envs.any import make_environment, world_of
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_vector import LearnedVectorEnv
 from rnem_world.envs.learned_world import LearnedWorld, load_world
@@ -87,29 +90,6 @@ def _is_policy(agent: str) -> bool:
     return (Path(agent) / CONFIG_FILE).is_file()
 
 
-def parse_planner(text: str) -> tuple[str, dict[str, Any]]:
-    """Reads ``mcts:horizon=10,simulations=100``.
-
-    Raises:
-        ConfigError: If there is no such planner, or an option has no value.
-    """
-    name, _, rest = text.partition(":")
-    if name not in PLANNERS:
-        raise ConfigError(
-            f"no planner {name!r}, and no folder of a policy of that name: {suggest(name, PLANNERS)}"
-        )
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise ConfigError(f"{text!r}: {part!r} has no value, expected for example {name}:horizon=10")
-        try:
-            options[option] = json.loads(value.lower() if value in ("True", "False") else value)
-        except ValueError:
-            options[option] = value
-    return name, options
-
-
 class Contest:
     """Lets all agents of a configuration play.
 
@@ -169,7 +149,7 @@ class Contest:
                 agent, env = make_dreamt(config.episodes)
                 title = f"{name}, dreaming" if progress else None
                 dreamt[name] = play(agent, env, config.seed, config.steps, title)
-        return scores(awake, dreamt, self._oracle_of(awake))
+        return compared(awake, dreamt, self._oracle_of(awake))
 
     def agent(self, name: str, number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
         """Makes one of the agents, and the real environments in which it acts."""
@@ -243,7 +223,7 @@ class Contest:
 
     def _policy(self, folder: str, asleep: bool) -> Maker:
         def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
-            from rnem_world.agents.policy import load_policy
+            from rnem_world.agents.policy_agent import load_policy
 
             trained, spaces = read_policy_config(Path(folder))
             sees_slots = len(spaces["observations"]) == 2

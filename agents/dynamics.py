@@ -1,22 +1,32 @@
-"""What a planner needs of a world: many copies of it that can be stepped, picked out and stored."""
+"""Worlds that planners try actions in: the learned one, and the real physics of the balls."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rnem_world.errors import ConfigError, DivergenceError
+from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.dream_batches import step_in_parts
+from rnem_world.envs.learned_vector import LearnedVectorEnv
+from rnem_world.envs.learned_world import LearnedWorld
+from rnem_world.envs.slot_filter import SlotFilter
+from rnem_world.envs.slots import watched
+from rnem_world.errors import ConfigError
+from rnem_world.models.dreams import DreamState, check_imagination
+from rnem_world.physics import BallsConfig, BallsState, number_of_actions, player_velocity, step
 
 State = TypeVar("State")
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[State]):
+class DynamicsStep(Generic[State]):
     """What follows from one step of n worlds.
 
     Attributes:
@@ -48,7 +58,7 @@ class Dynamics(Protocol[State]):
     def size(self, state: State) -> int:
         """Returns the number of worlds, n."""
 
-    def step(self, state: State, actions: Tensor) -> Outcome[State]:
+    def step(self, state: State, actions: Tensor) -> DynamicsStep[State]:
         """Moves all worlds on, leaving ``state`` as it is.
 
         Args:
@@ -63,73 +73,194 @@ class Dynamics(Protocol[State]):
         """Overwrites the given worlds of ``state`` in place by the m given ones."""
 
 
-def action_count(space: spaces.Space[object]) -> int:
-    """Returns the number of discrete actions, or the size of a continuous action.
-
-    Raises:
-        ConfigError: If planners can't draw from such a space.
-    """
-    if isinstance(space, spaces.Discrete) and space.start == 0:
-        return int(space.n)
-    if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
-        return int(space.shape[0])
-    raise ConfigError(
-        f"planners can't act in the action space {space}: expected Discrete from 0, or a bounded Box with one axis"
-    )
+Seen = TypeVar("Seen", covariant=True)
 
 
-def sequence_returns(
-    dynamics: Dynamics[State],
-    state: State,
-    sequences: Tensor,
-    discount: float = 1.0,
-    action_repeat: int = 1,
-    rows: int = 8192,
-) -> Float[Tensor, "n p"]:
-    """Tries out p action sequences in each of n worlds.
+@runtime_checkable
+class StateSource(Protocol[Seen]):
+    """Tells how n environments stand, as states of some dynamics."""
+
+    def reset(self, num_envs: int) -> None:
+        """Starts anew with N environments."""
+
+    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> Seen:
+        """Takes in what the environments show now.
+
+        Args:
+            observations: What the N environments show, (n, ...).
+            actions: What has led there, (n,) or (n, d); None at the start.
+        """
+
+
+class LearnedDynamics:
+    """Dreams of a learned world.
+
+    The reward is the sum of the slots' shares; a dream terminates where the model gives its end more than even odds.
 
     Args:
-        dynamics: The world.
-        state: N worlds, which stay as they are.
-        sequences: Int64 (n, p, h) for discrete actions, float32 (n, p, h, d) for continuous ones.
-        discount: By how much a reward is worth less with every step.
-        action_repeat: Steps for which each action is held.
-        rows: Largest number of worlds that are stepped at once; bounds the memory.
-
-    Returns:
-        The discounted sums of rewards up to the end of the sequence or of the episode.
+        world: The world.
+        imagination: ``latent``, ``pixels``, or None: latent if the model can.
 
     Raises:
-        DivergenceError: If one of them isn't finite.
+        ConfigError: If the model can't dream so.
     """
-    n, p, horizon = sequences.shape[:3]
-    flat = sequences.flatten(0, 1)
-    owners = torch.arange(n, device=dynamics.device).repeat_interleave(p)
-    parts = []
-    for actions, owner in zip(flat.split(rows), owners.split(rows), strict=True):
-        worlds = dynamics.select(state, owner)
-        total = torch.zeros(len(owner), device=dynamics.device)
-        weight = torch.ones_like(total)
-        for step in range(horizon * action_repeat):
-            outcome = dynamics.step(worlds, actions[:, step // action_repeat])
-            worlds = outcome.state
-            total = total + torch.where(weight > 0.0, weight * outcome.rewards, 0.0)
-            weight = weight * torch.where(outcome.terminated, 0.0, discount)
-        parts.append(total)
-    returns: Tensor = torch.cat(parts).unflatten(0, (n, p))
-    check_finite(returns)
-    return returns
+
+    def __init__(self, world: LearnedWorld, imagination: str | None = None) -> None:
+        if imagination is None:
+            imagination = "pixels" if world.model.prior_code is None else "latent"
+        check_imagination(world.model, imagination)
+        self.world = world
+        self.imagination: Any = imagination
+        self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(world.number_of_actions)
+        self.device = world.device
+        self._is_told = world.config.model.number_of_actions > 0
+
+    def size(self, state: DreamState) -> int:
+        """Returns the number of dreams."""
+        return len(state.theta)
+
+    @torch.no_grad()
+    def step(self, state: DreamState, actions: Int64[Tensor, " n"]) -> DynamicsStep[DreamState]:
+        """Imagines one transition of all dreams."""
+        told = actions if self._is_told else None
+        step = step_in_parts(self.world.model, state, told, self.imagination)
+        if step.rewards is None or step.termination is None:
+            raise ConfigError("this model has no heads, which planning needs")
+        return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination > 0.0)
+
+    def select(self, state: DreamState, indices: Int64[Tensor, " m"]) -> DreamState:
+        """Returns copies of the given dreams."""
+        return state.map(lambda tensor: tensor[indices])
+
+    def put(self, state: DreamState, indices: Int64[Tensor, " m"], worlds: DreamState) -> None:
+        """Overwrites the given dreams in place."""
+        state.theta[indices] = worlds.theta
+        state.output[indices] = worlds.output
+        state.code[indices] = worlds.code
+        if state.frame is not None and worlds.frame is not None:
+            state.frame[indices] = worlds.frame
 
 
-def check_finite(returns: Float[Tensor, "*s"]) -> None:
-    """Refuses a world whose rewards aren't numbers.
+class WatchedState:
+    """Lets the model watch the real frames, and tells a planner in `LearnedDynamics` what it has seen.
+
+    Args:
+        world: The world.
+        num_slots: Slots; None takes the model's own.
+    """
+
+    def __init__(self, world: LearnedWorld, num_slots: int | None = None) -> None:
+        self._world = world
+        self._num_slots = num_slots
+        self._filter: SlotFilter | None = None
+
+    def reset(self, num_envs: int) -> None:
+        """Starts anew with N environments."""
+        self._filter = SlotFilter(self._world, num_envs, self._num_slots)
+
+    def slots(self) -> NDArray[Any]:
+        """Returns the slots' output, (n, k, d), as a policy on slots sees it."""
+        return self._watching().outputs().cpu().numpy().copy()
+
+    def _watching(self) -> SlotFilter:
+        if self._filter is None:
+            raise ConfigError("nothing has been watched yet: call reset first")
+        return self._filter
+
+    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> DreamState:
+        """Shows the slots what the environments show, and returns dreams that go on from there."""
+        if self._filter is None or self._filter.number != len(observations):
+            self.reset(len(observations))
+        watching = self._watching()
+        frames = watched(observations, self._world)
+        if actions is None:
+            watching.reset(torch.arange(len(observations), device=self._world.device), frames)
+        else:
+            done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(self._world.device)
+            watching.step(done, frames)
+        # Ordinary tensors: those of inference mode can't be changed in place by a search.
+        return watching.fall_asleep().map(torch.clone)
+
+
+class DreamtState:
+    """Tells a planner in `LearnedDynamics` how a dreamt environment stands.
+
+    Args:
+        env: The environment in which the agent acts.
+    """
+
+    def __init__(self, env: LearnedVectorEnv) -> None:
+        self._env = env
+
+    def reset(self, num_envs: int) -> None:
+        """Nothing to do."""
+
+    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> DreamState:
+        """Returns the dreams as they are."""
+        rows = self._env.num_envs
+        return self._env.get_state().dreams.dreams.map(lambda tensor: tensor[:rows].clone())
+
+
+class BallsDynamics:
+    """Worlds of balls without frames, on the CPU; equal to ``RNEM-BallsReal-v0``.
+
+    Args:
+        rules: The rules of the worlds.
 
     Raises:
-        DivergenceError: If a return is NaN or infinite.
+        ConfigError: If these worlds have no player.
     """
-    broken = ~torch.isfinite(returns)
-    if bool(broken.any()):
-        raise DivergenceError(
-            f"{int(broken.sum())} of {broken.numel()} imagined returns are NaN or infinite: the world diverges; plan "
-            "with a shorter horizon, or take another checkpoint"
-        )
+
+    def __init__(self, rules: BallsConfig) -> None:
+        if not rules.player:
+            raise ConfigError(
+                "these balls have no player, and a planner nothing to do: choose a preset with a player"
+            )
+        self.rules = rules
+        self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(number_of_actions(rules))
+        self.device = torch.device("cpu")
+
+    def size(self, state: BallsState) -> int:
+        """Returns the number of worlds."""
+        return len(state)
+
+    def step(self, state: BallsState, actions: Int64[Tensor, " n"]) -> DynamicsStep[BallsState]:
+        """Moves all worlds on by one frame; the reward is -1 where the player's ball meets another."""
+        velocity = player_velocity(self.rules, actions.numpy())
+        following, touching = step(state, self.rules, velocity)
+        rewards = torch.from_numpy(np.where(touching[:, 0], np.float32(-1.0), np.float32(0.0)))
+        return DynamicsStep(following, rewards, torch.zeros(len(rewards), dtype=torch.bool))
+
+    def select(self, state: BallsState, indices: Int64[Tensor, " m"]) -> BallsState:
+        """Returns copies of the given worlds."""
+        return state.take(indices.numpy())
+
+    def put(self, state: BallsState, indices: Int64[Tensor, " m"], worlds: BallsState) -> None:
+        """Overwrites the given worlds in place."""
+        state.put(indices.numpy(), worlds)
+
+
+class SimulatorState:
+    """Tells a planner in `BallsDynamics` how a real environment stands: what makes it the oracle.
+
+    Args:
+        env: The environment in which the agent acts.
+    """
+
+    def __init__(self, env: BouncingBallsVectorEnv) -> None:
+        self._env = env
+
+    def reset(self, num_envs: int) -> None:
+        """Nothing to do.
+
+        Raises:
+            ConfigError: If the environment has another number of worlds.
+        """
+        if num_envs != self._env.num_envs:
+            raise ConfigError(
+                f"{num_envs} environments are played, and the oracle looks at {self._env.num_envs}"
+            )
+
+    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> BallsState:
+        """Returns the worlds as they are; what is seen and was done doesn't matter."""
+        return self._env.get_state().worlds.balls

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rnem_world.agents.policy import Space, shows_frames, shows_slots
 from rnem_world.errors import ConfigError, DependencyError
 
 try:
@@ -92,3 +95,14 @@ class FrameFeatures(BaseFeaturesExtractor):
         """Sees frames in [0, 1]."""
         features: Tensor = self.out(self.convolutions(observations))
         return features
+
+
+def policy_kind(algorithm: str, observation_space: Space) -> tuple[str, dict[str, Any]]:
+    """Returns the name of the policy in stable-baselines3 that fits observations, and its arguments."""
+    from rnem_world.agents.features import FrameFeatures, SlotFeatures
+
+    if shows_frames(observation_space):
+        return "CnnPolicy", {"features_extractor_class": FrameFeatures, "net_arch": []}
+    if shows_slots(observation_space):
+        return "MlpPolicy", {"features_extractor_class": SlotFeatures, "net_arch": [64]}
+    return "MlpPolicy", {}

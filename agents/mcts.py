@@ -10,8 +10,8 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from rnem_world.agents.dynamics import Dynamics, Outcome, State, action_count, check_finite
-from rnem_world.agents.planner import Deadline, Plan, PlannerConfig
+from rnem_world.agents.dynamics import Dynamics, DynamicsStep, State
+from rnem_world.agents.planner import Deadline, Plan, PlannerConfig, action_count, check_finite
 from rnem_world.agents.tree import Leaves, Tree
 from rnem_world.errors import ConfigError, suggest
 
@@ -189,7 +189,7 @@ class MCTSPlanner(Generic[State]):
         return drawn
 
     def _rolled_out(
-        self, outcome: Outcome[State], rollouts: Int64[Tensor, "m h"], depth: Int64[Tensor, " m"]
+        self, outcome: DynamicsStep[State], rollouts: Int64[Tensor, "m h"], depth: Int64[Tensor, " m"]
     ) -> Float[Tensor, " m"]:
         """Returns what rollouts earn up to the horizon, as seen from the step before them."""
         discount = self.config.discount**self.config.action_repeat
@@ -204,7 +204,7 @@ class MCTSPlanner(Generic[State]):
             weight = weight * torch.where(following.terminated, 0.0, discount)
         return total
 
-    def _step(self, state: State, actions: Int64[Tensor, " m"]) -> Outcome[State]:
+    def _step(self, state: State, actions: Int64[Tensor, " m"]) -> DynamicsStep[State]:
         """Holds actions for as many steps as they are to be repeated."""
         outcome = self.dynamics.step(state, actions)
         rewards, terminated = outcome.rewards, outcome.terminated
@@ -213,7 +213,7 @@ class MCTSPlanner(Generic[State]):
             worth = torch.where(terminated, 0.0, self.config.discount**held)
             rewards = rewards + torch.where(worth > 0.0, worth * outcome.rewards, 0.0)
             terminated = terminated | outcome.terminated
-        return Outcome(outcome.state, rewards, terminated)
+        return DynamicsStep(outcome.state, rewards, terminated)
 
     def _grown(self, store: State, rows: int) -> State:
         """Returns a store with more rows."""

@@ -1,23 +1,34 @@
-"""An agent that plans, and how planners are named and made."""
+"""Planners by their names, and an agent that plans."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rnem_world.agents.cem import CEMConfig, CEMPlanner
-from rnem_world.agents.dynamics import Dynamics, State
-from rnem_world.agents.icem import ICEMConfig, ICEMPlanner
+from rnem_world.agents.dynamics import (
+    Dynamics,
+    State,
+    StateSource,
+)
 from rnem_world.agents.mcts import MCTSConfig, MCTSPlanner
-from rnem_world.agents.mppi import MPPIConfig, MPPIPlanner
 from rnem_world.agents.planner import Planner, PlannerConfig
-from rnem_world.agents.shooting import ShootingConfig, ShootingPlanner
+from rnem_world.agents.sampling import (
+    CEMConfig,
+    CEMPlanner,
+    ICEMConfig,
+    ICEMPlanner,
+    MPPIConfig,
+    MPPIPlanner,
+    ShootingConfig,
+    ShootingPlanner,
+)
+from rnem_world.config import build
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.options import build
 
 PLANNERS: dict[str, tuple[type[PlannerConfig], Any]] = {
     "shooting": (ShootingConfig, ShootingPlanner),
@@ -63,23 +74,27 @@ def make_planner(
     return planner
 
 
-Seen = TypeVar("Seen", covariant=True)
+def parse_planner(text: str) -> tuple[str, dict[str, Any]]:
+    """Reads ``mcts:horizon=10,simulations=100``.
 
-
-@runtime_checkable
-class StateSource(Protocol[Seen]):
-    """Tells how n environments stand, as states of some dynamics."""
-
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> Seen:
-        """Takes in what the environments show now.
-
-        Args:
-            observations: What the N environments show, (n, ...).
-            actions: What has led there, (n,) or (n, d); None at the start.
-        """
+    Raises:
+        ConfigError: If there is no such planner, or an option has no value.
+    """
+    name, _, rest = text.partition(":")
+    if name not in PLANNERS:
+        raise ConfigError(
+            f"no planner {name!r}, and no folder of a policy of that name: {suggest(name, PLANNERS)}"
+        )
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r}: {part!r} has no value, expected for example {name}:horizon=10")
+        try:
+            options[option] = json.loads(value.lower() if value in ("True", "False") else value)
+        except ValueError:
+            options[option] = value
+    return name, options
 
 
 class PlannerAgent(Generic[State]):

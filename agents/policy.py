@@ -1,17 +1,113 @@
-"""Trained policies: how they are built for an environment's spaces, and as agents."""
+"""What a policy is: what it is trained with, what it sees and does, and the folder that holds it."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from rnem_world.agents.policy_folder import last_checkpoint, read_policy_config, read_weights
-from rnem_world.errors import CheckpointError, ConfigError, DependencyError
+from rnem_world.config import build
+from rnem_world.errors import CheckpointError, ConfigError, suggest
+from rnem_world.io import synchronise, write_json, writing
+
+Algorithm = Literal["ppo", "dqn"]
+
+
+# Our worlds run hundreds of copies at once, have episodes of 100 steps, and rewards that follow within a few.
+HYPERPARAMETERS: dict[str, dict[str, Any]] = {
+    "ppo": {
+        "learning_rate": 5e-4,
+        "n_steps": 32,
+        "batch_size": 512,
+        "n_epochs": 4,
+        "gamma": 0.95,
+        "gae_lambda": 0.9,
+        "ent_coef": 0.01,
+        "max_grad_norm": 0.5,
+    },
+    "dqn": {
+        "learning_rate": 5e-4,
+        "buffer_size": 100_000,
+        "learning_starts": 2_000,
+        "batch_size": 256,
+        "gamma": 0.95,
+        "train_freq": 4,
+        "gradient_steps": 8,
+        "target_update_interval": 2_000,
+        "exploration_fraction": 0.3,
+        "exploration_final_eps": 0.05,
+    },
+}
+"""What differs from stable-baselines3's own defaults."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """What a policy is trained with.
+
+    Attributes:
+        algorithm: ``ppo`` or ``dqn``.
+        env: Gymnasium id of the environment.
+        env_options: Its keyword arguments.
+        slots_of: A world through which real frames are seen as slots; empty shows what the environment shows.
+        num_envs: Environments that run side by side.
+        timesteps: Steps of all of them together.
+        frame_stack: Frames that a policy sees at once, if it sees frames.
+        seed: Of everything.
+        hyperparameters: Arguments of the algorithm in stable-baselines3, beside `HYPERPARAMETERS`.
+        checkpoint_minutes: Minutes between checkpoints.
+        keep_checkpoints: Latest checkpoints to keep.
+
+    Raises:
+        ConfigError: If a value makes no sense.
+    """
+
+    algorithm: str = "ppo"
+    env: str = "RNEM-Balls-v0"
+    env_options: Any = field(default_factory=dict)
+    slots_of: str = ""
+    num_envs: int = 64
+    timesteps: int = 1_000_000
+    frame_stack: int = 4
+    seed: int = 0
+    hyperparameters: Any = field(default_factory=dict)
+    checkpoint_minutes: float = 5.0
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in get_args(Algorithm):
+            raise ConfigError(
+                f"algorithm is {self.algorithm!r}: {suggest(self.algorithm, get_args(Algorithm))}"
+            )
+        for name in ("num_envs", "timesteps", "frame_stack", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, expected at least 0")
+        if not self.checkpoint_minutes > 0:
+            raise ConfigError(f"checkpoint_minutes is {self.checkpoint_minutes}, expected a number above 0")
+        for name in ("env_options", "hyperparameters"):
+            if not isinstance(getattr(self, name), dict):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected names and values")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All hyperparameters that are handed to stable-baselines3."""
+        return {**HYPERPARAMETERS[self.algorithm], **self.hyperparameters}
+
 
 Space = spaces.Space[Any]
 
@@ -35,7 +131,7 @@ def described(observation_space: Space, action_space: Space) -> dict[str, Any]:
     }
 
 
-def check_spaces(
+def check_policy_spaces(
     folder: Path, trained: dict[str, Any], observation_space: Space, action_space: Space
 ) -> None:
     """Refuses a policy that was trained for another world.
@@ -62,81 +158,131 @@ def check_spaces(
             )
 
 
-def policy_kind(algorithm: str, observation_space: Space) -> tuple[str, dict[str, Any]]:
-    """Returns the name of the policy in stable-baselines3 that fits observations, and its arguments."""
-    from rnem_world.agents.features import FrameFeatures, SlotFeatures
-
-    if shows_frames(observation_space):
-        return "CnnPolicy", {"features_extractor_class": FrameFeatures, "net_arch": []}
-    if shows_slots(observation_space):
-        return "MlpPolicy", {"features_extractor_class": SlotFeatures, "net_arch": [64]}
-    return "MlpPolicy", {}
+CONFIG_FILE, CHECKPOINTS = "agent.json", "checkpoints"
 
 
-def load_policy(
-    folder: Path, observation_space: Space, action_space: Space, device: str | torch.device = "cpu"
-) -> PolicyAgent:
-    """Loads the newest checkpoint of a policy as an agent for an environment with these spaces.
+WEIGHTS_FILE, TRAINER_FILE, REPLAY_FILE = "policy.safetensors", "trainer.pt", "replay.npz"
+
+
+_NAME = re.compile(r"step-\d+")
+
+
+def write_policy_config(folder: Path, config: PolicyConfig, spaces: Mapping[str, Any]) -> None:
+    """Writes what a policy is trained with, and what it sees and does.
 
     Raises:
-        CheckpointError: If there is none, it is broken, or it was trained for other spaces.
-        DependencyError: If stable-baselines3 isn't installed.
+        OutputError: If it can't be written.
     """
+    write_json(folder / CONFIG_FILE, {**asdict(config), "spaces": dict(spaces)})
+
+
+def read_policy_config(folder: Path) -> tuple[PolicyConfig, dict[str, Any]]:
+    """Reads the configuration of a policy, and the spaces that it was trained in.
+
+    Raises:
+        CheckpointError: If there is none, or it is broken.
+    """
+    path = folder / CONFIG_FILE
     try:
-        from stable_baselines3 import DQN, PPO
-    except ImportError as error:
-        raise DependencyError(
-            "stable-baselines3 is not installed: `pip install 'rnem-world[agents]'`"
-        ) from error
-    config, trained = read_policy_config(folder)
-    check_spaces(folder, trained, observation_space, action_space)
-    weights = read_weights(last_checkpoint(folder))
-    name, arguments = policy_kind(config.algorithm, observation_space)
-    stack = config.frame_stack if shows_frames(observation_space) else 1
-    if shows_frames(observation_space):
-        height, width, channels = observation_space.shape or (0, 0, 0)
-        observation_space = spaces.Box(0, 255, (channels * stack, height, width), np.uint8)
-    algorithm: Any = {"ppo": PPO, "dqn": DQN}[config.algorithm]
-    with torch.random.fork_rng():
-        policy = algorithm.policy_aliases[name](observation_space, action_space, lambda _: 0.0, **arguments)
-    try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:
+        values = json.loads(path.read_text())
+        spaces = values.pop("spaces")
+        return build(PolicyConfig, values), dict(spaces)
+    except FileNotFoundError as error:
         raise CheckpointError(
-            f"the weights of {folder} don't fit an agent of its configuration: {str(error).splitlines()[0]}"
+            f"{folder} holds no agent (no {CONFIG_FILE}): give the folder of `rnem-world agent train`"
         ) from error
-    policy.to(device).set_training_mode(False)
-    return PolicyAgent(policy, stack)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is broken: {error}") from error
 
 
-class PolicyAgent:
-    """A policy of stable-baselines3 that chooses its likeliest action.
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Lists a policy's checkpoints, the oldest first."""
+    return sorted(path for path in (folder / CHECKPOINTS).glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """Finds the newest checkpoint.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    found = checkpoints_of(folder)
+    if not found:
+        raise CheckpointError(f"{folder} holds no checkpoint yet (no {CHECKPOINTS}/step-*): train it first")
+    return found[-1]
+
+
+def write_checkpoint(
+    folder: Path,
+    steps: int,
+    weights: Mapping[str, Tensor],
+    trainer: Mapping[str, Any],
+    replay: Mapping[str, NDArray[Any]] | None,
+    keep: int,
+) -> None:
+    """Writes a checkpoint and removes old ones.
 
     Args:
-        policy: The policy.
-        frame_stack: Frames that it sees at once, along the channels; 1 for observations as they are.
+        folder: The policy's folder.
+        steps: Steps that the policy has been trained for.
+        weights: The policy's weights.
+        trainer: What else resuming needs: plain values and tensors.
+        replay: The replay buffer, for algorithms that have one.
+        keep: How many checkpoints to keep.
+
+    Raises:
+        OutputError: If it can't be written.
     """
+    place = folder / CHECKPOINTS / f"step-{steps:012d}"
+    temporary = place.with_name(f".{place.name}.tmp")
+    with writing(place):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            save_file(
+                {name: value.detach().cpu().clone() for name, value in weights.items()},
+                temporary / WEIGHTS_FILE,
+            )
+            torch.save(dict(trainer), temporary / TRAINER_FILE)
+            if replay is not None:
+                np.savez(temporary / REPLAY_FILE, **dict(replay))  # type: ignore[arg-type]
+            for file in temporary.iterdir():
+                synchronise(file)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(temporary, place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    for old in checkpoints_of(folder)[:-keep]:
+        doomed = old.with_name(f".{old.name}.tmp")
+        with suppress(OSError):
+            os.replace(old, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
-    def __init__(self, policy: Any, frame_stack: int = 1) -> None:
-        self.policy = policy
-        self.frame_stack = frame_stack
-        self._frames: NDArray[Any] | None = None
 
-    def reset(self, num_envs: int) -> None:
-        """Forgets the frames of N environments."""
-        if num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs}, expected at least 1")
-        self._frames = None
+def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Reads a policy's weights.
 
-    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Chooses the next actions."""
-        if observations.ndim == 4:
-            channels = observations.shape[-1]
-            if self._frames is None:
-                shape = (*observations.shape[:-1], channels * self.frame_stack)
-                self._frames = np.zeros(shape, observations.dtype)
-            # As VecFrameStack does: the newest frame last, black before the first.
-            self._frames = np.concatenate([self._frames[..., channels:], observations], axis=-1)
-            observations = np.ascontiguousarray(self._frames.transpose(0, 3, 1, 2))
-        actions, _ = self.policy.predict(observations, deterministic=True)
-        return np.asarray(actions)
+    Raises:
+        CheckpointError: If they are missing or broken.
+    """
+    try:
+        return load_file(checkpoint / WEIGHTS_FILE)
+    except Exception as error:  # safetensors has kinds of its own
+        raise CheckpointError(f"{checkpoint / WEIGHTS_FILE} can't be read: {error}") from error
+
+
+def read_trainer(checkpoint: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]] | None]:
+    """Reads what resuming needs beside the weights.
+
+    Raises:
+        CheckpointError: If it is missing or broken.
+    """
+    replay: dict[str, NDArray[Any]] | None = None
+    try:
+        trainer = torch.load(checkpoint / TRAINER_FILE, weights_only=True)
+        if (checkpoint / REPLAY_FILE).exists():
+            with np.load(checkpoint / REPLAY_FILE, allow_pickle=False) as arrays:
+                replay = {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # torch, zipfile and NumPy raise errors of many kinds
+        raise CheckpointError(f"{checkpoint} can't be resumed: {error}") from error
+    return trainer, replay

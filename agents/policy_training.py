@@ -1,4 +1,4 @@
-"""Training a policy with stable-baselines3, in a dream or in a real environment."""
+"""Training a policy with stable-baselines3, in a dream or in a real environment, and going on with it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
 
-from rnem_world.agents.environments import make_environment
-from rnem_world.agents.policy import check_spaces, described, policy_kind, shows_frames
-from rnem_world.agents.policy_config import PolicyConfig
-from rnem_world.agents.policy_folder import (
+from rnem_world.agents.features import policy_kind
+from rnem_world.agents.policy import (
     CONFIG_FILE,
+    PolicyConfig,
+    check_policy_spaces,
     checkpoints_of,
+    described,
     last_checkpoint,
     read_policy_config,
+    read_trainer,
     read_weights,
+    shows_frames,
+    write_checkpoint,
     write_policy_config,
 )
-from rnem_world.agents.policy_state import restore_training, save_training
 from rnem_world.agents.sb3 import VectorEnvAdapter
+from rnem_world.distributed import Stop
+from rnem_world.envs.any import make_environment
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
-from rnem_world.files import writing
+from rnem_world.io import writing
 from rnem_world.seeding import derive_seed
-from rnem_world.training.stopping import Stop
 
 LOG_FILE = "log.jsonl"
+
+
 LOG_ENTRIES = 200
 """Entries of the log in a whole training, about."""
 
@@ -118,13 +126,13 @@ def train_policy(
     env = make_training_environment(config)
     try:
         if resume:
-            check_spaces(folder, read_policy_config(folder)[1], *_single_spaces(env))
+            check_policy_spaces(folder, read_policy_config(folder)[1], *_single_spaces(env))
         model = make_algorithm(config, env, device)
         if resume:
             restore_training(model, folder)
             report(f"resumed after {model.num_timesteps:,} steps")
         elif start_from is not None:
-            check_spaces(start_from, read_policy_config(start_from)[1], *_single_spaces(env))
+            check_policy_spaces(start_from, read_policy_config(start_from)[1], *_single_spaces(env))
             model.policy.load_state_dict(read_weights(last_checkpoint(start_from)))
         write_policy_config(folder, config, described(*_single_spaces(env)))
         return _learn(model, env, config, folder, Stop(max_minutes), report)
@@ -228,3 +236,73 @@ class _Watch(BaseCallback):
         path = self._folder / LOG_FILE
         with writing(path), path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def save_training(model: BaseAlgorithm, folder: Path, keep: int) -> None:
+    """Writes a checkpoint.
+
+    Args:
+        model: The algorithm.
+        folder: The policy's folder.
+        keep: How many checkpoints stay there.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    keys: Any = np.random.get_state(legacy=True)  # noqa: NPY002
+    trainer = {
+        "steps": model.num_timesteps,
+        "updates": model._n_updates,
+        "optimizer": model.policy.optimizer.state_dict(),
+        "torch_generator": torch.get_rng_state(),
+        "numpy_keys": torch.from_numpy(np.asarray(keys[1]).astype(np.int64)),
+        "numpy_rest": [int(keys[2]), int(keys[3]), float(keys[4])],
+    }
+    write_checkpoint(folder, model.num_timesteps, model.policy.state_dict(), trainer, _replay(model), keep)
+
+
+def restore_training(model: BaseAlgorithm, folder: Path) -> None:
+    """Goes on from the last checkpoint.
+
+    Args:
+        model: The algorithm, as new.
+        folder: The policy's folder.
+
+    Raises:
+        CheckpointError: If there is none, or it doesn't fit the algorithm.
+    """
+    checkpoint = last_checkpoint(folder)
+    trainer, replay = read_trainer(checkpoint)
+    try:
+        model.policy.load_state_dict(read_weights(checkpoint))
+        model.policy.optimizer.load_state_dict(trainer["optimizer"])
+        model.num_timesteps = trainer["steps"]
+        model._n_updates = trainer["updates"]
+        if replay is not None:
+            buffer = _buffer(model)
+            for name in _REPLAY:
+                getattr(buffer, name)[: len(replay[name])] = replay[name]
+            buffer.pos, buffer.full = int(replay["position"]), bool(replay["full"])
+        torch.set_rng_state(trainer["torch_generator"])
+        keys = trainer["numpy_keys"].numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", keys, *trainer["numpy_rest"]))  # noqa: NPY002
+    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint} doesn't fit {folder / CONFIG_FILE}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _buffer(model: BaseAlgorithm) -> Any:
+    return getattr(model, "replay_buffer", None)
+
+
+def _replay(model: BaseAlgorithm) -> dict[str, NDArray[Any]] | None:
+    buffer = _buffer(model)
+    if buffer is None:
+        return None
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    arrays = {name: getattr(buffer, name)[:filled] for name in _REPLAY}
+    return arrays | {"position": np.asarray(buffer.pos), "full": np.asarray(buffer.full)}

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rnem_world.envs.atari_console import SIZE, Emulator, game_named, require_ale
 from rnem_world.errors import ConfigError, DataError, OutputError, suggest
-from rnem_world.files import replacing
+from rnem_world.io import atomic_file
 from rnem_world.seeding import derive_seed, numpy_generator
 
 RULE = (
@@ -57,7 +57,7 @@ def _background_of(game: str) -> Background:
             found: Background = background
             return found
     background = _play(game)
-    with contextlib.suppress(OutputError), replacing(path) as temporary:
+    with contextlib.suppress(OutputError), atomic_file(path) as temporary:
         np.save(temporary, background)
     return background
 

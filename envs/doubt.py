@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rnem_world.errors import DataError
-from rnem_world.files import write_json
+from rnem_world.io import write_json
 from rnem_world.models.dreams import Picture
 
 CALIBRATION_FILE = "uncertainty.json"

@@ -15,7 +15,9 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
+from rnem_world.device import choose_device
 from rnem_world.envs.dream_batches import chunks, join
 from rnem_world.envs.start_pool import Pool
 from rnem_world.envs.starts import STARTS_FILE, Starts, read_starts, starts_from_dataset
@@ -28,13 +30,11 @@ from rnem_world.models.dreams import DreamState, fall_asleep
 from rnem_world.models.relational import RelationalCore
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
-from rnem_world.options import build
 from rnem_world.physics import PRESETS, BallsConfig, preset
 from rnem_world.seeding import torch_generator
 from rnem_world.training.checkpoint import load_model
 from rnem_world.training.config import RunConfig
 from rnem_world.training.run_folder import CONFIG_FILE, MODEL_FILE, find_checkpoint
-from rnem_world.training.setup import choose_device
 
 FEWEST_ROWS, VECTOR = 4, 32
 """Matrix products want multiples of 4 rows, elementwise functions of 32 numbers: see `LearnedWorld.padded`."""

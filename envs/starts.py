@@ -17,7 +17,7 @@ from rnem_world.envs.balls_worlds import BallsWorlds
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.errors import DataError
-from rnem_world.files import replacing
+from rnem_world.io import atomic_file
 from rnem_world.physics import BallsConfig
 from rnem_world.types import Split
 
@@ -76,7 +76,7 @@ def write_starts(path: Path, starts: Starts) -> None:
     Raises:
         OutputError: If it can't be written.
     """
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         np.savez_compressed(
             temporary,
             frames=starts.packed,

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from command_lines import parse
 
 from rnem_world.cli.main import COMMANDS, group
+from rnem_world.config import build
 from rnem_world.data.schema import ARRAYS
 from rnem_world.models.config import ARCHITECTURES, MODELS
-from rnem_world.options import build
 from rnem_world.physics.presets import PRESETS
 from rnem_world.training.config import RunConfig
 

@@ -158,7 +158,7 @@ def test_atari_trains_with_actions_and_goes_on(experiment):
 def test_world_options_change_what_they_say(experiment):
     from rnem_world.cli.options import merged, read_options_file
     from rnem_world.cli.world_defaults import WORLD_MODEL
-    from rnem_world.options import build
+    from rnem_world.config import build
     from rnem_world.training.config import RunConfig
 
     calls = experiment.calls("world_options", UPDATES="10")

@@ -91,9 +91,8 @@ def train(
 def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> Any:
     from dataclasses import replace
 
-    from rnem_world.agents.policy_config import PolicyConfig
-    from rnem_world.agents.policy_folder import CONFIG_FILE, read_policy_config
-    from rnem_world.options import build
+    from rnem_world.agents.policy import CONFIG_FILE, PolicyConfig, read_policy_config
+    from rnem_world.config import build
 
     if not resume:
         config = build(PolicyConfig, values)
@@ -154,8 +153,8 @@ def evaluate(
         options["preset"] = preset
     place = resolve_device(device, threads)
     from rnem_world.agents.contest import Contest, ContestConfig
-    from rnem_world.agents.evaluation import score_table
-    from rnem_world.files import write_json
+    from rnem_world.agents.scores import score_table
+    from rnem_world.io import write_json
 
     values = {name: value for name, value in given.items() if value is not None}
     config = ContestConfig(agents=agents, env_options=options, device=str(place), **values)
@@ -169,12 +168,12 @@ def evaluate(
 
         write_json(out, {"contest": asdict(config), "scores": [score.as_json() for score in found]})
     if chart is not None:
-        from rnem_world.agents.score_pictures import plot_scores
+        from rnem_world.agents.scores import plot_scores
 
         where = " ".join(filter(None, [config.env, options.get("preset")]))
         plot_scores(found, chart, f"{where}, {config.episodes} episodes")
     if video is not None:
-        from rnem_world.agents.score_pictures import dream_beside_reality, write_comparison
+        from rnem_world.agents.scores import dream_beside_reality, write_comparison
 
         write_comparison(
             video,
@@ -220,9 +219,7 @@ def loop(
     if resume and set(values) - {"rounds"}:
         raise ConfigError("--resume goes on with the loop as it was configured: leave out all but --rounds")
     place = resolve_device(device, threads)
-    from rnem_world.agents.loop import Loop
-    from rnem_world.agents.loop_config import LoopConfig
-    from rnem_world.agents.loop_record import LOOP_FILE, loop_table, read_loop
+    from rnem_world.agents.dyna import LOOP_FILE, Loop, LoopConfig, loop_table, read_loop
 
     if not resume and (out / LOOP_FILE).exists():
         raise CheckpointError(f"{out} holds a loop already: add --resume, or give another --out")

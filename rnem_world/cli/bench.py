@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.config import build
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import MODELS
-from rnem_world.options import build
 
 
 @click.group()
@@ -35,11 +35,11 @@ def train(
     """
     from dataclasses import asdict
 
-    from rnem_world.files import write_json
-    from rnem_world.training.benchmark import PRODUCT_SIZE, VARIANTS, BenchmarkConfig, compare
+    from rnem_world.benchmarks.training import PRODUCT_SIZE, VARIANTS, StepBenchmarkConfig, compare_steps
+    from rnem_world.io import write_json
 
-    config = BenchmarkConfig(architecture, batch_size, slots, steps, threads, pairs)
-    result = compare(config)
+    config = StepBenchmarkConfig(architecture, batch_size, slots, steps, threads, pairs)
+    result = compare_steps(config)
     click.echo(f"{'':8}{'seconds':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'of product':>12}{'peak memory':>14}")
     for variant in VARIANTS:
         row = result[variant]
@@ -82,10 +82,10 @@ def loader(
     From files they have perhaps been read before, and are then in the system's memory: on a slow disk the first epoch
     is slower. The loader works on a thread beside training, and training waits where that isn't enough.
     """
+    from rnem_world.benchmarks.training import LoaderBenchmarkConfig, compare_loader
     from rnem_world.data.dataset import Dataset
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
     from rnem_world.training.config import RunConfig, TrainingConfig
-    from rnem_world.training.loader_benchmark import LoaderBenchmarkConfig, compare_loader
     from rnem_world.training.setup import fit_model_to
 
     if model_name not in MODELS:

@@ -27,7 +27,7 @@ def _make_balls(num_envs: int, rules: BallsConfig) -> BouncingBallsVectorEnv:
 
 
 def _make_agent(env: Any, generator: np.random.Generator, policy: str) -> Agent:
-    from rnem_world.agents.baselines import baseline
+    from rnem_world.agents.base import baseline
 
     return baseline(policy, int(env.single_action_space.n), generator)
 
@@ -59,7 +59,7 @@ def collect_balls(
         seed: Seed of everything.
         workers: Processes.
         shard_size: Sequences of a shard.
-        policy: Who acts where there is a player, see `rnem_world.agents.baselines.BASELINES`.
+        policy: Who acts where there is a player, see `rnem_world.agents.base.BASELINES`.
         keep_shards: Whether to leave a folder of shards.
         overwrite: Whether ``out`` may be replaced.
         progress: Whether to show a progress bar on a terminal.
@@ -76,7 +76,7 @@ def collect_balls(
 
     import rnem_world
     from rnem_world import physics
-    from rnem_world.agents.baselines import BASELINES
+    from rnem_world.agents.base import BASELINES
     from rnem_world.data.collector import CollectorConfig, collect
     from rnem_world.data.schema import DatasetAttributes
     from rnem_world.errors import ConfigError, suggest

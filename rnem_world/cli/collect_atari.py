@@ -31,13 +31,13 @@ def _make_atari(num_envs: int, game: str, obs_type: str, reward: str, background
 def _make_agent(
     env: Any, generator: np.random.Generator, policy: str, trusted: bool, policy_frames: str
 ) -> Agent:
-    from rnem_world.agents.baselines import baseline
+    from rnem_world.agents.base import baseline
 
     if not policy.endswith(".zip"):
         return baseline(policy, int(env.single_action_space.n), generator)
-    from rnem_world.agents.trained_policy import TrainedPolicyAgent, load_policy
+    from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 
-    model = load_policy(Path(policy), trusted, int(generator.integers(2**31)))
+    model = load_sb3_policy(Path(policy), trusted, int(generator.integers(2**31)))
     return TrainedPolicyAgent(model, env, policy_frames)  # type: ignore[arg-type]  # checked before
 
 
@@ -91,7 +91,7 @@ def collect_atari(
         obs_type: ``binary``, ``grayscale`` or ``rgb``.
         reward: ``sign`` or ``raw``.
         background: The background of binary frames, or a file with it; see `chosen_background`.
-        trust_policy: Whether the user vouches for the checkpoint; see `load_policy`.
+        trust_policy: Whether the user vouches for the checkpoint; see `load_sb3_policy`.
         policy_frames: What the policy sees; see `TrainedPolicyAgent`.
         keep_shards: Whether to leave a folder of shards.
         overwrite: Whether ``out`` may be replaced.
@@ -173,7 +173,7 @@ def collect_atari(
 
 
 def _check_policy(policy: str, policy_frames: str, trusted: bool) -> None:
-    from rnem_world.agents.baselines import BASELINES
+    from rnem_world.agents.base import BASELINES
 
     if policy_frames not in ("grayscale", "observations"):
         raise ConfigError(

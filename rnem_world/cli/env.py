@@ -107,9 +107,9 @@ def bench(
 
     import torch
 
+    from rnem_world.benchmarks.environments import EnvBenchmarkConfig, measure_speeds, profile_step
     from rnem_world.cli.options import comma_separated
-    from rnem_world.envs.benchmark import EnvBenchmarkConfig, measure_speeds, profile_step
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
 
     check_output(out)
     resolve_device(device, threads)
@@ -157,7 +157,7 @@ def record(
     """Film an episode of a learned world: frames on the left, who has which pixel on the right."""
     import numpy as np
 
-    from rnem_world.agents.baselines import baseline
+    from rnem_world.agents.base import baseline
     from rnem_world.envs.learned import LearnedEnv
     from rnem_world.evaluation.video import write_video
 

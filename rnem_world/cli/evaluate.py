@@ -74,7 +74,7 @@ def command(
     from rnem_world.data.loader import LoaderConfig, SequenceLoader
     from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
     from rnem_world.evaluation.table import figures_table
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
     from rnem_world.models.config import validate_slots
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model
@@ -174,7 +174,7 @@ def _imagine(
     from rnem_world.evaluation.imagination import check_length, evaluate_imagination
     from rnem_world.evaluation.table import imagination_table
     from rnem_world.evaluation.truth import read_truth
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
     from rnem_world.seeding import torch_generator
     from rnem_world.training.setup import check_fits
 

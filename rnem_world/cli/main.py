@@ -8,8 +8,8 @@ import sys
 
 import click
 
+from rnem_world.distributed import from_torchrun
 from rnem_world.errors import RnemWorldError, suggest
-from rnem_world.processes import from_torchrun
 
 COMMANDS = {
     "collect": "Collect video sequences from an environment into an HDF5 dataset.",

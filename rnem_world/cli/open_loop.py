@@ -33,7 +33,7 @@ def measure_open_loop(
     from rnem_world.evaluation.open_loop import Recorded, evaluate_open_loop
     from rnem_world.evaluation.players import LANES
     from rnem_world.evaluation.table import open_loop_table
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
     from rnem_world.seeding import torch_generator
 
     device = next(model.parameters()).device

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rnem_world.distributed import ALONE, Processes, from_torchrun
 from rnem_world.errors import ConfigError, DataError, OutputError, suggest
-from rnem_world.processes import ALONE, Processes, from_torchrun
 
 TEST_SEQUENCES = 1000
 VIDEO_FRAMES, EPISODE_FRAMES = 51, 101
@@ -116,7 +116,7 @@ def resolve_device(device: str, threads: int | None, processes: Processes = ALON
     """
     import torch
 
-    from rnem_world.training.setup import choose_device
+    from rnem_world.device import choose_device
 
     if threads is not None:
         if threads < 1:

@@ -15,7 +15,7 @@ from rnem_world.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnem_world.models.losses import LossConfig
+    from rnem_world.models.config import LossConfig
     from rnem_world.models.rollout import Rollout
 
 
@@ -85,7 +85,7 @@ def command(
     from rnem_world.evaluation.pictures import overview
     from rnem_world.evaluation.plots import save_figure
     from rnem_world.evaluation.video import write_video
-    from rnem_world.files import write_json
+    from rnem_world.io import write_json
     from rnem_world.models.rollout import roll_out
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model

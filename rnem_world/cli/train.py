@@ -20,9 +20,9 @@ from rnem_world.cli.options import (
 from rnem_world.cli.resolve import resolve_data, resolve_device, resolve_game
 from rnem_world.cli.train_flags import FIXED, RESUMABLE
 from rnem_world.cli.world_defaults import ENVIRONMENTS, GAME, WORLD_DATA, suited_to, usual_for
+from rnem_world.distributed import from_torchrun
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS
-from rnem_world.processes import from_torchrun
 
 if TYPE_CHECKING:
     from rnem_world.models.config import ModelConfig
@@ -168,7 +168,7 @@ def _run_name(model: ModelConfig, data: Path) -> str:
 
 
 def _build(values: dict[str, Any]) -> RunConfig:
-    from rnem_world.options import build
+    from rnem_world.config import build
     from rnem_world.training.config import RunConfig
 
     return build(RunConfig, values)
@@ -198,7 +198,7 @@ def _run(
     architecture: str | None,
 ) -> None:
     from rnem_world.data.dataset import Dataset
-    from rnem_world.processes import joined
+    from rnem_world.distributed import joined
     from rnem_world.training.setup import fit_model_to, make_trainer
 
     processes = from_torchrun()

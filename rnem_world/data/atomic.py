@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 
 from rnem_world.errors import OutputError
-from rnem_world.files import synchronise
+from rnem_world.io import synchronise
 
 
 @contextmanager

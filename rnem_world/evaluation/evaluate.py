@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.evaluation.running_sums import RunningSums
 from rnem_world.models import em
-from rnem_world.models.losses import LossConfig, LossTerms, slot_losses, upper_bound_losses
+from rnem_world.models.config import LossConfig
+from rnem_world.models.losses import LossTerms, slot_losses, upper_bound_losses
 from rnem_world.models.rollout import apply_flips, draw_flips, observe
 from rnem_world.models.world_model import Transition, WorldModel
-from rnem_world.processes import ALONE, Processes
 
 TERMS = ("total", "intra", "inter")
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.files import replacing
+from rnem_world.io import atomic_file
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -191,7 +191,7 @@ def save_figure(figure: matplotlib.figure.Figure, path: str | Path) -> None:
     known = (".pdf", ".png", ".svg")
     if path.suffix.lower() not in known:
         raise ConfigError(f"can't save a figure as {path.name!r}: {suggest(path.suffix.lower(), known)}")
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rnem_world.processes import Processes
+from rnem_world.distributed import Processes
 
 
 class RunningSums:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rnem_world.errors import ConfigError
-from rnem_world.files import replacing
+from rnem_world.io import atomic_file
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -151,7 +151,7 @@ def write_video(path: str | Path, frames: UInt8[np.ndarray, "t h w 3"], fps: flo
     _require_frames(frames)
     if not (math.isfinite(fps) and fps > 0):
         raise ConfigError(f"got fps={fps}; expected a number of frames a second above 0")
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         writers[suffix](temporary, frames, float(fps))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -232,3 +233,29 @@ def validate_slots(core: str, slots: int) -> None:
             "R-NEM needs at least 2 slots, it models their interactions, and was given 1: "
             "choose --slots 2 or more, or the model rnn or lstm"
         )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """How the losses are weighted.
+
+    Attributes:
+        inter_weight: Weight of the inter-slot loss, which keeps a slot dark where it is not responsible.
+        pixel_prior: Mean of the Bernoulli prior that a slot is drawn to where it is not responsible.
+        motion_weight: In training, weight of the pixels that change from the frame before; 1 weighs all alike. Small
+            fast objects are few pixels among many that stay as they are. Losses that are reported don't use it.
+    """
+
+    inter_weight: float = 1.0
+    pixel_prior: float = 0.0
+    motion_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.inter_weight) and self.inter_weight >= 0.0):
+            raise ConfigError(f"inter_weight is {self.inter_weight}, it must be a number of at least 0")
+        if not (math.isfinite(self.motion_weight) and self.motion_weight > 0.0):
+            raise ConfigError(f"motion_weight is {self.motion_weight}, it must be a number above 0")
+        if not (self.pixel_prior == 0.0 or 1e-6 <= self.pixel_prior <= 1.0 - 1e-6):
+            raise ConfigError(
+                f"pixel_prior is {self.pixel_prior}, it must be 0 or lie between 1e-6 and 1 - 1e-6"
+            )

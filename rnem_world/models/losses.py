@@ -6,7 +6,6 @@ They stand with the models, and not with the training, because the evaluation re
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,38 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from rnem_world.errors import ConfigError
+from rnem_world.models.config import LossConfig
 
 # The original clips means to [1e-6, 1 - 1e-6] before taking logarithms; in logits that is this far from 0.
 LOGIT_LIMIT = math.log((1.0 - 1e-6) / 1e-6)
 # The cross-entropy of a dark pixel that is predicted as dark as the clip allows.
 OFF_LIMIT = -math.log1p(-1e-6)
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """How the losses are weighted.
-
-    Attributes:
-        inter_weight: Weight of the inter-slot loss, which keeps a slot dark where it is not responsible.
-        pixel_prior: Mean of the Bernoulli prior that a slot is drawn to where it is not responsible.
-        motion_weight: In training, weight of the pixels that change from the frame before; 1 weighs all alike. Small
-            fast objects are few pixels among many that stay as they are. Losses that are reported don't use it.
-    """
-
-    inter_weight: float = 1.0
-    pixel_prior: float = 0.0
-    motion_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.inter_weight) and self.inter_weight >= 0.0):
-            raise ConfigError(f"inter_weight is {self.inter_weight}, it must be a number of at least 0")
-        if not (math.isfinite(self.motion_weight) and self.motion_weight > 0.0):
-            raise ConfigError(f"motion_weight is {self.motion_weight}, it must be a number above 0")
-        if not (self.pixel_prior == 0.0 or 1e-6 <= self.pixel_prior <= 1.0 - 1e-6):
-            raise ConfigError(
-                f"pixel_prior is {self.pixel_prior}, it must be 0 or lie between 1e-6 and 1 - 1e-6"
-            )
 
 
 class LossTerms(NamedTuple):

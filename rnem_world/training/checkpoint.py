@@ -22,11 +22,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from rnem_world.config import build
 from rnem_world.errors import CheckpointError, ConfigError
-from rnem_world.files import synchronise, write_json, writing
+from rnem_world.io import synchronise, write_json, writing
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
-from rnem_world.options import build
 from rnem_world.training.config import RunConfig
 from rnem_world.training.run_folder import CONFIG_FILE, DISPLACED, MODEL_FILE, TRAINER_FILE, find_checkpoint
 

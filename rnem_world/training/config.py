@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models.config import ModelConfig
-from rnem_world.models.losses import LossConfig
+from rnem_world.models.config import LossConfig, ModelConfig
 from rnem_world.training.execution import ExecutionConfig
 from rnem_world.training.optimizer import OptimizerConfig
 

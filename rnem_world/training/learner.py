@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from rnem_world.data.batch import Batch
+from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.evaluation import metrics
 from rnem_world.evaluation.evaluate import unit_frames
 from rnem_world.models.rollout import draw_flips
 from rnem_world.models.world_model import WorldModel
-from rnem_world.processes import ALONE, Processes
 from rnem_world.seeding import derive_seed
 from rnem_world.training.config import RunConfig, TrainingConfig
 from rnem_world.training.execution import execute_as

@@ -11,8 +11,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from rnem_world.models import em
+from rnem_world.models.config import LossConfig
 from rnem_world.models.heads import HeadOutput
-from rnem_world.models.losses import LossConfig, training_loss
+from rnem_world.models.losses import training_loss
 from rnem_world.models.rollout import apply_flips
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.training.config import HeadLossConfig, PriorCodeConfig

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rnem_world.errors import CheckpointError, suggest
-from rnem_world.files import write_json, writing
+from rnem_world.io import write_json, writing
 
 CONFIG_FILE, MODEL_FILE, TRAINER_FILE = "config.json", "model.safetensors", "trainer.pt"
 CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"

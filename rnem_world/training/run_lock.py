@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rnem_world.errors import OutputError
-from rnem_world.files import writing
+from rnem_world.io import writing
 
 fcntl: ModuleType | None
 try:

@@ -12,11 +12,11 @@ import torch
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import LoaderConfig, SequenceLoader
+from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import CheckpointError, ConfigError, OutputError
-from rnem_world.files import writing
+from rnem_world.io import writing
 from rnem_world.models.config import architecture_for
 from rnem_world.models.world_model import WorldModel
-from rnem_world.processes import ALONE, Processes
 from rnem_world.seeding import derive_seed
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.config import RunConfig, TrainingConfig
@@ -25,33 +25,6 @@ from rnem_world.training.learner import check_shares
 from rnem_world.training.run_lock import RunLock
 from rnem_world.training.trainer import Trainer
 from rnem_world.types import Split
-
-
-def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
-    """Turns a device's name into a device; ``auto`` takes CUDA where there is any.
-
-    Of several processes on a machine each gets a CUDA device of its own.
-
-    Raises:
-        ConfigError: If there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if processes.world_size > 1 and name == "cuda":
-        name = f"cuda:{processes.local_rank}"
-    elif processes.world_size > 1 and name.startswith("cuda"):
-        raise ConfigError(
-            f"{name!r} is one device, and there are {processes.world_size} processes that need one each: use --device "
-            "cuda, which gives each its own"
-        )
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"there is no device {name!r} here ({str(error).splitlines()[0]}): use --device cpu"
-        ) from error
-    return device
 
 
 def fit_model_to(

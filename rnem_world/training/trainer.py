@@ -8,20 +8,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from rnem_world.config import build
 from rnem_world.data.batch import Batch
 from rnem_world.data.loader import SequenceLoader
+from rnem_world.distributed import ALONE, Processes, Stop, Stopped
 from rnem_world.errors import CheckpointError, TrainingError
 from rnem_world.evaluation.evaluate import Evaluation
 from rnem_world.models.world_model import WorldModel
-from rnem_world.options import build
-from rnem_world.processes import ALONE, Processes
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.config import RunConfig, TrainingConfig
 from rnem_world.training.learner import Learner
 from rnem_world.training.progress import Progress
 from rnem_world.training.run_lock import RunLock
 from rnem_world.training.run_writer import RunWriter
-from rnem_world.training.stopping import Stop, Stopped
 from rnem_world.training.validation import Validator
 from rnem_world.training.waiting import WaitingClock
 

@@ -9,12 +9,12 @@ from jaxtyping import UInt8
 
 from rnem_world.data.batch import Batch
 from rnem_world.data.loader import SequenceLoader
+from rnem_world.distributed import ALONE, Processes
 from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate, unit_frames
 from rnem_world.evaluation.pictures import overview
 from rnem_world.evaluation.plots import figure_to_array
 from rnem_world.models.rollout import roll_out
 from rnem_world.models.world_model import WorldModel
-from rnem_world.processes import ALONE, Processes
 from rnem_world.seeding import torch_generator
 from rnem_world.training.config import RunConfig
 

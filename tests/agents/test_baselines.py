@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnem_world.agents.base import Agent
-from rnem_world.agents.baselines import BASELINES, RandomAgent, RepeatedRandomAgent, StayAgent, baseline
+from rnem_world.agents.base import BASELINES, Agent, RandomAgent, RepeatedRandomAgent, StayAgent, baseline
 from rnem_world.errors import ConfigError
 
 FRAMES = np.zeros((6, 8, 8, 1), dtype=np.uint8)

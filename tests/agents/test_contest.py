@@ -6,10 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnem_world.agents.baselines import StayAgent
-from rnem_world.agents.contest import Contest, ContestConfig, parse_planner
-from rnem_world.agents.evaluation import Episodes, normalised_score, paired_p_value, play, score_table, scores
-from rnem_world.agents.score_pictures import CONTEXT_FRAMES, dream_beside_reality
+from rnem_world.agents.base import StayAgent
+from rnem_world.agents.contest import Contest, ContestConfig
+from rnem_world.agents.planning import parse_planner
+from rnem_world.agents.scores import (
+    CONTEXT_FRAMES,
+    Episodes,
+    compared,
+    dream_beside_reality,
+    normalised_score,
+    paired_p_value,
+    play,
+    score_table,
+)
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.errors import CheckpointError, ConfigError
 
@@ -55,7 +64,7 @@ def test_statistics_by_hand():
     assert paired_p_value(one - 1, one) == 1.0
     assert normalised_score(-2.0, -10.0, 0.0) == 0.8
     assert normalised_score(-2.0, 0.0, 0.0) is None
-    found = scores(
+    found = compared(
         {"stay": episodes(-10, -10), "it": episodes(-4, -2), "oracle": episodes(0, 0)},
         {"it": episodes(-1, -1)},
         {"it": "oracle", "stay": "oracle", "oracle": "oracle"},
@@ -68,14 +77,14 @@ def test_statistics_by_hand():
     assert len(table) == 4
     assert "+2.00" in table[2]
     with pytest.raises(ConfigError, match="stay"):
-        scores({"it": episodes(0)}, {}, {})
+        compared({"it": episodes(0)}, {}, {})
 
 
 @pytest.fixture(scope="module")
 def policies(tiny_world, tmp_path_factory) -> dict[str, Path]:
     """Policies on slots and on frames that were hardly trained, in the dream."""
     pytest.importorskip("stable_baselines3")
-    from rnem_world.agents.policy_config import PolicyConfig
+    from rnem_world.agents.policy import PolicyConfig
     from rnem_world.agents.policy_training import train_policy
 
     folders = {}

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnem_world.agents.dynamics import Dynamics
-from rnem_world.agents.learned import DreamtState, LearnedDynamics, WatchedState
+from rnem_world.agents.dynamics import DreamtState, Dynamics, LearnedDynamics, WatchedState
 from rnem_world.agents.planning import PLANNERS, make_planner
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_vector import LearnedVectorEnv

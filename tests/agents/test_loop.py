@@ -9,10 +9,7 @@ import pytest
 pytest.importorskip("stable_baselines3")
 
 from rnem_world.agents import policy_training
-from rnem_world.agents.exploring import ExploringAgent, WatchingAgent
-from rnem_world.agents.loop import Loop
-from rnem_world.agents.loop_config import LoopConfig
-from rnem_world.agents.loop_record import loop_table, read_loop
+from rnem_world.agents.dyna import ExploringAgent, Loop, LoopConfig, WatchingAgent, loop_table, read_loop
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
 from rnem_world.envs.learned_world import load_world

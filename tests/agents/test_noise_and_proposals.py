@@ -4,8 +4,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rnem_world.agents.noise import coloured_noise
-from rnem_world.agents.proposals import Categorical, uninformed
+from rnem_world.agents.proposals import Categorical, coloured_noise, uninformed
 
 
 def generator() -> torch.Generator:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from toy import CartPole, Corridor, Point
 
-from rnem_world.agents.dynamics import Dynamics, Outcome, action_count, sequence_returns
+from rnem_world.agents.dynamics import Dynamics, DynamicsStep
+from rnem_world.agents.planner import action_count, sequence_returns
 from rnem_world.agents.planning import PLANNERS, PlannerAgent, make_planner, planner_config
 from rnem_world.errors import ConfigError, DivergenceError
 
@@ -112,7 +113,7 @@ class Lottery(Corridor):
         self.calls += 1
         world, node = state[:, 0], 2 * state[:, 1] + actions
         inside = node.clamp(max=self._rewards.shape[1] - 1)
-        return Outcome(
+        return DynamicsStep(
             torch.stack([world, node], dim=1), self._rewards[world, inside], self._ended[world, inside]
         )
 

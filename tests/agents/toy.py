@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rnem_world.agents.dynamics import Outcome
+from rnem_world.agents.dynamics import DynamicsStep
 
 
 class TensorWorld:
@@ -31,7 +31,7 @@ class CartPole(TensorWorld):
 
     action_space = spaces.Discrete(2)
 
-    def step(self, state: Tensor, actions: Tensor) -> Outcome[Tensor]:
+    def step(self, state: Tensor, actions: Tensor) -> DynamicsStep[Tensor]:
         x, speed, angle, turning = state.unbind(dim=1)
         force = torch.where(actions == 1, 10.0, -10.0)
         sine, cosine = angle.sin(), angle.cos()
@@ -42,7 +42,7 @@ class CartPole(TensorWorld):
             [x + 0.02 * speed, speed + 0.02 * drive, angle + 0.02 * turning, turning + 0.02 * turn], dim=1
         )
         ended = (following[:, 0].abs() > 2.4) | (following[:, 2].abs() > 12 * math.pi / 180)
-        return Outcome(following, torch.ones(len(state)), ended)
+        return DynamicsStep(following, torch.ones(len(state)), ended)
 
 
 class Point(TensorWorld):
@@ -50,9 +50,9 @@ class Point(TensorWorld):
 
     action_space = spaces.Box(-1.0, 1.0, (2,))
 
-    def step(self, state: Tensor, actions: Tensor) -> Outcome[Tensor]:
+    def step(self, state: Tensor, actions: Tensor) -> DynamicsStep[Tensor]:
         following = state + actions
-        return Outcome(following, -following.norm(dim=1), torch.zeros(len(state), dtype=torch.bool))
+        return DynamicsStep(following, -following.norm(dim=1), torch.zeros(len(state), dtype=torch.bool))
 
 
 class Corridor(TensorWorld):
@@ -66,9 +66,9 @@ class Corridor(TensorWorld):
     def __init__(self) -> None:
         self.calls = 0
 
-    def step(self, state: Tensor, actions: Tensor) -> Outcome[Tensor]:
+    def step(self, state: Tensor, actions: Tensor) -> DynamicsStep[Tensor]:
         self.calls += 1
         place = torch.where(actions == 1, state[:, 0] + 1, torch.zeros_like(state[:, 0]))
         arrived = place >= 4
         rewards = torch.where(arrived, 10.0, torch.where(actions == 0, 1.0, 0.0))
-        return Outcome(torch.stack([place, state[:, 1] + 1], dim=1), rewards, arrived)
+        return DynamicsStep(torch.stack([place, state[:, 1] + 1], dim=1), rewards, arrived)

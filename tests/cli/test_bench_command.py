@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from rnem_world.benchmarks.training import StepBenchmarkConfig, floating_point_operations, make_step
 from rnem_world.models import affine
-from rnem_world.training.benchmark import BenchmarkConfig, floating_point_operations, make_step
 
 SMALL = "--architecture conv32 --batch-size 2 --slots 2 --steps 2 --pairs 1"
 
@@ -26,7 +26,7 @@ def test_figures_of_a_small_step(rnem, tmp_path):
 
 
 def test_both_variants_learn_the_same():
-    config = BenchmarkConfig("conv32", batch_size=2, slots=2, steps=2)
+    config = StepBenchmarkConfig("conv32", batch_size=2, slots=2, steps=2)
     plain, ours = make_step("plain", config), make_step("ours", config)
     losses = [(plain(), ours()) for _ in range(3)]
     assert losses[2][0] < losses[0][0]
@@ -35,7 +35,7 @@ def test_both_variants_learn_the_same():
 
 
 def test_products_by_onednn_are_counted_as_others(monkeypatch):
-    step = make_step("ours", BenchmarkConfig("conv32", batch_size=16, slots=2, steps=2))
+    step = make_step("ours", StepBenchmarkConfig("conv32", batch_size=16, slots=2, steps=2))
     count = floating_point_operations(step)
     monkeypatch.setattr(affine, "FEWEST_PRODUCTS", 10**12)
     assert count == floating_point_operations(step)
@@ -72,8 +72,8 @@ def test_the_loader_is_measured_beside_training(rnem, tiny, tmp_path):
 def test_a_split_that_does_not_fit_is_measured_from_files_alone(tiny):
     import torch
 
+    from rnem_world.benchmarks.training import LoaderBenchmarkConfig, compare_loader
     from rnem_world.data.dataset import Dataset
-    from rnem_world.training.loader_benchmark import LoaderBenchmarkConfig, compare_loader
 
     config = tiny.config(memory_gigabytes=1e-9)
     with Dataset.open(tiny.data) as dataset:

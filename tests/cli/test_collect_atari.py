@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from rnem_world.agents.trained_policy import TrainedPolicyAgent, load_policy
+from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 from rnem_world.cli.collect import command
 from rnem_world.cli.collect_atari import collect_atari
 from rnem_world.data import collector
@@ -220,4 +220,4 @@ def test_a_checkpoint_of_stable_baselines3_collects_if_it_is_trusted(tmp_path):
         ("other", "none of the algorithms"),
     ):
         with pytest.raises(CheckpointError, match=match):
-            load_policy(tmp_path / f"{name}.zip", True, 0)
+            load_sb3_policy(tmp_path / f"{name}.zip", True, 0)

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rnem_world.agents.baselines import baseline
+from rnem_world.agents.base import baseline
 from rnem_world.cli.collect import collect_balls, default_dataset
 from rnem_world.data.collector import CollectorConfig, collect
 from rnem_world.data.recording import Recorder

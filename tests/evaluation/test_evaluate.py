@@ -11,8 +11,7 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate, unit_frames
-from rnem_world.models.config import ModelConfig
-from rnem_world.models.losses import LossConfig
+from rnem_world.models.config import LossConfig, ModelConfig
 from rnem_world.models.rollout import flip_bits
 from rnem_world.models.world_model import WorldModel
 

@@ -8,8 +8,9 @@ import torch
 from reference import GOLDENS, Reference, load, original_layout
 
 from rnem_world.evaluation.metrics import adjusted_mutual_information, adjusted_rand_index
+from rnem_world.models.config import LossConfig
 from rnem_world.models.em import soft_gamma
-from rnem_world.models.losses import LossConfig, slot_losses, training_loss, upper_bound_losses
+from rnem_world.models.losses import slot_losses, training_loss, upper_bound_losses
 from rnem_world.models.rollout import observe
 from rnem_world.models.tensorflow_names import tensorflow_parameters, to_tensorflow_layout
 

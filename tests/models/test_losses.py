@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
+from rnem_world.models.config import LossConfig
 from rnem_world.models.em import e_step
-from rnem_world.models.losses import LossConfig, slot_losses, training_loss, upper_bound_losses
+from rnem_world.models.losses import slot_losses, training_loss, upper_bound_losses
 
 
 def example(scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from worlds import disc, videos, world_model
 
+from rnem_world.config import build
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.rollout import imagine, observe
 from rnem_world.models.world_model import SlotState
-from rnem_world.options import build
 
 
 def set_gate(model, value: float) -> None:

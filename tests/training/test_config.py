@@ -6,10 +6,9 @@ import math
 
 import pytest
 
+from rnem_world.config import build
 from rnem_world.errors import ConfigError
-from rnem_world.models.config import ModelConfig
-from rnem_world.models.losses import LossConfig
-from rnem_world.options import build
+from rnem_world.models.config import LossConfig, ModelConfig
 from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,

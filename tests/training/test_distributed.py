@@ -17,13 +17,14 @@ import torch
 from worlds_to_train import run_config
 
 from rnem_world.data.dataset import Dataset
+from rnem_world.device import choose_device
+from rnem_world.distributed import ALONE, Processes, from_torchrun
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
-from rnem_world.processes import ALONE, Processes, from_torchrun
 from rnem_world.seeding import torch_generator
 from rnem_world.training import checkpoint, run_folder, validation
 from rnem_world.training.logging import LOG_FILE, read_log
-from rnem_world.training.setup import choose_device, make_loader, make_trainer
+from rnem_world.training.setup import make_loader, make_trainer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

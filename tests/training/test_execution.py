@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_learner import MODEL, STEPS, learner_of, make_batch, weights
 
+from rnem_world.config import build
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import ModelConfig
-from rnem_world.options import build
 from rnem_world.training import execution
 from rnem_world.training.config import NoiseConfig
 from rnem_world.training.execution import ExecutionConfig, check_device, has_bfloat16

@@ -11,11 +11,11 @@ from worlds_to_train import MODEL as WORLD
 from worlds_to_train import SIZE, STEPS
 
 from rnem_world.data.batch import Batch
+from rnem_world.distributed import Processes
 from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.models import em
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
-from rnem_world.processes import Processes
 from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,

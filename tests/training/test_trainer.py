@@ -244,7 +244,8 @@ def test_loss_falls(tiny, tmp_path):
 def test_one_update_is_the_plain_thing(tiny, tmp_path):
     """The loss by hand, from the same noise and responsibilities; and Adam's first step: the gradient's sign."""
     from rnem_world.evaluation.evaluate import unit_frames
-    from rnem_world.models.losses import LossConfig, slot_losses
+    from rnem_world.models.config import LossConfig
+    from rnem_world.models.losses import slot_losses
     from rnem_world.models.rollout import flip_bits
     from rnem_world.seeding import derive_seed
 

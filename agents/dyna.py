@@ -2,34 +2,212 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from numpy.typing import NDArray
 
 import rnem_world
 from rnem_world import physics
-from rnem_world.agents.base import Agent
-from rnem_world.agents.baselines import RepeatedRandomAgent
+from rnem_world.agents.base import Agent, RepeatedRandomAgent
 from rnem_world.agents.contest import REAL_BALLS, Contest, ContestConfig
-from rnem_world.agents.exploring import ExploringAgent, WatchingAgent
-from rnem_world.agents.loop_config import LoopConfig
-from rnem_world.agents.loop_record import LOOP_FILE, loop_table, read_loop, write_loop
-from rnem_world.agents.policy_config import PolicyConfig
-from rnem_world.agents.policy_folder import CONFIG_FILE
+from rnem_world.agents.dynamics import WatchedState
+from rnem_world.agents.policy import CONFIG_FILE, PolicyConfig
+from rnem_world.config import build
 from rnem_world.data.collector import CollectorConfig, collect
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned_world import find_world, load_world
-from rnem_world.errors import CheckpointError
-from rnem_world.files import write_json
+from rnem_world.envs.learned_world import LearnedWorld, find_world, load_world
+from rnem_world.envs.starts import CONTEXT_FRAMES
+from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.io import write_json
 from rnem_world.training import checkpoint, run_folder
 from rnem_world.training.setup import make_trainer
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the rounds do.
+
+    Attributes:
+        rounds: Number of rounds; may be more when the loop is resumed.
+        preset: The real balls.
+        checkpoint: The learned world to begin with.
+        sequences: Real sequences that are collected for training in every round.
+        validation_sequences: And for validation.
+        frames: Frames of a sequence.
+        exploration: Share of random steps while collecting. The first round has random steps only.
+        world_updates: Updates by which the world is fine-tuned in every round.
+        world_learning_rate: Their step size.
+        timesteps: Dreamt steps by which the policy is trained on in every round.
+        num_envs: Dreams side by side.
+        hyperparameters: PPO's, beside the usual ones.
+        episodes: Real episodes of every evaluation.
+        steps: Steps of an episode, real or dreamt.
+        oracle: Planner on the true simulator that scores are normalised by.
+        seed: Of everything.
+
+    Raises:
+        ConfigError: If a value makes no sense.
+    """
+
+    rounds: int = 3
+    preset: str = "avoid"
+    checkpoint: str = "balls"
+    sequences: int = 500
+    validation_sequences: int = 50
+    frames: int = 101
+    exploration: float = 0.2
+    world_updates: int = 500
+    world_learning_rate: float = 3e-4
+    timesteps: int = 500_000
+    num_envs: int = 64
+    hyperparameters: Any = None
+    episodes: int = 100
+    steps: int = 100
+    oracle: str = "shooting"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "sequences", "validation_sequences", "world_updates", "timesteps", "episodes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.frames <= CONTEXT_FRAMES:
+            raise ConfigError(
+                f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
+            )
+        if not 0.0 <= self.exploration <= 1.0:
+            raise ConfigError(f"exploration is {self.exploration}, expected 0 to 1")
+        if not physics.preset(self.preset).player:
+            raise ConfigError(
+                f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
+            )
+        ContestConfig(oracle=self.oracle)
+
+
+LOOP_FILE = "loop.json"
+
+
+def write_loop(folder: Path, config: LoopConfig, rows: list[dict[str, Any]]) -> None:
+    """Writes a loop's configuration and its rows.
+
+    Raises:
+        OutputError: If they can't be written.
+    """
+    write_json(folder / LOOP_FILE, {"config": asdict(config), "rounds": rows})
+
+
+def read_loop(folder: Path) -> tuple[LoopConfig, list[dict[str, Any]]]:
+    """Reads a loop's configuration and its rows.
+
+    Raises:
+        CheckpointError: If there is none, or it is broken.
+    """
+    path = folder / LOOP_FILE
+    try:
+        values = json.loads(path.read_text())
+        return build(LoopConfig, values["config"]), list(values["rounds"])
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} holds no loop to resume (no {LOOP_FILE}): run without --resume"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is broken: {error}") from error
+
+
+def loop_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lays rounds out as lines of text."""
+    names = ("round", "real transitions", "return", "in the dream", "normalised", "p against stay")
+    table = [names]
+    for row in rows:
+        score = row["normalised_score"]
+        table.append(
+            (
+                str(row["round"] + 1),
+                f"{row['real_transitions']:,}",
+                f"{row['return']:.2f} +- {row['standard_error']:.2f}",
+                f"{row['dream_return']:.2f}",
+                "-" if score is None else f"{score:.2f}",
+                f"{row['p_value_against_stay']:.2g}",
+            )
+        )
+    return [
+        "  ".join(cell.rjust(max(len(name), 16)) for cell, name in zip(row, names, strict=True))
+        for row in table
+    ]
+
+
+class WatchingAgent:
+    """Lets an agent that acts on slots act on frames.
+
+    Args:
+        agent: Acts on slots, as `SlotVectorObservation` shows them.
+        world: Watches the frames.
+    """
+
+    def __init__(self, agent: Agent, world: LearnedWorld) -> None:
+        self._agent = agent
+        self._source = WatchedState(world)
+        self._actions: NDArray[Any] | None = None
+
+    def reset(self, num_envs: int) -> None:
+        """Starts anew with N environments."""
+        self._agent.reset(num_envs)
+        self._source.reset(num_envs)
+        self._actions = None
+
+    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+        """Watches the frames (n, h, w, c) and chooses the next actions."""
+        self._source.observe(observations, self._actions)
+        self._actions = np.asarray(self._agent.act(self._source.slots()), dtype=np.int64)
+        return self._actions.copy()
+
+    def was_done(self, actions: Int64[np.ndarray, " n"]) -> None:
+        """Tells which actions were taken in the end, instead of the chosen ones."""
+        self._actions = actions.copy()
+
+
+class ExploringAgent:
+    """Follows an agent, and takes some steps at random, so that data stays varied.
+
+    Args:
+        agent: Who is followed.
+        number_of_actions: Actions are 0 to this minus 1.
+        share: Share of the steps that are random.
+        generator: Where chance comes from.
+
+    Raises:
+        ConfigError: If the share is none.
+    """
+
+    def __init__(
+        self, agent: Agent, number_of_actions: int, share: float, generator: np.random.Generator
+    ) -> None:
+        if not 0.0 <= share <= 1.0:
+            raise ConfigError(f"share is {share}, expected 0 to 1")
+        self._agent, self._share, self._generator = agent, share, generator
+        self._random = RepeatedRandomAgent(number_of_actions, generator)
+
+    def reset(self, num_envs: int) -> None:
+        """Starts anew with N environments."""
+        self._agent.reset(num_envs)
+        self._random.reset(num_envs)
+
+    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+        """Chooses the next actions."""
+        chosen, drawn = self._agent.act(observations), self._random.act(observations)
+        done = np.where(self._generator.random(len(chosen)) < self._share, drawn, chosen)
+        if isinstance(self._agent, WatchingAgent):
+            self._agent.was_done(done)
+        return done
 
 
 class Loop:
@@ -125,7 +303,7 @@ class Loop:
         actions = int(env.single_action_space.n)
         if number == 0:
             return RepeatedRandomAgent(actions, generator)
-        from rnem_world.agents.policy import load_policy
+        from rnem_world.agents.policy_agent import load_policy
         from rnem_world.envs.learned_observation import observation_space
 
         world = load_world(self._world(number - 1), self.device)

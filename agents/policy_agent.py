@@ -1,4 +1,4 @@
-"""A policy that stable-baselines3 trained on Atari frames, as an agent that collects."""
+"""Trained policies as agents: ours from their folders, and those that stable-baselines3 saved."""
 
 from __future__ import annotations
 
@@ -8,10 +8,88 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
+from gymnasium import spaces
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
+from rnem_world.agents.policy import (
+    Space,
+    check_policy_spaces,
+    last_checkpoint,
+    read_policy_config,
+    read_weights,
+    shows_frames,
+)
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
+
+
+def load_policy(
+    folder: Path, observation_space: Space, action_space: Space, device: str | torch.device = "cpu"
+) -> PolicyAgent:
+    """Loads the newest checkpoint of a policy as an agent for an environment with these spaces.
+
+    Raises:
+        CheckpointError: If there is none, it is broken, or it was trained for other spaces.
+        DependencyError: If stable-baselines3 isn't installed.
+    """
+    from stable_baselines3 import DQN, PPO
+
+    from rnem_world.agents.features import policy_kind  # says so if stable-baselines3 isn't installed
+
+    config, trained = read_policy_config(folder)
+    check_policy_spaces(folder, trained, observation_space, action_space)
+    weights = read_weights(last_checkpoint(folder))
+    name, arguments = policy_kind(config.algorithm, observation_space)
+    stack = config.frame_stack if shows_frames(observation_space) else 1
+    if shows_frames(observation_space):
+        height, width, channels = observation_space.shape or (0, 0, 0)
+        observation_space = spaces.Box(0, 255, (channels * stack, height, width), np.uint8)
+    algorithm: Any = {"ppo": PPO, "dqn": DQN}[config.algorithm]
+    with torch.random.fork_rng():
+        policy = algorithm.policy_aliases[name](observation_space, action_space, lambda _: 0.0, **arguments)
+    try:
+        policy.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights of {folder} don't fit an agent of its configuration: {str(error).splitlines()[0]}"
+        ) from error
+    policy.to(device).set_training_mode(False)
+    return PolicyAgent(policy, stack)
+
+
+class PolicyAgent:
+    """A policy of stable-baselines3 that chooses its likeliest action.
+
+    Args:
+        policy: The policy.
+        frame_stack: Frames that it sees at once, along the channels; 1 for observations as they are.
+    """
+
+    def __init__(self, policy: Any, frame_stack: int = 1) -> None:
+        self.policy = policy
+        self.frame_stack = frame_stack
+        self._frames: NDArray[Any] | None = None
+
+    def reset(self, num_envs: int) -> None:
+        """Forgets the frames of N environments."""
+        if num_envs < 1:
+            raise ConfigError(f"num_envs is {num_envs}, expected at least 1")
+        self._frames = None
+
+    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Chooses the next actions."""
+        if observations.ndim == 4:
+            channels = observations.shape[-1]
+            if self._frames is None:
+                shape = (*observations.shape[:-1], channels * self.frame_stack)
+                self._frames = np.zeros(shape, observations.dtype)
+            # As VecFrameStack does: the newest frame last, black before the first.
+            self._frames = np.concatenate([self._frames[..., channels:], observations], axis=-1)
+            observations = np.ascontiguousarray(self._frames.transpose(0, 3, 1, 2))
+        actions, _ = self.policy.predict(observations, deterministic=True)
+        return np.asarray(actions)
+
 
 PolicyFrames = Literal["grayscale", "observations"]
 
@@ -31,7 +109,7 @@ class FrameSource(Protocol):
         """The current frames in grey, (n, 84, 84)."""
 
 
-def load_policy(path: Path, trusted: bool, seed: int) -> Any:
+def load_sb3_policy(path: Path, trusted: bool, seed: int) -> Any:
     """Loads a checkpoint of stable-baselines3 (PPO, A2C or DQN).
 
     Args:
@@ -84,7 +162,7 @@ class TrainedPolicyAgent:
     """Acts as a trained policy, whose actions are drawn, not the likeliest.
 
     Args:
-        model: What `load_policy` gave.
+        model: What `load_sb3_policy` gave.
         env: The environment that it acts in.
         frames: Whether the policy sees the frames in ``grayscale``, which is what it knows if it was trained with
             stable-baselines3's ``AtariWrapper``, or the environment's ``observations``. Its last few frames are

@@ -1,4 +1,4 @@
-"""Vector environments by their Gymnasium id."""
+"""Environments of any kind by their Gymnasium id."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Options from files and flags to frozen dataclasses, with errors that name the option."""
+"""Options: from the values of files and flags to frozen dataclasses, with errors that name the option."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rnem_world.errors import ConfigError, suggest
@@ -81,3 +82,26 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
         except ConfigError as problem:
             problems.append(str(problem))
     raise ConfigError(" / ".join(problems))
+
+
+def check_at_least(options: object, least: float | int, *names: str) -> None:
+    """Checks that numbers among options are finite and large enough; None passes.
+
+    Raises:
+        ConfigError: If one isn't.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and value >= least):
+            raise ConfigError(f"{name} is {value}, it must be at least {least:g}")
+
+
+def check_one_of(options: object, name: str, known: Iterable[str]) -> None:
+    """Checks that an option is one of the known names.
+
+    Raises:
+        ConfigError: If it isn't.
+    """
+    value, known = getattr(options, name), list(known)
+    if value not in known:
+        raise ConfigError(f"unknown {name} {value!r}: {suggest(str(value), known)}")

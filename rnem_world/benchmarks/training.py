@@ -1,4 +1,4 @@
-"""How fast the training step is: beside the plain model, beside a matrix product, and with more threads."""
+"""How fast training is: its step beside the plain model and a matrix product, and the loader that feeds it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rnem_world.benchmarks.plain import PlainModel
+from rnem_world.config import check_at_least
+from rnem_world.data.batch import Batch
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.loader import SequenceLoader
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.affine import has_onednn
-from rnem_world.models.config import ARCHITECTURES, ImageArchitecture, ModelConfig
-from rnem_world.models.losses import LossConfig
-from rnem_world.models.plain import PlainModel
+from rnem_world.models.config import ARCHITECTURES, ImageArchitecture, LossConfig, ModelConfig
 from rnem_world.models.world_model import WorldModel
-from rnem_world.training.config import HeadLossConfig
+from rnem_world.training import checkpoint
+from rnem_world.training.config import HeadLossConfig, RunConfig
+from rnem_world.training.learner import Learner
 from rnem_world.training.losses import SequenceBatch, SequenceLoss
 from rnem_world.training.optimizer import OptimizerConfig, make_optimizer
+from rnem_world.training.setup import make_loader
 
 Variant = Literal["plain", "ours"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -33,7 +39,7 @@ PRODUCT_SIZE = 2048
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig:
+class StepBenchmarkConfig:
     """What is measured.
 
     Attributes:
@@ -53,9 +59,7 @@ class BenchmarkConfig:
     pairs: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "slots", "steps", "threads", "pairs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        check_at_least(self, 1, "batch_size", "slots", "steps", "threads", "pairs")
         known = [name for name, image in ARCHITECTURES.items() if isinstance(image, ImageArchitecture)]
         if self.architecture not in known:
             raise ConfigError(
@@ -75,7 +79,7 @@ def running_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def make_step(variant: Variant, config: BenchmarkConfig) -> Callable[[], float]:
+def make_step(variant: Variant, config: StepBenchmarkConfig) -> Callable[[], float]:
     """Makes a whole training step: forward, backward and Adam, on random frames with noise.
 
     Returns:
@@ -126,14 +130,14 @@ def _affine_operations(inputs: torch.Size, weight: torch.Size, *others: object, 
     return 2 * inputs.numel() * weight[0]
 
 
-def peak_memory(variant: Variant, config: BenchmarkConfig) -> int:
+def peak_memory(variant: Variant, config: StepBenchmarkConfig) -> int:
     """Measures the most memory that a process holds which makes one training step, in bytes."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         return executor.submit(_peak_memory_here, variant, config).result()
 
 
-def _peak_memory_here(variant: Variant, config: BenchmarkConfig) -> int:
+def _peak_memory_here(variant: Variant, config: StepBenchmarkConfig) -> int:
     with running_threads(config.threads):
         make_step(variant, config)()
     status = Path("/proc/self/status")
@@ -145,7 +149,7 @@ def _peak_memory_here(variant: Variant, config: BenchmarkConfig) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def compare(config: BenchmarkConfig) -> dict[str, Any]:
+def compare_steps(config: StepBenchmarkConfig) -> dict[str, Any]:
     """Measures both models in turns, so that whatever else the machine does meets both.
 
     Returns:
@@ -190,3 +194,79 @@ def compare(config: BenchmarkConfig) -> dict[str, Any]:
 
 def _ratio(first: list[float], second: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(first, second, strict=True))
+
+
+@dataclass(frozen=True)
+class LoaderBenchmarkConfig:
+    """What is measured.
+
+    Attributes:
+        batches: Batches that are read without training.
+        updates: Updates that are made with each source of data.
+    """
+
+    batches: int = 50
+    updates: int = 3
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "batches", "updates")
+
+
+def compare_loader(
+    dataset: Dataset, config: RunConfig, device: torch.device, how: LoaderBenchmarkConfig
+) -> dict[str, Any]:
+    """Measures the loader from memory and from files, and the training that takes its batches.
+
+    Args:
+        dataset: The data; its training split is read.
+        config: The run, as :func:`rnem_world.training.setup.fit_model_to` completes it.
+        device: Where to train.
+        how: How much to measure.
+
+    Returns:
+        Ready for JSON. Of each source, ``memory`` (if the split fits) and ``files``: sequences a second, the loader
+        alone; that as a multiple of what training takes; and the share of time that training waits. And of
+        ``training``: sequences a second, the median over all updates.
+    """
+    model = checkpoint.to_device(WorldModel(config.model), device)
+    learner = Learner(model, config)
+    from_files = replace(config, training=replace(config.training, memory_gigabytes=0.0))
+    loaders = {
+        "memory": make_loader(dataset, "training", config, config.training.train_size),
+        "files": make_loader(dataset, "training", from_files, config.training.train_size),
+    }
+    if not loaders["memory"].in_memory:
+        del loaders["memory"]
+    size = config.training.batch_size
+    result: dict[str, Any] = {}
+    learning: list[float] = []
+    learner.learn(next(_endless(next(iter(loaders.values())))), 0, False)  # the first is slower
+    for name, loader in loaders.items():
+        batches = _endless(loader)
+        next(batches)
+        started = time.perf_counter()
+        for _ in range(how.batches):
+            next(batches)
+        rate = how.batches * size / (time.perf_counter() - started)
+        waited, learned = 0.0, []
+        for update in range(how.updates):
+            started = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - started
+            started = time.perf_counter()
+            learner.learn(batch, update, False)
+            learned.append(time.perf_counter() - started)
+        result[name] = {"sequences_per_second": rate, "waiting": waited / (waited + sum(learned))}
+        learning += learned
+    training = size / statistics.median(learning)
+    for name in loaders:
+        result[name]["times_training"] = result[name]["sequences_per_second"] / training
+    return {**result, "training": {"sequences_per_second": training}}
+
+
+def _endless(loader: SequenceLoader) -> Iterator[Batch]:
+    """Goes through epoch after epoch."""
+    epoch = 0
+    while True:
+        yield from loader.epoch(epoch)
+        epoch += 1

@@ -1,7 +1,7 @@
 """How many decisions a second do planners make, and what does stepping dreams in batches gain?
 
-Usage: python benchmarks/planning.py [WORLD] [THREADS]. Prints, for one environment and for sixteen that are planned
-for at once, the decisions a second of every planner in the learned world (latent imagination) and in the true
+Usage: python -m rnem_world.benchmarks.planning [WORLD] [THREADS]. Prints, for one environment and for sixteen that are
+planned for at once, the decisions a second of every planner in the learned world (latent imagination) and in the true
 simulator, and those of MCTS where dreams are stepped one by one. Planners take turns; figures are medians. The table in
 docs/agents.md.
 """
@@ -16,11 +16,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from rnem_world.agents.contest import parse_planner
-from rnem_world.agents.dynamics import Dynamics, Outcome
-from rnem_world.agents.learned import LearnedDynamics
-from rnem_world.agents.planning import make_planner
-from rnem_world.agents.simulator import BallsDynamics
+from rnem_world.agents.dynamics import BallsDynamics, Dynamics, DynamicsStep, LearnedDynamics
+from rnem_world.agents.planning import make_planner, parse_planner
 from rnem_world.envs.balls_worlds import BallsWorlds
 from rnem_world.envs.dream_batches import join
 from rnem_world.envs.learned_vector import LearnedVectorEnv
@@ -41,7 +38,7 @@ ROUNDS, ENVIRONMENTS = 7, (1, 16)
 class OneByOne(LearnedDynamics):
     """The same dreams, stepped one after the other."""
 
-    def step(self, state: DreamState, actions: torch.Tensor) -> Outcome[DreamState]:
+    def step(self, state: DreamState, actions: torch.Tensor) -> DynamicsStep[DreamState]:
         """Imagines one transition of each dream."""
         steps = [
             super(OneByOne, self).step(self.select(state, row), actions[row])
@@ -50,7 +47,7 @@ class OneByOne(LearnedDynamics):
         states, rewards, ends = zip(
             *((step.state, step.rewards, step.terminated) for step in steps), strict=True
         )
-        return Outcome(join(list(states)), torch.cat(rewards), torch.cat(ends))
+        return DynamicsStep(join(list(states)), torch.cat(rewards), torch.cat(ends))
 
 
 def decisions(name: str, dynamics: Dynamics, state: object) -> Callable[[], None]:  # type: ignore[type-arg]

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rnem_world.benchmarks.plain import PlainModel
 from rnem_world.errors import ConfigError
-from rnem_world.models.config import ModelConfig
-from rnem_world.models.losses import LossConfig
-from rnem_world.models.plain import PlainModel
+from rnem_world.models.config import LossConfig, ModelConfig
 from rnem_world.models.rollout import apply_flips, observe
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.training.config import HeadLossConfig

@@ -1,7 +1,7 @@
 """Does stable-baselines3's PPO learn CartPole through the adapter as fast as through its own ``DummyVecEnv``?
 
-Usage: python benchmarks/adapter.py [SEEDS]. Prints, for every seed, the mean return of 20 episodes after so many steps
-of training in each, and the seconds that it took. The figures in docs/agents.md.
+Usage: python -m rnem_world.benchmarks.adapter [SEEDS]. Prints, for every seed, the mean return of 20 episodes after
+so many steps of training in each, and the seconds that it took. The figures in docs/agents.md.
 """
 
 from __future__ import annotations

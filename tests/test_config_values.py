@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import pytest
 
+from rnem_world.config import build
 from rnem_world.errors import ConfigError
-from rnem_world.options import build
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Do edited dreams stay physical? A ball is removed from dreams, and from the real simulator beside them.
 
-Usage: python benchmarks/editing.py [WORLD] [latent|pixels]. Prints, for balls that the removed one would have
-deflected, how far the dream without it is from the real world without it and with it, in pixels. The table in
+Usage: python -m rnem_world.benchmarks.editing [WORLD] [latent|pixels]. Prints, for balls that the removed one would
+have deflected, how far the dream without it is from the real world without it and with it, in pixels. The table in
 docs/step-inside.md.
 """
 
@@ -83,7 +83,8 @@ def main() -> None:
         real = np.linalg.norm(with_it[step - 1] - without_it[step - 1], axis=2)[:, others]
 
         def apart(left: np.ndarray, right: np.ndarray, step: int = step) -> np.ndarray:
-            return np.linalg.norm(left[step - 1] - right[step - 1], axis=2)[:, others]
+            distances: np.ndarray = np.linalg.norm(left[step - 1] - right[step - 1], axis=2)
+            return distances[:, others]
 
         hit, missed = real > 2.0, real < 1e-6
         to_without, to_with = apart(edited, without_it), apart(edited, with_it)
