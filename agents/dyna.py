@@ -24,9 +24,9 @@ from rnem_world.config import build
 from rnem_world.data.collector import CollectorConfig, collect
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned_world import LearnedWorld, find_world, load_world
+from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.starts import CONTEXT_FRAMES
+from rnem_world.envs.world import World, find_world
 from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.io import write_json
 from rnem_world.training import checkpoint, run_folder
@@ -153,7 +153,7 @@ class WatchingAgent:
         world: Watches the frames.
     """
 
-    def __init__(self, agent: Agent, world: LearnedWorld) -> None:
+    def __init__(self, agent: Agent, world: World) -> None:
         self._agent = agent
         self._source = WatchedState(world)
         self._actions: NDArray[Any] | None = None
@@ -304,10 +304,9 @@ class Loop:
         if number == 0:
             return RepeatedRandomAgent(actions, generator)
         from rnem_world.agents.policy_agent import load_policy
-        from rnem_world.envs.learned_observation import observation_space
 
-        world = load_world(self._world(number - 1), self.device)
-        space = observation_space(world, "slots", world.check_slots(None))
+        world = World.load(self._world(number - 1), self.device)
+        space = world.slot_space(world.check_slots(None))
         policy = load_policy(self._policy(number - 1), space, env.single_action_space, self.device)
         return ExploringAgent(WatchingAgent(policy, world), actions, self.config.exploration, generator)
 

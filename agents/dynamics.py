@@ -12,14 +12,13 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.dream_batches import step_in_parts
-from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import LearnedWorld
-from rnem_world.envs.slot_filter import SlotFilter
-from rnem_world.envs.slots import watched
+from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.dream import step_dreams
+from rnem_world.envs.learned import LearnedVectorEnv
+from rnem_world.envs.slots import SlotFilter
+from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState, check_imagination
+from rnem_world.models.imagination import DreamState, check_imagination
 from rnem_world.physics import BallsConfig, BallsState, number_of_actions, player_velocity, step
 
 State = TypeVar("State")
@@ -105,15 +104,13 @@ class LearnedDynamics:
         ConfigError: If the model can't dream so.
     """
 
-    def __init__(self, world: LearnedWorld, imagination: str | None = None) -> None:
-        if imagination is None:
-            imagination = "pixels" if world.model.prior_code is None else "latent"
+    def __init__(self, world: World, imagination: str | None = None) -> None:
+        imagination = world.ways[0] if imagination is None else imagination
         check_imagination(world.model, imagination)
         self.world = world
         self.imagination: Any = imagination
-        self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(world.number_of_actions)
+        self.action_space: spaces.Discrete | spaces.Box = world.action_space
         self.device = world.device
-        self._is_told = world.config.model.number_of_actions > 0
 
     def size(self, state: DreamState) -> int:
         """Returns the number of dreams."""
@@ -122,8 +119,7 @@ class LearnedDynamics:
     @torch.no_grad()
     def step(self, state: DreamState, actions: Int64[Tensor, " n"]) -> DynamicsStep[DreamState]:
         """Imagines one transition of all dreams."""
-        told = actions if self._is_told else None
-        step = step_in_parts(self.world.model, state, told, self.imagination)
+        step = step_dreams(self.world, state, actions, self.imagination)
         if step.rewards is None or step.termination is None:
             raise ConfigError("this model has no heads, which planning needs")
         return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination > 0.0)
@@ -149,7 +145,7 @@ class WatchedState:
         num_slots: Slots; None takes the model's own.
     """
 
-    def __init__(self, world: LearnedWorld, num_slots: int | None = None) -> None:
+    def __init__(self, world: World, num_slots: int | None = None) -> None:
         self._world = world
         self._num_slots = num_slots
         self._filter: SlotFilter | None = None
@@ -172,14 +168,14 @@ class WatchedState:
         if self._filter is None or self._filter.number != len(observations):
             self.reset(len(observations))
         watching = self._watching()
-        frames = watched(observations, self._world)
+        frames = self._world.frames_for_model(observations)
         if actions is None:
             watching.reset(torch.arange(len(observations), device=self._world.device), frames)
         else:
             done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(self._world.device)
             watching.step(done, frames)
         # Ordinary tensors: those of inference mode can't be changed in place by a search.
-        return watching.fall_asleep().map(torch.clone)
+        return watching.start_imagination().map(torch.clone)
 
 
 class DreamtState:
@@ -197,8 +193,7 @@ class DreamtState:
 
     def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> DreamState:
         """Returns the dreams as they are."""
-        rows = self._env.num_envs
-        return self._env.get_state().dreams.dreams.map(lambda tensor: tensor[:rows].clone())
+        return self._env.dreams.state.dreams.map(torch.clone)
 
 
 class BallsDynamics:
@@ -263,4 +258,5 @@ class SimulatorState:
 
     def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> BallsState:
         """Returns the worlds as they are; what is seen and was done doesn't matter."""
-        return self._env.get_state().worlds.balls
+        balls: BallsState = self._env.get_state().state.balls
+        return balls

@@ -136,13 +136,15 @@ def fit_calibration(
     total = signs_added_up @ weights
     curve = IsotonicRegression(out_of_bounds="clip").fit(total, errors)
     places = np.unique(np.quantile(total, np.linspace(0.0, 1.0, knots)))
-    expected = curve.predict(held_out[0] @ weights)
+    expected, errors_held_out = curve.predict(held_out[0] @ weights), held_out[1]
+    varies = np.ptp(expected) > 0 and np.ptp(errors_held_out) > 0  # there are no ranks among equals
+    correlation = float(spearmanr(expected, errors_held_out)[0]) if varies else 0.0
     return Calibration(
         tuple(weights.tolist()),
         tuple(places.tolist()),
         tuple(curve.predict(places).tolist()),
         imagination,
-        float(spearmanr(expected, held_out[1])[0]),
+        correlation,
     )
 
 

@@ -19,16 +19,17 @@ from rnem_world.envs.world import World, joined
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.metrics import slot_centroids
 from rnem_world.evaluation.pictures import attention_matrix
-from rnem_world.models import em
-from rnem_world.models.dreams import (
+from rnem_world.models.imagination import (
     DreamImagination,
     DreamState,
     DreamStep,
     Picture,
     check_imagination,
+    draw,
     dream_step,
     picture_of,
 )
+from rnem_world.models.world_model import WorldModel
 
 OF_PICTURES = ("gamma", "prediction", "centroids", "masses")
 OF_UNCERTAINTY = (*SIGNS, "uncertainty")
@@ -235,7 +236,9 @@ class DreamBatch:
             attention = dreams.theta.new_zeros(number, slots, slots - 1)
         memory = None
         if self.measures_uncertainty:
-            masses = torch.cat([slot_masses(picture) for picture in self._drawn(dreams.output)])
+            masses = torch.cat(
+                [slot_masses(self.world.model, picture) for picture in self._drawn(dreams.output)]
+            )
             memory = torch.cat([masses.new_zeros(number, 2), masses], dim=1)
         rewards = dreams.theta.new_zeros(number, slots)
         return DreamsSnapshot(self.world.fingerprint, self.imagination, dreams, attention, rewards, memory)
@@ -294,9 +297,10 @@ class DreamBatch:
             rows: Whose; None for all.
             soft: Whether a pixel shows the sum of the slots' means instead of black or white.
         """
-        draw = em.expected_frame if soft else em.own_frame
-        frames = torch.cat([draw(prediction) for prediction in self._predictions(rows)])
-        return (frames * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        likelihood = self.world.model.likelihood
+        show = likelihood.soft_frame if soft else likelihood.own_frame
+        frames = [likelihood.to_uint8(show(prediction)) for prediction in self._predictions(rows)]
+        return _cat(frames).permute(0, 2, 3, 1).contiguous()
 
     @torch.inference_mode()
     def outputs(self, rows: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "m k d"]:
@@ -310,7 +314,7 @@ class DreamBatch:
         prediction = _cat(list(self._predictions(rows)))
         if rows is None:
             self._prediction = prediction
-        return picture_of(prediction)
+        return picture_of(self.world.model, prediction)
 
     @torch.inference_mode()
     def details(
@@ -328,7 +332,7 @@ class DreamBatch:
         found: dict[str, Tensor] = {}
         chosen = slice(None) if rows is None else rows
         if set(OF_PICTURES) & set(names):
-            found |= details_of_picture(self.pictures(rows))
+            found |= details_of_picture(self.world.model, self.pictures(rows))
         if "attention" in names and self.state.attention is not None:
             found["attention"] = attention_matrix(self.state.attention[chosen])
         found["slot_rewards"] = self.state.slot_rewards[chosen]
@@ -367,13 +371,13 @@ class DreamBatch:
             return
         output = self.outputs(rows)
         for begin in range(0, len(output), self.world.chunk):
-            yield torch.sigmoid(self.world.model.decode(output[begin : begin + self.world.chunk]))
+            logits = self.world.model.decode(output[begin : begin + self.world.chunk])
+            yield self.world.model.likelihood.predict(logits)
 
     def _drawn(self, output: Tensor) -> Iterator[Picture]:
         """Draws dreams part by part."""
         for begin in range(0, len(output), self.world.chunk):
-            part = output[begin : begin + self.world.chunk]
-            yield picture_of(torch.sigmoid(self.world.model.decode(part)))
+            yield draw(self.world.model, output[begin : begin + self.world.chunk])
 
     def _signs_now(self) -> Tensor:
         """Gives the signs, (n, 3), of the frames that the dreams show now."""
@@ -384,9 +388,9 @@ class DreamBatch:
             if self._prediction is None:
                 self._prediction = _cat(list(self._predictions(None)))
             for part in self._prediction.split(self.world.chunk):
-                picture = picture_of(part)
+                picture = picture_of(self.world.model, part)
                 first_masses = memory[begin : begin + len(part), 2:]
-                found.append(signs(picture, slot_masses(picture), first_masses))
+                found.append(signs(self.world.model, picture, first_masses))
                 begin += len(part)
             self._signs = _cat(found)
         return self._signs
@@ -396,18 +400,18 @@ def _cat(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def details_of_picture(picture: Picture) -> dict[str, Float[Tensor, "b k ..."]]:
+def details_of_picture(model: WorldModel, picture: Picture) -> dict[str, Float[Tensor, "b k ..."]]:
     """Measures what a picture tells of the slots.
 
     Returns:
         ``gamma`` (b, k, h, w); ``prediction`` (b, k, c, h, w); ``centroids`` (b, k, 2) in pixels, x first; ``masses``
         (b, k) in pixels.
     """
-    shares = picture.gamma[:, :, 0] * picture.prediction.amax(dim=2)
+    shares = model.likelihood.object_weights(picture.prediction, picture.gamma)
     centres = slot_centroids(shares[:, None])
     return {
         "gamma": picture.gamma[:, :, 0],
-        "prediction": picture.prediction,
+        "prediction": model.likelihood.means(picture.prediction),
         "centroids": centres.positions[:, 0],
         "masses": centres.masses[:, 0],
     }

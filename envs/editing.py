@@ -15,7 +15,7 @@ from torch import Tensor
 from rnem_world.envs.dream import DreamBatch, DreamsSnapshot
 from rnem_world.envs.uncertainty import slot_masses
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState, draw
+from rnem_world.models.imagination import DreamState, draw
 
 if TYPE_CHECKING:
     from rnem_world.envs.learned import LearnedEnv
@@ -132,7 +132,7 @@ def _edited(batch: DreamBatch, dreams: DreamState, edit: Edit) -> DreamState:
         order[edit.first], order[edit.second] = edit.second, edit.first
         return _in_slots(dreams, lambda tensor: tensor[:, order])
     if isinstance(edit, Remove):
-        masses = slot_masses(draw(batch.world.model, dreams.output))
+        masses = _masses(batch, dreams)
         masses[:, edit.slot] = torch.inf
         least, emptiest = masses.min(dim=1)
         if bool((least > LEAST_MASS).any()):
@@ -143,7 +143,7 @@ def _edited(batch: DreamBatch, dreams: DreamState, edit: Edit) -> DreamState:
         return _written(dreams, edit.slot, dreams, (everyone, emptiest))
     to: Tensor | int | None = edit.to
     if to is None:
-        to = slot_masses(draw(batch.world.model, dreams.output)).argmin(dim=1)
+        to = _masses(batch, dreams).argmin(dim=1)
     if isinstance(edit, Copy):
         return _written(dreams, to, dreams, (everyone, torch.full_like(everyone, edit.slot)))
     source = edit.source
@@ -157,6 +157,11 @@ def _edited(batch: DreamBatch, dreams: DreamState, edit: Edit) -> DreamState:
     batch.check_snapshot(source, 1)
     given = source.dreams.map(lambda tensor: tensor.to(dreams.theta.device))
     return _written(dreams, to, given, (torch.zeros_like(everyone), torch.full_like(everyone, edit.slot)))
+
+
+def _masses(batch: DreamBatch, dreams: DreamState) -> Tensor:
+    model = batch.world.model
+    return slot_masses(model, draw(model, dreams.output))
 
 
 def _written(

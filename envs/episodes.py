@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -35,21 +35,12 @@ class Transition(NamedTuple):
     infos: Infos
 
 
-class Rows(Protocol):
-    """A copy of the state of some environments."""
-
-    def __len__(self) -> int: ...
-
-    def pick(self, rows: Int64[np.ndarray, " m"]) -> Any:
-        """Copies some of them, in the given order, repeated or not."""
-
-
 @dataclass(frozen=True)
 class EpisodesSnapshot:
     """A copy of environments, from which they go on exactly as they did: single ones, or some of a batch.
 
     Attributes:
-        state: What the environment itself copied.
+        state: What the environment itself copied: it has a length and can ``pick`` rows as this does.
         elapsed: Int64 (m,), steps since the reset.
         finished: Bool (m,), which episodes are over and wait for their reset.
         generators: The states of the random generators; None where nothing was drawn yet.

@@ -34,6 +34,7 @@ INFOS = (*DETAILS, "disagreement")
 RENDERED_SIZE = 256
 """Least side of each of the two halves of a rendered picture."""
 
+
 @dataclass(frozen=True)
 class DreamOptions:
     """How an environment dreams, and what it shows of it.
@@ -57,7 +58,7 @@ class DreamOptions:
             `rnem_world.envs.uncertainty.signs`; ``uncertainty``, the position error to expect in pixels, for worlds
             that have been calibrated; ``disagreement``, the share of pixels in which the ensemble's frames differ.
         soft_frames: Whether frames show the sum of the slots' means, 0..255, instead of black and white.
-        ensemble: Other checkpoints, which dream alongside from the same starts; for ``disagreement``.
+        ensemble: Other checkpoints, or a single one, which dream alongside from the same starts; for ``disagreement``.
         truncate_on_uncertainty: Truncates an episode when the ``uncertainty`` exceeds so many pixels.
         game: The Atari game whose shipped world is taken if no checkpoint is given.
 
@@ -377,7 +378,10 @@ def _load_members(world: World, options: DreamOptions) -> list[World]:
         CheckpointError: If there is no such checkpoint.
     """
     expected = (world.frame_shape, world.number_of_actions)
-    members = [World.load(checkpoint, options.device) for checkpoint in options.ensemble]
+    ensemble = (
+        () if isinstance(options.ensemble, str | Path) else options.ensemble
+    )  # a tuple since it was checked
+    members = [World.load(checkpoint, options.device) for checkpoint in ensemble]
     for member in members:
         given = (member.frame_shape, member.number_of_actions)
         if given != expected:

@@ -17,7 +17,7 @@ from torch import Tensor
 from rnem_world.envs.episodes import Array, reset_mask_of
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState, fall_asleep
+from rnem_world.models.imagination import DreamState, start_imagination
 from rnem_world.models.world_model import SlotState
 
 SETTLE_STEPS = 4
@@ -113,7 +113,7 @@ class SlotFilter:
     @torch.inference_mode()
     def start_imagination(self) -> DreamState:
         """Gives dreams that go on from here, for planning."""
-        return fall_asleep(self.world.model, self._state, self.outputs(), self._frames)
+        return start_imagination(self.world.model, self._state, self.outputs(), self._frames)
 
 
 def _as_input(frames: Tensor) -> Tensor:

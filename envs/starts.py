@@ -204,7 +204,7 @@ def game_starts(game: str) -> Starts:
     return _game_starts(game_named(game))
 
 
-@lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)
 def _game_starts(game: str) -> Starts:
     rule = f"{NUMBER_OF_GAME_STARTS} of {CONTEXT_FRAMES} frames every {SPACING} steps of a random policy"
     path = cache_path(game, f"starts-{zlib.crc32(rule.encode()):08x}", ".npz")

@@ -12,33 +12,32 @@ from torch import Tensor
 
 from rnem_world.errors import DataError
 from rnem_world.io import write_json
-from rnem_world.models.dreams import Picture
+from rnem_world.models.imagination import Picture
+from rnem_world.models.world_model import WorldModel
 
 CALIBRATION_FILE = "uncertainty.json"
 SIGNS = ("unexplained", "doubled", "lost")
 
 
-def slot_masses(picture: Picture) -> Float[Tensor, "b k"]:
+def slot_masses(model: WorldModel, picture: Picture) -> Float[Tensor, "b k"]:
     """Says how many pixels each slot has: its share of each, as bright as the slot draws it."""
-    masses: Tensor = (picture.gamma[:, :, 0] * picture.prediction.amax(dim=2)).sum(dim=(2, 3))
-    return masses
+    return model.likelihood.object_weights(picture.prediction, picture.gamma).sum(dim=(2, 3))
 
 
-def signs(
-    picture: Picture, masses: Float[Tensor, "b k"], first_masses: Float[Tensor, "b k"]
-) -> Float[Tensor, "b 3"]:
+def signs(model: WorldModel, picture: Picture, first_masses: Float[Tensor, "b k"]) -> Float[Tensor, "b 3"]:
     """Measures the signs of uncertainty in a picture, each as a share of the frame's white pixels.
 
     ``unexplained``: pixels that no slot is sure of, the distance of the brightest slot's mean from black or white;
     ``doubled``: pixels that a second slot claims; ``lost``: pixels that slots gained or lost since the dream began.
 
     Args:
+        model: The model that draws.
         picture: What the slots draw.
-        masses: Each slot's pixels.
         first_masses: What they were when the dream began.
     """
     white = picture.frame.sum(dim=(1, 2, 3)).clamp(min=1.0)
-    brightest = picture.prediction.topk(min(2, picture.prediction.shape[1]), dim=1).values
+    means, masses = model.likelihood.means(picture.prediction), slot_masses(model, picture)
+    brightest = means.topk(min(2, means.shape[1]), dim=1).values
     unexplained = (brightest[:, 0] - picture.frame).abs().sum(dim=(1, 2, 3)) / white
     doubled = torch.zeros_like(white)
     if brightest.shape[1] > 1:
@@ -68,7 +67,7 @@ class Calibration:
     imagination: str
     rank_correlation: float
 
-    def curve(self, device: torch.device) -> ErrorCurve:
+    def curve(self, device: torch.device | str) -> ErrorCurve:
         """Puts it onto a device."""
         return ErrorCurve(
             *(

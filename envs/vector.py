@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium
 import numpy as np
@@ -24,7 +24,6 @@ from rnem_world.envs.episodes import (
     Array,
     EpisodesSnapshot,
     Infos,
-    Rows,
     Transition,
     autoreset_mode_of,
     check_number_of_envs,
@@ -35,6 +34,8 @@ from rnem_world.envs.episodes import (
     with_masks,
 )
 from rnem_world.errors import ConfigError, suggest
+
+Kind = TypeVar("Kind")
 
 
 class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
@@ -81,7 +82,7 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         # A dictionary of one's own: others write into the one that all vector environments share.
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = observation_space
-        self.single_action_space = action_space
+        self.single_action_space: spaces.Discrete = action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
@@ -126,8 +127,11 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         """
 
     @abstractmethod
-    def copy_state(self, rows: Int64[np.ndarray, " m"]) -> Rows:
-        """Copies all that the future of some environments depends on, beside the actions and the generators."""
+    def copy_state(self, rows: Int64[np.ndarray, " m"]) -> Any:
+        """Copies all that the future of some environments depends on, beside actions and generators.
+
+        The copy has a length, and can ``pick`` rows, see `EpisodesSnapshot`.
+        """
 
     @abstractmethod
     def put_state(self, rows: Int64[np.ndarray, " m"], state: Any) -> None:
@@ -141,8 +145,8 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
     def pictures(self) -> Sequence[Array] | Array:
         """Draws N pictures for people, each (height, width, 3) uint8."""
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]  # as SyncVectorEnv has it
+    @property  # type: ignore[misc]  # as SyncVectorEnv has it
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generators of the sub-environments."""
         return tuple(self.generator(row) for row in range(self.num_envs))
 
@@ -314,7 +318,7 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
             if state is not None:
                 self.generator(row).bit_generator.state = state
 
-    def clone(self) -> Self:
+    def clone(self: Kind) -> Kind:
         """Returns another environment in the same state; what never changes, as weights, is shared."""
         return copy.deepcopy(self)
 
@@ -428,7 +432,7 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
             info,
         )
 
-    def render(self) -> Array | None:  # type: ignore[override]  # Gymnasium's is generic
+    def render(self) -> Array | None:
         """Returns a picture, (height, width, 3) uint8, in the mode ``rgb_array``, else None."""
         pictures = self.batch.render()
         return None if pictures is None else pictures[0]
@@ -455,7 +459,7 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
         """Lets the batch draw from this environment's own generator."""
         self.batch.set_generator(0, self.np_random)
 
-    def clone(self) -> Self:
+    def clone(self: Kind) -> Kind:
         """Returns another environment in the same state; what never changes, as weights, is shared."""
         return copy.deepcopy(self)
 

@@ -20,11 +20,9 @@ from torch import Tensor
 
 from rnem_world.device import choose_device
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
-from rnem_world.models import em
 from rnem_world.models.config import validate_slots
-from rnem_world.models.cores import LongShortTermMemoryCore
-from rnem_world.models.dreams import DreamState, fall_asleep
-from rnem_world.models.relational import RelationalCore
+from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
+from rnem_world.models.imagination import DreamState, start_imagination
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.seeding import torch_generator
@@ -44,14 +42,8 @@ MOST_LOADED, MOST_POOLS = 4, 8
 
 CHUNKS = {"cpu": 256}
 LARGEST_CHUNK = 16_384
-"""Dreams that are stepped at once on a kind of device, and on any other: on a processor pixels of more no longer fit the
+"""Dreams that are stepped at once on a kind of device, and on any other: on a processor pixels of more don't fit the
 caches, elsewhere only memory is a bound."""
-
-
-def first_gamma(slots: int, size: int, device: torch.device) -> Float[Tensor, "1 k 1 h w"]:
-    """Draws the responsibilities before the first frame: always the same, so that a start is always seen alike."""
-    generator = torch_generator(0, "first responsibilities")
-    return em.initial_gamma(1, slots, size, size, generator, "cpu").to(device)
 
 
 class World:
@@ -171,7 +163,11 @@ class World:
     def empty_slots(self, batch: int, slots: int) -> SlotState:
         """Makes the slots before the first frame."""
         state = self.model.initial_state(1, slots, torch_generator(0, device=self.device))
-        gamma = first_gamma(slots, self.frame_shape[0], self.device) if slots > 1 else state.gamma
+        # Always the same, on any device, so that a start is always seen alike.
+        generator = torch_generator(0, "first responsibilities")
+        gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[0], generator, "cpu").to(
+            self.device
+        )
 
         def repeat(tensor: Tensor) -> Tensor:
             return tensor.expand(batch, *tensor.shape[1:])
@@ -205,7 +201,7 @@ class World:
             before = self.empty_slots(len(some), slots)
             # Only the last step is kept: all steps of many large frames would fill gigabytes.
             ((transition, state),) = deque(observe(self.model, before, some, some[:, 1:], done), maxlen=1)
-            parts.append(fall_asleep(self.model, state, transition.output, some[:, -1]))
+            parts.append(start_imagination(self.model, state, transition.output, some[:, -1]))
         return joined(parts)
 
     def pool(self, starts: Starts, slots: int, make: Callable[[], EncodedStarts]) -> EncodedStarts:

@@ -89,9 +89,8 @@ class PlainModel(nn.Module):
             error = gamma.detach() * (seen.unsqueeze(1) - prediction)
             output, theta = self._core(theta, self._encode(error), self._embed(actions, step))
             prediction = self._decode(output)
-            likelihood = (target * prediction + (1 - target) * (1 - prediction)).sum(
-                dim=2, keepdim=True
-            ) + CLIP
+            likelihood = target * prediction + (1 - target) * (1 - prediction) + CLIP
+            likelihood = likelihood.prod(dim=2, keepdim=True)
             gamma = (likelihood / likelihood.sum(dim=1, keepdim=True)).detach()
             mean = prediction.clamp(CLIP, 1 - CLIP)
             intra = -(target * torch.log(mean) + (1 - target) * torch.log(1 - mean))

@@ -23,8 +23,8 @@ from rnem_world.data.batch import Batch
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import SequenceLoader
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models.affine import has_onednn
 from rnem_world.models.config import ARCHITECTURES, ImageArchitecture, LossConfig, ModelConfig
+from rnem_world.models.layers import has_onednn
 from rnem_world.models.world_model import WorldModel
 from rnem_world.training import checkpoint
 from rnem_world.training.config import HeadLossConfig, RunConfig

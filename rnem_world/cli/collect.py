@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rnem_world.agents.base import Agent
-    from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+    from rnem_world.envs.balls import BouncingBallsVectorEnv
     from rnem_world.physics import BallsConfig
 
 DATA_FOLDER = Path("data")
 
 
 def _make_balls(num_envs: int, rules: BallsConfig) -> BouncingBallsVectorEnv:
-    from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+    from rnem_world.envs.balls import BouncingBallsVectorEnv
 
     return BouncingBallsVectorEnv(num_envs, preset=rules, max_episode_steps=None, ground_truth=True)
 

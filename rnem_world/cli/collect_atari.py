@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rnem_world.agents.base import Agent
-    from rnem_world.envs.atari_vector import AtariVectorEnv
+    from rnem_world.envs.atari import AtariVectorEnv
 
 ATARI_SIZES = {"num_train": 4000, "num_valid": 200, "num_test": 200, "frames": 51, "shard_size": 200}
 """A default set: 224,400 frames, some minutes."""
@@ -23,7 +23,7 @@ CONSOLES = 4
 
 
 def _make_atari(num_envs: int, game: str, obs_type: str, reward: str, background: Any) -> AtariVectorEnv:
-    from rnem_world.envs.atari_vector import AtariVectorEnv
+    from rnem_world.envs.atari import AtariVectorEnv
 
     return AtariVectorEnv(num_envs, game, obs_type, reward, background, autoreset_mode="Disabled")
 
@@ -48,7 +48,7 @@ def atari_dataset(game: str, folder: Path, obs_type: str = "binary", keep_shards
         ConfigError: If there is no such game.
         DependencyError: If ale-py is not installed.
     """
-    from rnem_world.envs.atari_games import game_named
+    from rnem_world.envs.atari_console import game_named
 
     name = game_named(game) + ("" if obs_type == "binary" else f"-{obs_type}")
     return folder / (name if keep_shards else f"{name}.h5")
@@ -116,9 +116,8 @@ def collect_atari(
     from rnem_world.data.collector import CollectorConfig, collect
     from rnem_world.data.parts import check_free
     from rnem_world.data.schema import DatasetAttributes
-    from rnem_world.envs.atari_background import RULE, to_text
-    from rnem_world.envs.atari_emulator import FRAME_SKIP, REPEAT_PROBABILITY
-    from rnem_world.envs.atari_observation import AtariRules
+    from rnem_world.envs.atari_console import FRAME_SKIP, REPEAT_PROBABILITY
+    from rnem_world.envs.atari_frames import RULE, AtariRules, to_text
 
     _check_policy(policy, policy_frames, trust_policy)
     out = out or atari_dataset(game, DATA_FOLDER, obs_type, keep_shards)

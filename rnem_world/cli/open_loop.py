@@ -29,7 +29,6 @@ def measure_open_loop(
 ) -> None:
     """Measures dreams, prints them as a table and writes them as JSON."""
     from rnem_world.data.batch import read_batch
-    from rnem_world.evaluation.evaluate import unit_frames
     from rnem_world.evaluation.open_loop import Recorded, evaluate_open_loop
     from rnem_world.evaluation.players import LANES
     from rnem_world.evaluation.table import open_loop_table
@@ -41,7 +40,9 @@ def measure_open_loop(
     arrays = [name for name in ("actions", "rewards") if name in info.arrays]
     rows = list(range(sequences))
     batch = read_batch(dataset, split, rows, context + horizon + 1, arrays=arrays).to(device)  # type: ignore[arg-type]
-    recorded = Recorded(unit_frames(batch.frames, batch.maximum_value), batch.actions, batch.rewards)
+    recorded = Recorded(
+        model.likelihood.from_uint8(batch.frames, batch.maximum_value), batch.actions, batch.rewards
+    )
     settings = dataset.attributes.settings
     lane = LANES.get(str(settings.get("game"))) if settings.get("frames") == "binary" else None
 

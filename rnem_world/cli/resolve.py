@@ -28,7 +28,7 @@ def resolve_data(data: str, **options: int) -> Path:
     Raises:
         DataError: If there is none of these.
     """
-    from rnem_world.envs.atari_games import PRESETS as GAMES
+    from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.presets import PRESETS
 
     path = Path(data)
@@ -90,7 +90,7 @@ def resolve_test_data(data: str, split: str) -> Path:
     """
     from rnem_world.cli.collect import DATA_FOLDER, collect_balls
     from rnem_world.cli.collect_atari import ATARI_SIZES, collect_atari
-    from rnem_world.envs.atari_games import PRESETS as GAMES
+    from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.presets import PRESETS
 
     is_there = Path(data).exists() or (DATA_FOLDER / f"{data}.h5").exists()

@@ -81,7 +81,6 @@ def command(
     """
     from rnem_world.data.batch import read_batch
     from rnem_world.data.dataset import Dataset
-    from rnem_world.evaluation.evaluate import unit_frames
     from rnem_world.evaluation.pictures import overview
     from rnem_world.evaluation.plots import save_figure
     from rnem_world.evaluation.video import write_video
@@ -112,7 +111,7 @@ def command(
         arrays = ["actions"] if model.config.number_of_actions else []
         batch = read_batch(dataset, split, chosen, context + steps + 1, arrays=arrays)  # type: ignore[arg-type]
     batch = batch.to(place)
-    frames = unit_frames(batch.frames, batch.maximum_value)
+    frames = model.likelihood.from_uint8(batch.frames, batch.maximum_value)
     rollout = roll_out(
         model,
         frames,
@@ -179,10 +178,8 @@ def _film(rollout: Rollout, frames: Tensor, with_slots: bool, actions: Tensor | 
 
 
 def _losses(rollout: Rollout, frames: Tensor, config: LossConfig) -> dict[str, list[float]]:
-    from rnem_world.evaluation.metrics import bernoulli_cross_entropy
-    from rnem_world.models.em import mixture_prediction, soft_gamma
-    from rnem_world.models.losses import slot_losses, upper_bound_losses
 
+    likelihood = rollout.likelihood
     rows: dict[str, list[float]] = {"loss": [], "upper_bound": [], "plain_bce": []}
     for step in range(rollout.predictions.shape[1]):
         target, logits, prediction = (
@@ -191,9 +188,9 @@ def _losses(rollout: Rollout, frames: Tensor, config: LossConfig) -> dict[str, l
             rollout.predictions[:, step],
         )
         rows["loss"].append(
-            float(slot_losses(logits, rollout.estep_gammas[:, step], target, config).total.mean())
+            float(likelihood.slot_losses(logits, rollout.estep_gammas[:, step], target, config).total.mean())
         )
-        rows["upper_bound"].append(float(upper_bound_losses(logits, target, config).total.mean()))
-        mixture = mixture_prediction(prediction, soft_gamma(prediction))
-        rows["plain_bce"].append(float(bernoulli_cross_entropy(mixture[:, None], target[:, None]).mean()))
+        rows["upper_bound"].append(float(likelihood.upper_bound_losses(logits, target, config).total.mean()))
+        mixture = likelihood.mix(prediction, likelihood.soft_gamma(prediction))
+        rows["plain_bce"].append(float(likelihood.frame_loss(mixture, target).mean()))
     return rows

@@ -7,17 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.evaluation.running_sums import RunningSums
-from rnem_world.models import em
 from rnem_world.models.config import LossConfig
-from rnem_world.models.losses import LossTerms, slot_losses, upper_bound_losses
-from rnem_world.models.rollout import apply_flips, draw_flips, observe
+from rnem_world.models.likelihood import Likelihood, LossTerms
+from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import Transition, WorldModel
 
 TERMS = ("total", "intra", "inter")
@@ -119,12 +117,6 @@ class Evaluation:
         }
 
 
-def unit_frames(frames: Tensor, maximum_value: int) -> Float[Tensor, "b t c h w"]:
-    """Turns stored frames into floats in [0, 1]."""
-    floats = frames.to(torch.float32)
-    return floats if maximum_value == 1 else floats / maximum_value
-
-
 @torch.no_grad()
 def evaluate(
     model: WorldModel,
@@ -184,31 +176,33 @@ def _evaluate_batch(
     # Drawn for the whole batch, so that the figures don't depend on the number of processes.
     size = batch.frames.shape[0]
     state = model.initial_state(size, config.slots, generator)
-    flips = draw_flips(batch.frames[:, :steps].shape, config.noise, generator)
+    likelihood = model.likelihood
+    noise = likelihood.draw_noise(batch.frames[:, :steps].shape, config.noise, generator, device)
     # No process may be left without rows: of a small batch all have all, and those of the first count.
     is_shared = size >= processes.world_size
     rows = processes.rows(size) if is_shared else slice(0, size)
     sums.counts_in = is_shared or processes.is_first
     state = state.rows(rows)
-    frames = unit_frames(batch.frames[rows, : steps + 1].to(device), batch.maximum_value)
+    frames = likelihood.from_uint8(batch.frames[rows, : steps + 1].to(device), batch.maximum_value)
     actions = None
     if model.config.number_of_actions and batch.actions is not None:
         actions = batch.actions[rows, :steps].to(device)
     collisions = None if batch.collisions is None else batch.collisions[rows].to(device, torch.float32)
     count = frames.shape[0]
-    inputs = frames[:, :-1] if flips is None else apply_flips(frames[:, :-1], flips[rows])
+    inputs = likelihood.add_noise(frames[:, :-1], None if noise is None else noise[rows])
     totals: dict[str, list[Tensor]] = {}
     gammas: list[Tensor] = []
     for step, (transition, after) in enumerate(observe(model, state, inputs, frames[:, 1:], actions)):
         target = frames[:, step + 1]
         mask = None if collisions is None else collisions[:, step]
-        for name, terms in _step_losses(transition, after.gamma, target, mask, config.loss).items():
+        for name, terms in _step_losses(
+            likelihood, transition, after.gamma, target, mask, config.loss
+        ).items():
             totals.setdefault(name, []).append(torch.stack([term.sum() for term in terms]))
         if config.honest:
             # The mixture's weights come from the model's own frame: no gamma here has seen the target.
-            own = em.mixture_prediction(transition.prediction, em.soft_gamma(transition.prediction))
-            plain = metrics.bernoulli_cross_entropy(own[:, None], target[:, None])
-            totals.setdefault("plain_bce", []).append(plain.sum())
+            own = likelihood.mix(transition.prediction, likelihood.soft_gamma(transition.prediction))
+            totals.setdefault("plain_bce", []).append(likelihood.frame_loss(own, target).sum())
         gammas.append(after.gamma[:, :, 0])
     for name, values in totals.items():
         sums.add(name, torch.stack(values), count)
@@ -218,15 +212,22 @@ def _evaluate_batch(
 
 
 def _step_losses(
-    transition: Transition, gamma: Tensor, target: Tensor, mask: Tensor | None, config: LossConfig
+    likelihood: Likelihood,
+    transition: Transition,
+    gamma: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    config: LossConfig,
 ) -> dict[str, LossTerms]:
     losses = {
-        "loss": slot_losses(transition.logits, gamma, target, config),
-        "upper_bound": upper_bound_losses(transition.logits, target, config),
+        "loss": likelihood.slot_losses(transition.logits, gamma, target, config),
+        "upper_bound": likelihood.upper_bound_losses(transition.logits, target, config),
     }
     if mask is not None:
-        losses["relational"] = slot_losses(transition.logits, gamma, target, config, mask)
-        losses["relational_upper_bound"] = upper_bound_losses(transition.logits, target, config, mask)
+        losses["relational"] = likelihood.slot_losses(transition.logits, gamma, target, config, mask)
+        losses["relational_upper_bound"] = likelihood.upper_bound_losses(
+            transition.logits, target, config, mask
+        )
     return losses
 
 

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.imagination import check_length
-from rnem_world.evaluation.metrics import bernoulli_cross_entropy
 from rnem_world.evaluation.players import PlayerLane
 from rnem_world.evaluation.retrieval import retrieve
-from rnem_world.models import em
-from rnem_world.models.rollout import flip_bits, imagine, observe
+from rnem_world.models.rollout import imagine, observe
 from rnem_world.models.world_model import SlotState, WorldModel
 
 RETRIEVED_AFTER = (1, 5, 10)
@@ -139,7 +137,8 @@ def _dream(
 ) -> _Dream:
     """Watches, then imagines under the actions given, and beside it watches on."""
     frames = recorded.frames
-    seen = flip_bits(frames[:, : context + horizon], noise, generator)
+    likelihood = model.likelihood
+    seen = likelihood.noisy(frames[:, : context + horizon], noise, generator)
     state = model.initial_state(frames.shape[0], slots, generator)
     first = None if recorded.actions is None else recorded.actions[:, :context]
     for _, after in observe(model, state, seen[:, :context], frames[:, 1 : context + 1], first):
@@ -151,9 +150,8 @@ def _dream(
         imagine(model, state, horizon, future, imagination, noise, generator, frames[:, context])
     ):
         target = frames[:, context + step + 1]
-        expected = em.expected_frame(transition.prediction)
-        bce.append(bernoulli_cross_entropy(expected[:, None], target[:, None])[:, 0])
-        drawn.append(em.own_frame(transition.prediction))
+        bce.append(likelihood.frame_loss(likelihood.soft_frame(transition.prediction), target))
+        drawn.append(likelihood.own_frame(transition.prediction))
         if transition.heads is not None:
             rewards.append(transition.heads.rewards.sum(dim=1))
         if step + 1 in RETRIEVED_AFTER:
@@ -162,7 +160,7 @@ def _dream(
     on = None if recorded.actions is None else recorded.actions[:, context : context + horizon]
     targets = frames[:, context + 1 : context + horizon + 1]
     for step, (transition, after) in enumerate(observe(model, state, seen[:, context:], targets, on)):
-        watched.append(em.own_frame(transition.prediction))
+        watched.append(likelihood.own_frame(transition.prediction))
         if transition.heads is not None:
             watched_rewards.append(transition.heads.rewards.sum(dim=1))
         if step + 1 in RETRIEVED_AFTER:

@@ -9,8 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rnem_world.evaluation.plots import colour_grouping, overview_figure, slot_colours
-from rnem_world.models.em import mixture_prediction
-from rnem_world.models.relational import other_slots
+from rnem_world.models.cores import other_slots
 from rnem_world.models.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def overview(
     return overview_figure(
         _array(frames[index, 1 : steps + 1]),
         _array(rollout.inputs[index]),
-        _array(rollout.predictions[index]),
+        _array(rollout.likelihood.means(rollout.predictions[index])),
         _array(rollout.gammas[index, :, :, 0]),
         attention,
         title,
@@ -80,7 +79,7 @@ def rollout_panels(
     steps = rollout.predictions.shape[1]
     truth = _array(frames[index, 1 : steps + 1]).transpose(0, 2, 3, 1)
     predictions, gammas = rollout.predictions[index], rollout.gammas[index]
-    mixture = _array(mixture_prediction(predictions, gammas)).transpose(0, 2, 3, 1)
+    mixture = _array(rollout.likelihood.mix(predictions, gammas)).transpose(0, 2, 3, 1)
     panels = {
         "truth": _to_bytes(truth),
         "prediction": _to_bytes(mixture),
@@ -88,7 +87,7 @@ def rollout_panels(
     }
     if with_slots:
         slots = predictions.shape[1]
-        means = _array(predictions.mean(dim=2))
+        means = _array(rollout.likelihood.means(predictions).mean(dim=2))
         for slot, colour in enumerate(slot_colours(slots)):
             panels[f"slot {slot + 1}"] = _to_bytes(means[:, slot, ..., None] * colour)
     return panels

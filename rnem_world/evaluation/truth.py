@@ -12,7 +12,7 @@ from torch import Tensor
 from rnem_world.data.batch import read_batch
 from rnem_world.data.dataset import Dataset
 from rnem_world.errors import DataError
-from rnem_world.evaluation.evaluate import unit_frames
+from rnem_world.models.likelihood import Likelihood
 from rnem_world.types import Split
 
 
@@ -86,7 +86,12 @@ def read_truth(
         radii[:, 0] = float(rules["player_radius"]) * scale
     positions = torch.where((pixels > 0)[:, None, :, None], positions, torch.nan)
     return Truth(
-        unit_frames(batch.frames, batch.maximum_value), groups, positions, radii, batch.actions, batch.rewards
+        Likelihood.from_uint8(batch.frames, batch.maximum_value),
+        groups,
+        positions,
+        radii,
+        batch.actions,
+        batch.rewards,
     )
 
 

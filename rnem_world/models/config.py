@@ -1,4 +1,4 @@
-"""What a model is made of: the image architecture, the recurrent core, slots and actions."""
+"""What a model is made of: the image architecture, the recurrent core, slots and actions; and how losses weigh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recurrent cores without interaction: the plain RNN and the layer-normed LSTM."""
+"""Recurrent cores: R-NEM's, in which slots act on one another, the plain RNN, and the layer-normed LSTM."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from rnem_world.models.affine import Affine
-from rnem_world.models.layers import VectorNorm
+from rnem_world.models.layers import Affine, VectorNorm, affine
 
 FORGET_BIAS = 1.0
 
@@ -44,7 +44,7 @@ class RecurrentCore(nn.Module):
         encoding: Float[Tensor, "b k e"],
         action: Float[Tensor, "b k a"] | None,
     ) -> CoreOutput:
-        """Updates every slot by itself; see :class:`rnem_world.models.relational.RelationalCore`."""
+        """Updates every slot by itself; see :class:`RelationalCore`."""
         actions = [] if action is None else [action]
         update = self.update(torch.cat([encoding, *actions, theta], dim=2))
         return CoreOutput(torch.sigmoid(self.output_norm(update)), torch.sigmoid(update), None)
@@ -70,7 +70,7 @@ class LongShortTermMemoryCore(nn.Module):
         encoding: Float[Tensor, "b k e"],
         action: Float[Tensor, "b k a"] | None,
     ) -> CoreOutput:
-        """Updates every slot by itself; see :class:`rnem_world.models.relational.RelationalCore`."""
+        """Updates every slot by itself; see :class:`RelationalCore`."""
         actions = [] if action is None else [action]
         cell, hidden = theta.split(self.hidden_size, dim=2)
         gates = self.gates(torch.cat([encoding, *actions, hidden], dim=2))
@@ -81,3 +81,101 @@ class LongShortTermMemoryCore(nn.Module):
         cell = self.cell_norm(cell * forget + admit * candidate)
         hidden = torch.tanh(cell) * torch.sigmoid(self.output_norm(emit))
         return CoreOutput(hidden, torch.cat([cell, hidden], dim=2), None)
+
+
+LANES = 8
+
+
+def other_slots(slots: int, device: torch.device) -> Tensor:
+    """Lists for each slot all the others in increasing order: an int64 tensor (slots, slots - 1)."""
+    own = torch.arange(slots, device=device)[:, None]
+    others = torch.arange(slots - 1, device=device)[None, :]
+    return others + (others >= own)
+
+
+class RelationalCore(nn.Module):
+    """The relational update of van Steenkiste et al. (2018), equations 4 and 5.
+
+    Each ordered pair of a focus slot and a context slot goes through a shared layer; from it come the context's
+    effect and how far the focus attends to it. The effects are summed, not normalised.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden_size: int,
+        attention_size: int,
+        action_size: int,
+        attends: bool,
+        gated: bool = False,
+    ) -> None:
+        super().__init__()
+        self.state_size = hidden_size
+        self.encoder = Affine(hidden_size + action_size, hidden_size)
+        self.encoder_norm = VectorNorm(hidden_size)
+        self.pair = Affine(2 * hidden_size, hidden_size)
+        self.pair_norm = VectorNorm(hidden_size)
+        self.context = Affine(hidden_size, hidden_size)
+        self.context_norm = VectorNorm(hidden_size)
+        self.attends = attends
+        if attends:
+            self.attention = Affine(hidden_size, attention_size)
+            self.attention_norm = VectorNorm(attention_size)
+            self.attention_logit = Affine(attention_size, 1)
+        self.gated = gated
+        self.update = Affine(2 * hidden_size + inputs + action_size, (2 if gated else 1) * hidden_size)
+        self.output_norm = VectorNorm(hidden_size)
+
+    def forward(
+        self,
+        theta: Float[Tensor, "b k h"],
+        encoding: Float[Tensor, "b k e"],
+        action: Float[Tensor, "b k a"] | None,
+    ) -> CoreOutput:
+        """Updates all slots at once.
+
+        Args:
+            theta: The slots' states.
+            encoding: What the encoder made of the slots' masked errors.
+            action: The action's embedding, the same for all slots of a sequence; None without actions.
+
+        Returns:
+            The output for the decoder (behind layer norm), the new theta (without it), and the attention.
+        """
+        actions = [] if action is None else [action]
+        state = F.relu(self.encoder_norm(self.encoder(torch.cat([theta, *actions], dim=2))))
+        effect, attention = self._effects(state)
+        update = self.update(torch.cat([state, effect, encoding, *actions], dim=2))
+        if self.gated:
+            gate, candidate = update.chunk(2, dim=2)
+            # The gate starts out mostly closed: what a slot knows persists until there is reason to change it.
+            theta = theta + torch.sigmoid(gate - 1.0) * (torch.tanh(candidate) - theta)
+            return CoreOutput(self.output_norm(theta), theta, attention)
+        output = torch.sigmoid(self.output_norm(update))
+        return CoreOutput(output, torch.sigmoid(update), attention)
+
+    def _effects(
+        self, state: Float[Tensor, "b k h"]
+    ) -> tuple[Float[Tensor, "b k h"], Float[Tensor, "b k j"] | None]:
+        batch, slots, size = state.shape
+        # The pair layer is linear in (focus, context): two products a slot instead of one a pair, side by side.
+        weight = self.pair.weight.unflatten(1, (2, size)).transpose(0, 1).flatten(0, 1)
+        products = affine(state, weight, F.pad(self.pair.bias, (0, size)), self.pair.by_weights)
+        focus, context = products.split(size, dim=2)
+        others = other_slots(slots, state.device)
+        context = context.index_select(1, others.flatten()).view(batch, slots, slots - 1, size)
+        pairs = F.relu(self.pair_norm(focus[:, :, None] + context))
+        effects = F.relu(self.context_norm(self.context(pairs)))
+        if not self.attends:
+            return effects.sum(dim=2), None
+        hidden = torch.tanh(self.attention_norm(self.attention(pairs)))
+        if self.pair.by_weights:
+            # Equal columns fill the processor's vectors, whose rest would be computed in another way; and a sum's order
+            # doesn't depend on where it lies in memory, as that of a small matrix product does.
+            weight, bias = self.attention_logit.weight, self.attention_logit.bias
+            attention = torch.sigmoid(F.linear(hidden, weight.expand(LANES, -1), bias.expand(LANES)))[..., :1]
+            effect = (attention * effects).sum(dim=2)
+        else:
+            attention = torch.sigmoid(self.attention_logit(hidden))
+            effect = torch.matmul(attention.transpose(2, 3), effects).squeeze(2)
+        return effect, attention.squeeze(3)

@@ -7,47 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models import em
+from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
 Imagination = Literal["soft", "pixels", "latent"]
-
-
-def flip_bits(
-    frames: Float[Tensor, "*s"], probability: float, generator: torch.Generator | None
-) -> Float[Tensor, "*s"]:
-    """Flips each pixel with the given probability: x + n - 2 x n, n Bernoulli."""
-    if probability == 0.0:
-        return frames
-    noise = torch.rand(frames.shape, generator=generator, device=frames.device) < probability
-    return apply_flips(frames, noise)
-
-
-def apply_flips(frames: Float[Tensor, "*s"], flips: Bool[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """Flips the given pixels."""
-    return torch.where(flips, 1.0 - frames, frames)
-
-
-def draw_flips(
-    shape: torch.Size, probability: float | Tensor, generator: torch.Generator
-) -> Bool[Tensor, "..."] | None:
-    """Draws the pixels that :func:`flip_bits` would flip.
-
-    Args:
-        shape: Shape of the frames.
-        probability: One for all, or a tensor that broadcasts to ``shape``.
-        generator: Draws them; its device is the result's.
-
-    Returns:
-        None if the probability is 0.
-    """
-    if isinstance(probability, float) and probability == 0.0:
-        return None
-    return torch.rand(shape, generator=generator, device=generator.device) < probability
 
 
 def observe(
@@ -90,7 +57,7 @@ def imagine(
     ``soft`` is the original's rollout: the next input is sum_k gamma_k mu_k. ``pixels`` feeds back the frame in black
     and white, so that imagining is filtering one's own frames. Both estimate gamma on the binarised frame. ``latent``
     is the same without drawing: the prior code tells what the slots would see. What is yielded is drawn all the same,
-    to be looked at; :func:`rnem_world.models.dreams.dream_step` draws nothing.
+    to be looked at; :func:`rnem_world.models.imagination.dream_step` draws nothing.
 
     Args:
         model: The model.
@@ -120,16 +87,17 @@ def imagine(
         )
     if imagination == "latent":
         model.require_prior_code()
+    likelihood = model.likelihood
     expected: Tensor | None = None
     following = first_frame
     for step in range(horizon):
         if following is not None:
             frame = following
         elif imagination == "soft":
-            frame = em.mixture_prediction(state.prediction, state.gamma)
+            frame = likelihood.mix(state.prediction, state.gamma)
         else:
-            frame = em.own_frame(state.prediction)
-        frame = flip_bits(frame, noise, generator)
+            frame = likelihood.own_frame(state.prediction)
+        frame = likelihood.noisy(frame, noise, generator)
         code = expected if expected is not None else model.encode(state, frame)
         transition = model.predict_from(
             state.theta, code, None if actions is None else actions[:, step], frame
@@ -138,10 +106,10 @@ def imagine(
             expected = model.expect(state.theta, transition.theta)
         prediction = transition.prediction
         if imagination == "soft":
-            following, gamma = None, em.soft_gamma(prediction)
+            following, gamma = None, likelihood.soft_gamma(prediction)
         else:
-            following = em.own_frame(prediction)
-            gamma = em.e_step(prediction, following)
+            following = likelihood.own_frame(prediction)
+            gamma = likelihood.e_step(prediction, following)
         state = SlotState(transition.theta, prediction, gamma, transition.frame)
         yield frame, transition, state
 
@@ -151,16 +119,18 @@ class Rollout:
     """A recorded rollout: context frames followed by imagined ones, one entry a predicted frame.
 
     Attributes:
+        likelihood: Reads logits and predictions.
         context: Number of entries that were predicted from real frames.
         inputs: Float (b, t, c, h, w), what the model was fed: real frames, then its own, with their noise.
-        logits: Float (b, t, k, c, h, w).
-        predictions: Float (b, t, k, c, h, w), the slots' means.
+        logits: Float (b, t, k, m, h, w).
+        predictions: Float (b, t, k, m, h, w).
         gammas: Float (b, t, k, 1, h, w); from the real frame in the context, the model's own when imagining.
         estep_gammas: Float (b, t, k, 1, h, w), from the E-step on the true frame at every entry.
         attentions: Float (b, t, k, k - 1), or None.
         rewards: Float (b, t, k), each slot's share of the reward of the transition; None without heads.
     """
 
+    likelihood: Likelihood
     context: int
     inputs: Tensor
     logits: Tensor
@@ -214,7 +184,8 @@ def roll_out(
         raise ConfigError(f"the noise's probability is {noise}, it must lie in [0, 1]")
     if state is None:
         state = model.initial_state(frames.shape[0], slots, generator)
-    inputs = flip_bits(frames[:, :context], noise, generator)
+    likelihood = model.likelihood
+    inputs = likelihood.noisy(frames[:, :context], noise, generator)
     seen = None if actions is None else actions[:, :context]
     fed = list(inputs.unbind(dim=1))
     steps: list[tuple[Transition, Tensor]] = []
@@ -237,10 +208,13 @@ def roll_out(
     predictions = torch.stack([transition.prediction for transition, _ in steps], dim=1)
     gammas = torch.stack([gamma for _, gamma in steps], dim=1)
     targets = frames[:, 1:needed]
-    estep_gammas = em.e_step(predictions.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, gammas.shape[:2])
+    estep_gammas = likelihood.e_step(predictions.flatten(0, 1), targets.flatten(0, 1)).unflatten(
+        0, gammas.shape[:2]
+    )
     attentions = [transition.attention for transition, _ in steps if transition.attention is not None]
     rewards = [transition.heads.rewards for transition, _ in steps if transition.heads is not None]
     return Rollout(
+        likelihood=likelihood,
         context=context,
         inputs=torch.stack(fed, dim=1),
         logits=torch.stack([transition.logits for transition, _ in steps], dim=1),

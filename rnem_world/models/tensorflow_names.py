@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rnem_world.errors import CheckpointError
-from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore
-from rnem_world.models.decoder import Decoder
-from rnem_world.models.encoder import Encoder
-from rnem_world.models.relational import RelationalCore
+from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore, RelationalCore
+from rnem_world.models.vision import Decoder, Encoder
 from rnem_world.models.world_model import WorldModel
 
 SCOPE = "R-RNNEM"

@@ -10,17 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnem_world.errors import ConfigError
-from rnem_world.models import em
-from rnem_world.models.affine import Affine
 from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
-from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore
-from rnem_world.models.decoder import Decoder
-from rnem_world.models.encoder import Encoder
-from rnem_world.models.heads import HeadOutput, Heads
-from rnem_world.models.layers import VectorNorm
-from rnem_world.models.prior import PriorCode
-from rnem_world.models.projection import ProjectionDecoder, ProjectionEncoder
-from rnem_world.models.relational import RelationalCore
+from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore, RelationalCore
+from rnem_world.models.heads import HeadOutput, Heads, PriorCode
+from rnem_world.models.layers import Affine, VectorNorm
+from rnem_world.models.likelihood import make_likelihood
+from rnem_world.models.vision import Decoder, Encoder, ProjectionDecoder, ProjectionEncoder
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,8 @@ class SlotState:
 
     Attributes:
         theta: Float (b, k, s), the slots' states.
-        prediction: Float (b, k, c, h, w), each slot's means for the current frame.
+        prediction: Float (b, k, m, h, w), what each slot predicted of the current frame; the likelihood knows how to
+            read it.
         gamma: Float (b, k, 1, h, w), each slot's responsibility for the pixels of the current frame.
         frame: Float (b, c, h, w), the previous input, for models whose slots see motion; zeros before the first
             frame, None for models that don't.
@@ -58,8 +54,8 @@ class Transition:
     Attributes:
         theta: Float (b, k, s).
         output: Float (b, k, h), what the decoder and the heads read.
-        logits: Float (b, k, c, h, w), each slot's prediction.
-        prediction: Float (b, k, c, h, w), its sigmoid: Bernoulli means.
+        logits: Float (b, k, m, h, w), the maps that the decoder draws of each slot.
+        prediction: Float (b, k, m, h, w), what the likelihood makes of them.
         attention: Float (b, k, k - 1), each slot's attention to the others in increasing order; None without.
         heads: What the transition earns and whether it ends the episode; None for a model without heads.
         frame: Float (b, c, h, w), the input, kept for models whose slots see motion.
@@ -101,8 +97,8 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         image, hidden = config.image, config.hidden_size
-        self.sees_motion = config.slot_inputs == "error_frame_motion"
-        inputs = config.channels * (3 if self.sees_motion else 1)
+        self.likelihood = make_likelihood(config)
+        inputs, maps = self.likelihood.inputs, self.likelihood.maps
         self.encoder: Encoder | ProjectionEncoder
         if isinstance(image, ProjectionArchitecture):
             self.encoder = ProjectionEncoder(image, inputs)
@@ -129,9 +125,9 @@ class WorldModel(nn.Module):
             self.core = LongShortTermMemoryCore(image.encoding_size, hidden, action_size)
         self.decoder: Decoder | ProjectionDecoder
         if isinstance(image, ProjectionArchitecture):
-            self.decoder = ProjectionDecoder(image, hidden, config.channels)
+            self.decoder = ProjectionDecoder(image, hidden, maps)
         else:
-            self.decoder = Decoder(image, hidden, config.channels)
+            self.decoder = Decoder(image, hidden, maps)
         self.heads = Heads(hidden) if config.heads else None
         self.prior_code: PriorCode | None = None
         if config.prior_code:
@@ -155,14 +151,9 @@ class WorldModel(nn.Module):
         like = self.encoder.linear.weight
         size = self.config.image.image_size
         theta = like.new_zeros(batch_size, slots, self.core.state_size)
-        prediction = like.new_full(
-            (batch_size, slots, self.config.channels, size, size), self.config.initial_prediction
-        )
-        if slots == 1:
-            gamma = like.new_ones(batch_size, 1, 1, size, size)
-        else:
-            gamma = em.initial_gamma(batch_size, slots, size, size, generator, like.device)
-        frame = like.new_zeros(batch_size, self.config.channels, size, size) if self.sees_motion else None
+        prediction = self.likelihood.initial_prediction(batch_size, slots, size, like)
+        gamma = self.likelihood.initial_gamma(batch_size, slots, size, generator, like.device)
+        frame = self.likelihood.initial_frame(batch_size, size, like)
         return SlotState(theta, prediction, gamma.to(like.dtype), frame)
 
     def predict(
@@ -204,10 +195,10 @@ class WorldModel(nn.Module):
             step.theta,
             step.output,
             logits,
-            torch.sigmoid(logits),
+            self.likelihood.predict(logits),
             step.attention,
             None if self.heads is None else self.heads(step.output),
-            frame if self.sees_motion else None,
+            frame if self.likelihood.sees_motion else None,
         )
 
     def encode(self, state: SlotState, frame: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k e"]:
@@ -217,18 +208,18 @@ class WorldModel(nn.Module):
             state: The slots at the current frame.
             frame: The current frame.
         """
-        seen = self._slot_inputs(state, frame)
+        seen = self.likelihood.slot_inputs(frame, state.prediction, state.gamma, state.frame)
         code: Tensor = self.encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
         return code
 
-    def decode(self, output: Float[Tensor, "b k d"]) -> Float[Tensor, "b k c h w"]:
-        """Draws each slot: the logits of its means."""
+    def decode(self, output: Float[Tensor, "b k d"]) -> Float[Tensor, "b k m h w"]:
+        """Draws each slot: the maps that the likelihood reads."""
         logits: Tensor = self.decoder(output.flatten(0, 1)).unflatten(0, output.shape[:2])
         return logits
 
     def update(self, transition: Transition, frame: Float[Tensor, "b c h w"]) -> SlotState:
         """Takes in the frame that was predicted: the E-step."""
-        gamma = em.e_step(transition.prediction, frame)
+        gamma = self.likelihood.e_step(transition.prediction, frame)
         return SlotState(transition.theta, transition.prediction, gamma, transition.frame)
 
     def expect(self, before: Float[Tensor, "b k s"], theta: Float[Tensor, "b k s"]) -> Float[Tensor, "b k e"]:
@@ -256,14 +247,6 @@ class WorldModel(nn.Module):
                 "or train a model with --world-model"
             )
         return self.prior_code
-
-    def _slot_inputs(self, state: SlotState, frame: Tensor) -> Tensor:
-        error = em.masked_error(frame, state.prediction, state.gamma)
-        if state.frame is None:
-            return error
-        gamma = state.gamma.detach()
-        motion = frame - state.frame
-        return torch.cat([error, gamma * frame[:, None], gamma * motion[:, None]], dim=2)
 
     def embed(self, actions: Int64[Tensor, " b"] | None, slots: int) -> Float[Tensor, "b k a"] | None:
         """Embeds the actions, the same for all slots of a sequence; None for a model without actions.

@@ -14,8 +14,6 @@ from rnem_world.data.batch import Batch
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.evaluation import metrics
-from rnem_world.evaluation.evaluate import unit_frames
-from rnem_world.models.rollout import draw_flips
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed
 from rnem_world.training.config import RunConfig, TrainingConfig
@@ -161,14 +159,14 @@ class Learner:
 
     def _sequences(self, batch: Batch) -> SequenceBatch:
         noise, steps, model = self.options.noise, self.options.sequence_steps, self.config.model
-        frames = unit_frames(batch.frames.to(self.device), batch.maximum_value)
+        frames = self.model.likelihood.from_uint8(batch.frames.to(self.device), batch.maximum_value)
         # Drawn for the global batch, so that a process's own rows get what they would get in one process alone.
         shape = torch.Size([frames.shape[0] * self.processes.world_size, *frames[:, :-1].shape[1:]])
         probability: float | Tensor = noise.flip_probability
         if noise.per_sequence:
             draw = torch.rand(shape[0], 1, 1, 1, 1, generator=self.generator, device=self.device)
             probability = noise.flip_probability * draw
-        flips = draw_flips(shape, probability, self.generator)
+        flips = self.model.likelihood.draw_noise(shape, probability, self.generator, self.device)
         if flips is not None:
             flips = flips[self.processes.rows(shape[0])]
         actions = rewards = terminations = None

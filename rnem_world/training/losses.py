@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from rnem_world.models import em
 from rnem_world.models.config import LossConfig
 from rnem_world.models.heads import HeadOutput
-from rnem_world.models.losses import training_loss
-from rnem_world.models.rollout import apply_flips
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.training.config import HeadLossConfig, PriorCodeConfig
 
@@ -108,6 +105,7 @@ class SequenceLoss(nn.Module):
         losses: list[Tensor] = []
         head_losses: list[Tensor] = []
         gammas: list[Tensor] = []
+        likelihood = self.model.likelihood
         frames, shown = batch.frames, batch.frames[:, 0]
         before = state.theta
         prior = frames.new_zeros(())
@@ -115,7 +113,7 @@ class SequenceLoss(nn.Module):
             options = self.prior_code
             prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
         for step in range(frames.shape[1] - 1):
-            seen = shown if batch.flips is None else apply_flips(shown, batch.flips[:, step])
+            seen = likelihood.add_noise(shown, None if batch.flips is None else batch.flips[:, step])
             actions = None if batch.actions is None else batch.actions[:, step]
             expects = _at(batch.expected_codes, step)
             if expects is None:
@@ -127,7 +125,7 @@ class SequenceLoss(nn.Module):
             before = state.theta
             target = frames[:, step + 1]
             state = self.model.update(transition, target)
-            loss = training_loss(
+            loss = likelihood.training_loss(
                 transition.logits, transition.prediction, state.gamma, target, self.pixels, frames[:, step]
             )
             losses.append(loss.mean())
@@ -138,7 +136,7 @@ class SequenceLoss(nn.Module):
             shown = target
             own = _at(batch.own_frames, step + 1)
             if own is not None:
-                drawn = em.own_frame(transition.prediction.detach())
+                drawn = likelihood.own_frame(transition.prediction.detach())
                 shown = torch.where(own[:, None, None, None], drawn, target)
                 state = self.model.update(transition, shown)
         steps = torch.stack(losses)
@@ -197,7 +195,7 @@ def prior_code_loss(
         actions = None if batch.actions is None else batch.actions[rows, step]
         with torch.no_grad():
             transition = model.predict_from(slots.theta, code, actions, frame)
-            frame = em.own_frame(transition.prediction)
+            frame = model.likelihood.own_frame(transition.prediction)
             slots = model.update(transition, frame)
             code = model.encode(slots, frame)
             action = model.embed(actions, theta.shape[1])

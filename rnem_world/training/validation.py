@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from rnem_world.data.batch import Batch
 from rnem_world.data.loader import SequenceLoader
 from rnem_world.distributed import ALONE, Processes
-from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate, unit_frames
+from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from rnem_world.evaluation.pictures import overview
 from rnem_world.evaluation.plots import figure_to_array
 from rnem_world.models.rollout import roll_out
@@ -67,7 +67,7 @@ class Validator:
         """
         options = self.config.training
         batch = next(iter(self.batches.epoch(0))).to(self.device)
-        frames = unit_frames(batch.frames[:1], batch.maximum_value)
+        frames = self.model.likelihood.from_uint8(batch.frames[:1], batch.maximum_value)
         actions = None
         if self.config.model.number_of_actions and batch.actions is not None:
             actions = batch.actions[:1, : options.sequence_steps]

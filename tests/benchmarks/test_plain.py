@@ -10,7 +10,7 @@ import torch
 from rnem_world.benchmarks.plain import PlainModel
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import LossConfig, ModelConfig
-from rnem_world.models.rollout import apply_flips, observe
+from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.training.config import HeadLossConfig
 from rnem_world.training.losses import SequenceBatch, SequenceLoss
@@ -48,7 +48,7 @@ def test_predictions_losses_and_gradients_are_the_plain_ones(config: ModelConfig
     model, state, batch = example(config)
     plain = PlainModel(model)
     expected = plain(state, batch.frames, batch.flips, batch.actions)
-    seen = apply_flips(batch.frames[:, :-1], batch.flips)
+    seen = model.likelihood.add_noise(batch.frames[:, :-1], batch.flips)
     with torch.no_grad():
         steps = list(observe(model, state, seen, batch.frames[:, 1:], batch.actions))
     predictions = torch.stack([transition.prediction for transition, _ in steps], dim=1)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rnem_world.benchmarks.training import StepBenchmarkConfig, floating_point_operations, make_step
-from rnem_world.models import affine
+from rnem_world.models import layers
 
 SMALL = "--architecture conv32 --batch-size 2 --slots 2 --steps 2 --pairs 1"
 
@@ -37,7 +37,7 @@ def test_both_variants_learn_the_same():
 def test_products_by_onednn_are_counted_as_others(monkeypatch):
     step = make_step("ours", StepBenchmarkConfig("conv32", batch_size=16, slots=2, steps=2))
     count = floating_point_operations(step)
-    monkeypatch.setattr(affine, "FEWEST_PRODUCTS", 10**12)
+    monkeypatch.setattr(layers, "FEWEST_PRODUCTS", 10**12)
     assert count == floating_point_operations(step)
 
 

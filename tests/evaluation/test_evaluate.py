@@ -10,9 +10,9 @@ from rnem_world.data.batch import Batch, read_batch
 from rnem_world.data.dataset import Dataset
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
-from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate, unit_frames
+from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
 from rnem_world.models.config import LossConfig, ModelConfig
-from rnem_world.models.rollout import flip_bits
+from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.world_model import WorldModel
 
 STEPS = 3
@@ -52,7 +52,7 @@ def by_hand(model, batches, slots, noise, weight, seed) -> dict[str, np.ndarray]
     for batch in batches:
         frames = batch.frames.float()
         state = model.initial_state(len(frames), slots, generator)
-        inputs = flip_bits(frames[:, :-1], noise, generator)
+        inputs = Bernoulli(1).noisy(frames[:, :-1], noise, generator)
         for step in range(STEPS):
             with torch.no_grad():
                 transition = model.predict(state, inputs[:, step])
@@ -111,7 +111,7 @@ def test_scores_are_means_over_sequences(model, batches):
     generator = torch.Generator().manual_seed(1)
     gammas, groups = [], []
     for batch in batches:
-        frames = unit_frames(batch.frames, 1)
+        frames = Bernoulli.from_uint8(batch.frames, 1)
         state = model.initial_state(len(frames), None, generator)
         rows = []
         for step in range(STEPS):

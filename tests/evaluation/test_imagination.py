@@ -17,7 +17,7 @@ from rnem_world.evaluation.metrics import slot_centroids
 from rnem_world.evaluation.table import imagination_table
 from rnem_world.evaluation.truth import Truth, constant_velocity, read_truth
 from rnem_world.models.config import ModelConfig
-from rnem_world.models.em import e_step
+from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import Rollout
 from rnem_world.models.world_model import WorldModel
 from rnem_world.physics.balls import BallsConfig, BallsState
@@ -63,10 +63,14 @@ def perfect(truth: Truth, monkeypatch, disobey: float = 0.0) -> WorldModel:
             part[:, context + 1 :, 0] = part[:, context + 1 :, 0].roll(int(disobey), dims=-1)
         predictions = part[:, 1 : context + horizon + 1, order].clamp(1e-4, 1 - 1e-4)
         targets = predictions.amax(dim=2).round()
-        gammas = e_step(predictions.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, targets.shape[:2])
+        gammas = (
+            Bernoulli(1)
+            .e_step(predictions.flatten(0, 1), targets.flatten(0, 1))
+            .unflatten(0, targets.shape[:2])
+        )
         rewards = torch.zeros(*predictions.shape[:3])
         rewards[:, :, 2] = truth.rewards[rows, : context + horizon]
-        return Rollout(context, frames, predictions, predictions, gammas, gammas, None, rewards)
+        return Rollout(Bernoulli(1), context, frames, predictions, predictions, gammas, gammas, None, rewards)
 
     monkeypatch.setattr(imagination, "roll_out", dreamt)
     return WorldModel(MODEL)

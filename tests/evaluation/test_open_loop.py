@@ -18,7 +18,6 @@ from rnem_world.evaluation.open_loop import (
 from rnem_world.evaluation.players import LANES, PlayerLane
 from rnem_world.evaluation.retrieval import retrieve, slot_distances
 from rnem_world.evaluation.table import open_loop_table
-from rnem_world.models import em
 from rnem_world.models.rollout import roll_out
 from tests.models.worlds import videos, world_model
 
@@ -118,7 +117,7 @@ def test_figures_are_those_of_a_rollout():
     rollout = roll_out(model, data.frames, 4, 6, data.actions[:, :10], None, "pixels", 0.0, generator)
     imagined = rollout.predictions[:, 4:]
     true = data.frames[:, 5:11]
-    frames = torch.stack([em.expected_frame(p) for p in imagined.unbind(1)], dim=1)
+    frames = torch.stack([model.likelihood.soft_frame(p) for p in imagined.unbind(1)], dim=1)
     expected = bernoulli_cross_entropy(frames, true).mean(dim=0)
     torch.testing.assert_close(torch.tensor(figures.bce), expected, atol=1e-3, rtol=1e-4)
     wrong = ((imagined.sum(dim=2) > 0.4).float() != true).sum(dim=(2, 3, 4)).float().mean(dim=0)

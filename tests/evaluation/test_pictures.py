@@ -6,10 +6,10 @@ import torch
 
 from rnem_world.data.batch import read_batch
 from rnem_world.data.dataset import Dataset
-from rnem_world.evaluation.evaluate import unit_frames
 from rnem_world.evaluation.pictures import attention_matrix, overview, rollout_panels
 from rnem_world.evaluation.plots import figure_to_array, slot_colours
 from rnem_world.models.config import ModelConfig
+from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import Rollout, roll_out
 from rnem_world.models.world_model import WorldModel
 
@@ -25,7 +25,7 @@ def test_attention_is_set_beside_the_diagonal_in_order():
 @pytest.fixture(scope="module")
 def frames(discs_file) -> torch.Tensor:
     with Dataset.open(discs_file) as dataset:
-        return unit_frames(read_batch(dataset, "test", [0, 1], 6).frames, 1)
+        return Bernoulli.from_uint8(read_batch(dataset, "test", [0, 1], 6).frames, 1)
 
 
 @pytest.fixture(scope="module", params=["relational", "rnn"])

@@ -135,7 +135,7 @@ def test_unknown_suffix_and_a_place_that_cannot_be_written(tmp_path: Path) -> No
     with pytest.raises(OutputError, match="is a file; give another folder"):
         save_figure(figure, tmp_path / "file" / "a.png")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(OutputError, match="directory"):
+    with pytest.raises(OutputError, match="folder"):
         save_figure(figure, tmp_path / "folder.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
 

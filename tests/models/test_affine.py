@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rnem_world.models import affine as module
-from rnem_world.models.affine import Affine, affine, has_onednn, suits_onednn
+from rnem_world.models import layers as module
+from rnem_world.models.layers import Affine, affine, has_onednn, suits_onednn
 
 
 @pytest.fixture

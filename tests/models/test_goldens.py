@@ -9,10 +9,11 @@ from reference import GOLDENS, Reference, load, original_layout
 
 from rnem_world.evaluation.metrics import adjusted_mutual_information, adjusted_rand_index
 from rnem_world.models.config import LossConfig
-from rnem_world.models.em import soft_gamma
-from rnem_world.models.losses import slot_losses, training_loss, upper_bound_losses
+from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import observe
 from rnem_world.models.tensorflow_names import tensorflow_parameters, to_tensorflow_layout
+
+BITS = Bernoulli(1)
 
 # Largest absolute differences: theta, predictions, gammas, attention.
 TOLERANCES = {
@@ -78,15 +79,15 @@ def test_losses_of_every_step(reference: Reference) -> None:
         logits, target = rollout.logits[:, step], reference.frames[:, step + 1]
         gamma, mask = rollout.estep_gammas[:, step], reference.collisions[:, step]
         losses = (
-            slot_losses(logits, gamma, target, config),
-            upper_bound_losses(logits, target, config),
-            slot_losses(logits, gamma, target, config, mask),
-            upper_bound_losses(logits, target, config, mask),
+            BITS.slot_losses(logits, gamma, target, config),
+            BITS.upper_bound_losses(logits, target, config),
+            BITS.slot_losses(logits, gamma, target, config, mask),
+            BITS.upper_bound_losses(logits, target, config, mask),
         )
         for name, terms in zip(names, losses, strict=True):
             values = [float(term.mean()) for term in terms]
             np.testing.assert_allclose(values, reference.expected[name][step], rtol=1e-5, err_msg=name)
-        quick = training_loss(logits, rollout.predictions[:, step], gamma, target, config)
+        quick = BITS.training_loss(logits, rollout.predictions[:, step], gamma, target, config)
         np.testing.assert_allclose(float(quick.mean()), reference.expected[names[0]][step, 0], rtol=1e-5)
 
 
@@ -97,7 +98,7 @@ def test_total_loss_and_gradients(name: str) -> None:
     targets = reference.frames[:, 1:]
     run = observe(reference.model, reference.state, reference.frames, targets, reference.actions)
     for step, (transition, after) in enumerate(run):
-        loss = training_loss(
+        loss = BITS.training_loss(
             transition.logits, transition.prediction, after.gamma, targets[:, step], LossConfig()
         )
         losses.append(loss.mean())
@@ -135,7 +136,7 @@ def test_rollout_feeds_back_its_soft_frame_and_estimates_gamma_on_its_own() -> N
     estep = original_layout(rollout.estep_gammas)[reference.context :][:, :, :, rows][:, :, :, :, rows]
     np.testing.assert_allclose(estep, expected["gammas_estep_rollout_sub"], atol=1e-6)
     last = rollout.predictions[:, -1]
-    torch.testing.assert_close(soft_gamma(last), rollout.gammas[:, -1])
+    torch.testing.assert_close(BITS.soft_gamma(last), rollout.gammas[:, -1])
 
 
 def test_grouping_scores() -> None:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import LossConfig
-from rnem_world.models.em import e_step
-from rnem_world.models.losses import slot_losses, training_loss, upper_bound_losses
+from rnem_world.models.likelihood import Bernoulli
+
+BITS = Bernoulli(1)
 
 
 def example(scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -17,7 +18,7 @@ def example(scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, 
     logits = scale * torch.randn(2, 3, 1, 6, 6, generator=generator, dtype=torch.float64)
     target = (torch.rand(2, 1, 6, 6, generator=generator) > 0.7).double()
     prediction = torch.sigmoid(logits)
-    return logits, prediction, e_step(prediction, target), target
+    return logits, prediction, BITS.e_step(prediction, target), target
 
 
 def written_out(logits: Tensor, gamma: Tensor, target: Tensor, prior: float) -> tuple[Tensor, Tensor]:
@@ -35,7 +36,7 @@ def written_out(logits: Tensor, gamma: Tensor, target: Tensor, prior: float) -> 
 @pytest.mark.parametrize("prior", [0.0, 0.2])
 def test_terms_equal_the_written_out_formula_even_where_clipped(scale: float, prior: float) -> None:
     logits, _, gamma, target = example(scale)
-    terms = slot_losses(logits, gamma, target, LossConfig(pixel_prior=prior, inter_weight=0.5))
+    terms = BITS.slot_losses(logits, gamma, target, LossConfig(pixel_prior=prior, inter_weight=0.5))
     intra, inter = written_out(logits, gamma, target, prior)
     torch.testing.assert_close(terms.intra, intra)
     torch.testing.assert_close(terms.inter, inter)
@@ -51,8 +52,8 @@ def test_training_loss_and_its_gradient_equal_the_plain_ones(
     logits, prediction, gamma, target = example(scale)
     config = LossConfig(inter_weight=weight, pixel_prior=prior)
     logits.requires_grad_()
-    quick = training_loss(logits, prediction, gamma, target, config)
-    plain = slot_losses(logits, gamma, target, config).total
+    quick = BITS.training_loss(logits, prediction, gamma, target, config)
+    plain = BITS.slot_losses(logits, gamma, target, config).total
     torch.testing.assert_close(quick, plain)
     upstream = torch.tensor([0.5, 2.0], dtype=torch.float64)
     (quick_gradient,) = torch.autograd.grad(quick, logits, upstream)
@@ -63,7 +64,9 @@ def test_training_loss_and_its_gradient_equal_the_plain_ones(
 
 def test_one_slot_has_no_inter_loss() -> None:
     logits, _, _, target = example()
-    terms = slot_losses(logits[:, :1], torch.ones(2, 1, 1, 6, 6, dtype=torch.float64), target, LossConfig())
+    terms = BITS.slot_losses(
+        logits[:, :1], torch.ones(2, 1, 1, 6, 6, dtype=torch.float64), target, LossConfig()
+    )
     assert terms.inter.abs().max() == 0
 
 
@@ -71,13 +74,13 @@ def test_a_mask_selects_pixels() -> None:
     logits, _, gamma, target = example()
     mask = torch.zeros(2, 1, 6, 6, dtype=torch.float64)
     mask[:, :, :3] = 1
-    part = slot_losses(logits, gamma, target, LossConfig(), mask)
-    crop = slot_losses(logits[:, :, :, :3], gamma[:, :, :, :3], target[:, :, :3], LossConfig())
+    part = BITS.slot_losses(logits, gamma, target, LossConfig(), mask)
+    crop = BITS.slot_losses(logits[:, :, :, :3], gamma[:, :, :, :3], target[:, :, :3], LossConfig())
     torch.testing.assert_close(part.total, crop.total)
     whole_frame = torch.ones(2, 1, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(
-        upper_bound_losses(logits, target, LossConfig(), whole_frame).total,
-        upper_bound_losses(logits, target, LossConfig()).total,
+        BITS.upper_bound_losses(logits, target, LossConfig(), whole_frame).total,
+        BITS.upper_bound_losses(logits, target, LossConfig()).total,
     )
 
 
@@ -85,8 +88,8 @@ def test_the_order_of_slots_does_not_matter() -> None:
     logits, _, gamma, target = example()
     order = [2, 0, 1]
     for first, second in zip(
-        slot_losses(logits, gamma, target, LossConfig()),
-        slot_losses(logits[:, order], gamma[:, order], target, LossConfig()),
+        BITS.slot_losses(logits, gamma, target, LossConfig()),
+        BITS.slot_losses(logits[:, order], gamma[:, order], target, LossConfig()),
         strict=True,
     ):
         torch.testing.assert_close(first, second)
@@ -107,15 +110,15 @@ def test_pixels_that_change_weigh_more(prior: float) -> None:
     before[:, :, :2] = 1.0 - before[:, :, :2]
     logits.requires_grad_()
     plain = LossConfig(pixel_prior=prior)
-    weighted = training_loss(logits, prediction, gamma, target, LossConfig(1.0, prior, 4.0), before)
+    weighted = BITS.training_loss(logits, prediction, gamma, target, LossConfig(1.0, prior, 4.0), before)
     changed = (target != before).double()
-    moving = slot_losses(logits, gamma, target, plain, changed).total
-    expected = slot_losses(logits, gamma, target, plain).total + 3.0 * moving
+    moving = BITS.slot_losses(logits, gamma, target, plain, changed).total
+    expected = BITS.slot_losses(logits, gamma, target, plain).total + 3.0 * moving
     torch.testing.assert_close(weighted, expected)
     (gradient,) = torch.autograd.grad(weighted.sum(), logits, retain_graph=True)
     (reference,) = torch.autograd.grad(expected.sum(), logits)
     torch.testing.assert_close(gradient, reference, atol=2e-5, rtol=1e-9)
-    unweighted = training_loss(logits, prediction, gamma, target, plain, before)
-    torch.testing.assert_close(unweighted, slot_losses(logits, gamma, target, plain).total)
+    unweighted = BITS.training_loss(logits, prediction, gamma, target, plain, before)
+    torch.testing.assert_close(unweighted, BITS.slot_losses(logits, gamma, target, plain).total)
     with pytest.raises(ConfigError, match="motion_weight"):
         LossConfig(motion_weight=0.0)

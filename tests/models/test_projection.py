@@ -5,8 +5,8 @@ from torch.nn import functional as F
 from worlds import disc, videos, world_model
 
 from rnem_world.models.config import ARCHITECTURES, ProjectionArchitecture
-from rnem_world.models.projection import ProjectionDecoder, ProjectionEncoder
 from rnem_world.models.rollout import observe
+from rnem_world.models.vision import ProjectionDecoder, ProjectionEncoder
 from rnem_world.models.world_model import SlotState
 
 ARCHITECTURE = ARCHITECTURES["projection32"]

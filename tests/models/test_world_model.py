@@ -7,7 +7,8 @@ import torch
 
 from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.models.config import ARCHITECTURES, MODELS, ModelConfig, architecture_for
-from rnem_world.models.rollout import flip_bits, imagine, observe, roll_out
+from rnem_world.models.likelihood import Bernoulli
+from rnem_world.models.rollout import imagine, observe, roll_out
 from rnem_world.models.tensorflow_names import (
     load_tensorflow_arrays,
     tensorflow_parameters,
@@ -131,10 +132,10 @@ def test_the_initial_state_is_empty_and_reproducible() -> None:
 
 def test_bit_flips_have_the_given_rate_and_keep_pixels_binary() -> None:
     frames = video(batch=4, frames=20)
-    noisy = flip_bits(frames, 0.2, torch.Generator().manual_seed(0))
+    noisy = Bernoulli(1).noisy(frames, 0.2, torch.Generator().manual_seed(0))
     assert set(noisy.unique().tolist()) == {0.0, 1.0}
     assert abs(float((noisy != frames).float().mean()) - 0.2) < 0.005
-    assert flip_bits(frames, 0.0, None) is frames
+    assert Bernoulli(1).noisy(frames, 0.0, None) is frames
 
 
 def test_imagining_in_pixels_feeds_back_the_thresholded_frame_and_ignores_the_truth() -> None:

@@ -13,8 +13,8 @@ from worlds_to_train import SIZE, STEPS
 from rnem_world.data.batch import Batch
 from rnem_world.distributed import Processes
 from rnem_world.errors import ConfigError, TrainingError
-from rnem_world.models import em
 from rnem_world.models.config import ModelConfig
+from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.world_model import WorldModel
 from rnem_world.training.config import (
     ClosedLoopConfig,
@@ -169,10 +169,12 @@ class TestClosedLoops:
             frame, gamma = shown[step]
             expected = frames[:, step].clone()
             if step:
-                drawn = em.own_frame(transitions[step - 1].prediction)
+                drawn = Bernoulli(1).own_frame(transitions[step - 1].prediction)
                 expected[own[:, step]] = drawn[own[:, step]]
                 # The responsibilities too are those of the frame that is shown.
-                torch.testing.assert_close(gamma, em.e_step(transitions[step - 1].prediction, expected))
+                torch.testing.assert_close(
+                    gamma, Bernoulli(1).e_step(transitions[step - 1].prediction, expected)
+                )
             torch.testing.assert_close(frame, expected)
         assert not torch.equal(shown[2][0][1], frames[1, 2])
 
@@ -191,7 +193,7 @@ class TestClosedLoops:
         )
         shown, transitions = self.spied(learner, make_batch())
         clean = 1.0 - shown[3][0]
-        drawn = em.own_frame(transitions[2].prediction)
+        drawn = Bernoulli(1).own_frame(transitions[2].prediction)
         is_own = [torch.equal(clean[row], drawn[row]) for row in range(SIZE)]
         assert any(is_own)
 

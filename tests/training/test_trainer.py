@@ -243,10 +243,7 @@ def test_loss_falls(tiny, tmp_path):
 
 def test_one_update_is_the_plain_thing(tiny, tmp_path):
     """The loss by hand, from the same noise and responsibilities; and Adam's first step: the gradient's sign."""
-    from rnem_world.evaluation.evaluate import unit_frames
     from rnem_world.models.config import LossConfig
-    from rnem_world.models.losses import slot_losses
-    from rnem_world.models.rollout import flip_bits
     from rnem_world.seeding import derive_seed
 
     with tiny.trainer(tmp_path / "run", step_weights=(1.0, 0.0, 3.0)) as trainer:
@@ -254,15 +251,17 @@ def test_one_update_is_the_plain_thing(tiny, tmp_path):
         before = {name: value.clone() for name, value in model.state_dict().items()}
         batch = next(iter(trainer.training.epoch(0)))
         generator = torch.Generator().manual_seed(derive_seed(5, "update", 0))
-        frames = unit_frames(batch.frames, 1)
-        inputs = flip_bits(frames[:, :-1], 0.2, generator)
+        frames = model.likelihood.from_uint8(batch.frames, 1)
+        inputs = model.likelihood.noisy(frames[:, :-1], 0.2, generator)
         assert 0.15 < (inputs != frames[:, :-1]).float().mean() < 0.25
         state = model.initial_state(4, generator=generator)
         losses = []
         for step in range(3):
             transition = model.predict(state, inputs[:, step])
             state = model.update(transition, frames[:, step + 1])
-            terms = slot_losses(transition.logits, state.gamma, frames[:, step + 1], LossConfig())
+            terms = model.likelihood.slot_losses(
+                transition.logits, state.gamma, frames[:, step + 1], LossConfig()
+            )
             losses.append(terms.total.mean())
         loss = (losses[0] + 3.0 * losses[2]) / 4.0
         loss.backward()

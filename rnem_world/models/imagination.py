@@ -6,12 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models import em
 from rnem_world.models.world_model import SlotState, WorldModel
 
 DreamImagination = Literal["latent", "pixels"]
@@ -25,7 +23,7 @@ class DreamState:
         theta: Float (b, k, s), the slots.
         output: Float (b, k, d), what the decoder reads of them.
         code: Float (b, k, e), what each slot sees of the current frame, or expects to see.
-        frame: Float (b, c, h, w), the current frame in black and white, for models whose slots see motion and that
+        frame: Float (b, c, h, w), the current frame, made hard, for models whose slots see motion and that
             imagine in pixels; None otherwise.
     """
 
@@ -49,7 +47,7 @@ class DreamStep:
         rewards: Float (b, k), each slot's share of the reward; None without heads.
         termination: Float (b,), the logit that the episode ends; None without heads.
         attention: Float (b, k, k - 1), each slot's attention to the others in increasing order; None without.
-        prediction: Float (b, k, c, h, w), the slots' means; None in latent imagination, where nothing is drawn.
+        prediction: Float (b, k, m, h, w), what the slots predict; None in latent imagination, where nothing is drawn.
     """
 
     state: DreamState
@@ -64,8 +62,8 @@ class Picture:
     """What the slots draw.
 
     Attributes:
-        prediction: Float (b, k, c, h, w), each slot's means.
-        frame: Float (b, c, h, w), the dream's frame in black and white.
+        prediction: Float (b, k, m, h, w), for each slot what its likelihood makes of it.
+        frame: Float (b, c, h, w), the dream's frame, made hard.
         gamma: Float (b, k, 1, h, w), the slots' responsibilities for it.
     """
 
@@ -90,16 +88,16 @@ def check_imagination(model: WorldModel, imagination: str) -> None:
 
 def draw(model: WorldModel, output: Float[Tensor, "b k d"]) -> Picture:
     """Draws a dream's slots."""
-    return picture_of(torch.sigmoid(model.decode(output)))
+    return picture_of(model, model.likelihood.predict(model.decode(output)))
 
 
-def picture_of(prediction: Float[Tensor, "b k c h w"]) -> Picture:
-    """Makes the frame in black and white of the slots' means, and shares its pixels out by the E-step."""
-    frame = em.own_frame(prediction)
-    return Picture(prediction, frame, em.e_step(prediction, frame))
+def picture_of(model: WorldModel, prediction: Float[Tensor, "b k m h w"]) -> Picture:
+    """Makes the model's own frame of what the slots predict, and shares its pixels out by the E-step."""
+    frame = model.likelihood.own_frame(prediction)
+    return Picture(prediction, frame, model.likelihood.e_step(prediction, frame))
 
 
-def fall_asleep(
+def start_imagination(
     model: WorldModel,
     state: SlotState,
     output: Float[Tensor, "b k d"],
@@ -113,7 +111,9 @@ def fall_asleep(
         output: The output of the transition that led to them.
         frame: The last real frame, in [0, 1].
     """
-    return DreamState(state.theta, output, model.encode(state, frame), frame if model.sees_motion else None)
+    return DreamState(
+        state.theta, output, model.encode(state, frame), frame if model.likelihood.sees_motion else None
+    )
 
 
 def dream_step(
@@ -124,7 +124,7 @@ def dream_step(
 ) -> DreamStep:
     """Imagines one transition of every dream.
 
-    ``pixels`` draws the slots, makes the frame black and white, and lets the slots see it as if it were real;
+    ``pixels`` draws the slots, makes their frame hard, and lets the slots see it as if it were real;
     ``latent`` lets the prior code tell what they would see. The result equals that of
     :func:`rnem_world.models.rollout.imagine` in the same way and without noise.
 
@@ -146,7 +146,7 @@ def dream_step(
         picture = draw(model, step.output)
         prediction = picture.prediction
         seen = SlotState(step.theta, prediction, picture.gamma, state.frame)
-        frame = picture.frame if model.sees_motion else None
+        frame = picture.frame if model.likelihood.sees_motion else None
         after = DreamState(step.theta, step.output, model.encode(seen, picture.frame), frame)
     return DreamStep(
         after,

@@ -7,7 +7,7 @@ import torch
 from worlds import videos, world_model
 
 from rnem_world.errors import ConfigError
-from rnem_world.models.dreams import DreamState, check_imagination, draw, dream_step, fall_asleep
+from rnem_world.models.imagination import DreamState, check_imagination, draw, dream_step, start_imagination
 from rnem_world.models.rollout import imagine, observe
 from rnem_world.models.world_model import WorldModel
 
@@ -18,7 +18,7 @@ def asleep(model: WorldModel, batch: int = 3, context: int = 4) -> tuple[DreamSt
     state = model.initial_state(batch, generator=torch.Generator().manual_seed(1))
     watched = observe(model, state, frames[:, :context], frames[:, 1 : context + 1], actions)
     transition, state = list(watched)[-1]
-    dream = fall_asleep(model, state, transition.output, frames[:, context])
+    dream = start_imagination(model, state, transition.output, frames[:, context])
     return dream, [state, frames[:, context]], actions[:, context:]
 
 

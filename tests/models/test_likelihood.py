@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnem_world.models.likelihood import Bernoulli
+
+BITS = Bernoulli(1)
+
+
+def random_slots(slots: int, channels: int = 1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    prediction = torch.rand(2, slots, channels, 6, 6, generator=generator)
+    frame = (torch.rand(2, channels, 6, 6, generator=generator) > 0.5).float()
+    return prediction, frame
+
+
+@settings(max_examples=25, deadline=None)
+@given(slots=st.integers(1, 8), channels=st.integers(1, 3), seed=st.integers(0, 999))
+def test_responsibilities_are_a_distribution_over_slots(slots: int, channels: int, seed: int) -> None:
+    gamma = Bernoulli(channels).e_step(*random_slots(slots, channels, seed))
+    assert gamma.min() >= 0
+    torch.testing.assert_close(gamma.sum(dim=1), torch.ones(2, 1, 6, 6))
+
+
+def test_e_step_follows_the_bernoulli_likelihood() -> None:
+    prediction, frame = random_slots(3)
+    gamma = BITS.e_step(prediction, frame)
+    likelihood = torch.where(frame[:, None] == 1, prediction, 1 - prediction) + 1e-6
+    torch.testing.assert_close(gamma, likelihood / likelihood.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_channels_add_their_log_likelihoods(channels: int) -> None:
+    prediction, frame = random_slots(3, channels=channels)
+    expected = torch.zeros(2, 3, 1, 6, 6, dtype=torch.float64)
+    for sequence, slot, row, column in itertools.product(range(2), range(3), range(6), range(6)):
+        likelihood = 1.0
+        for channel in range(channels):
+            mean = float(prediction[sequence, slot, channel, row, column])
+            is_on = bool(frame[sequence, channel, row, column])
+            likelihood *= (mean if is_on else 1.0 - mean) + 1e-6
+        expected[sequence, slot, 0, row, column] = likelihood
+    expected /= expected.sum(dim=1, keepdim=True)
+    gamma = Bernoulli(channels).e_step(prediction, frame)
+    torch.testing.assert_close(gamma.double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_many_channels_leave_no_pixel_without_an_owner() -> None:
+    gamma = Bernoulli(12).e_step(torch.zeros(1, 4, 12, 2, 2), torch.ones(1, 12, 2, 2))
+    torch.testing.assert_close(gamma, torch.full_like(gamma, 0.25))
+
+
+def test_a_pixel_that_no_slot_explains_is_shared() -> None:
+    gamma = BITS.e_step(torch.zeros(1, 4, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    torch.testing.assert_close(gamma, torch.full_like(gamma, 0.25))
+
+
+def test_no_gradient_flows_through_gamma() -> None:
+    prediction, frame = random_slots(3)
+    prediction.requires_grad_()
+    gamma = BITS.e_step(prediction, frame)
+    assert not gamma.requires_grad
+    error = BITS.slot_inputs(frame, prediction, gamma.clone().requires_grad_(), None)
+    (gradient,) = torch.autograd.grad(error.sum(), prediction)
+    torch.testing.assert_close(gradient, -gamma)
+
+
+def test_soft_gamma_needs_no_frame_and_thresholds_strictly() -> None:
+    prediction = torch.tensor([[0.1, 0.05], [0.3, 0.1]]).view(
+        1, 2, 1, 1, 2
+    )  # pixel 0: 0.1, 0.3; pixel 1: 0.05, 0.1
+    gamma = BITS.soft_gamma(prediction)
+    bright = torch.tensor([0.1, 0.3]) + 1e-6
+    dark = torch.tensor([0.95, 0.9]) + 1e-6
+    torch.testing.assert_close(gamma[0, :, 0, 0, 0], bright / bright.sum())
+    torch.testing.assert_close(gamma[0, :, 0, 0, 1], dark / dark.sum())
+
+
+def test_means_of_slots_that_share_a_pixel_add_up_to_it() -> None:
+    frame = random_slots(3)[1].round()
+    gamma = torch.full((*frame.shape[:1], 4, *frame.shape[1:]), 0.25)
+    optimum = gamma * frame[:, None]  # where the loss is least
+    torch.testing.assert_close(BITS.soft_frame(optimum), frame)
+    torch.testing.assert_close(BITS.own_frame(optimum), frame)
+    assert BITS.soft_frame(torch.full((1, 3, 1, 2, 2), 0.9)).max() == 1.0
+
+
+def test_own_frame_is_white_above_the_threshold_alone() -> None:
+    prediction = torch.tensor([[0.4, 0.3, 0.0], [0.0, 0.2, 0.41]]).view(1, 2, 1, 1, 3)
+    assert BITS.own_frame(prediction).flatten().tolist() == [0.0, 1.0, 1.0]
+
+
+def test_initial_gamma_is_random_and_reproducible() -> None:
+    def draw() -> torch.Tensor:
+        return BITS.initial_gamma(2, 3, 4, torch.Generator().manual_seed(1), "cpu")
+
+    torch.testing.assert_close(draw(), draw())
+    torch.testing.assert_close(draw().sum(1), torch.ones(2, 1, 4, 4))
+    assert draw().std() > 0.1
+
+
+def test_frames_of_bytes_come_back() -> None:
+    stored = torch.tensor([[0, 1], [1, 0]], dtype=torch.uint8)
+    frames = BITS.from_uint8(stored, 1)
+    torch.testing.assert_close(BITS.from_uint8(stored * 255), frames)
+    assert torch.equal(BITS.to_uint8(frames), stored * 255)
+    assert BITS.to_uint8(torch.tensor([0.5, 1.0])).tolist() == [128, 255]
+    assert BITS.quantise(torch.tensor([0.5, 0.51])).tolist() == [0.0, 1.0]
+
+
+def test_a_frame_costs_its_cross_entropy() -> None:
+    expected, frame = torch.tensor([0.0, 0.5, 0.9]).view(1, 1, 1, 3), torch.tensor([1.0, 1.0, 0.0])
+    nats = -(math.log(1e-6) + math.log(0.5) + math.log(0.1))
+    torch.testing.assert_close(
+        BITS.frame_loss(expected, frame.view(1, 1, 1, 3)), torch.tensor([nats]), atol=1e-4, rtol=1e-4
+    )
