@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError, suggest
@@ -17,6 +17,13 @@ class Agent(Protocol):
 
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments; to be called before the first `act`."""
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the past of environments that have begun a new episode; to be called before its first `act`.
+
+        Args:
+            begun: Which of the N.
+        """
 
     def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
         """Chooses the next actions.
@@ -52,6 +59,9 @@ class _Baseline:
 
     def reset(self, num_envs: int) -> None:
         """Nothing to do."""
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Nothing to do: an action that is held across a reset does no harm."""
 
 
 class RandomAgent(_Baseline):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,15 @@ from gymnasium.vector import VectorEnv
 from rnem_world.agents.base import BASELINES, Agent, baseline
 from rnem_world.agents.dynamics import (
     BallsDynamics,
-    DreamtState,
     LearnedDynamics,
-    SimulatorState,
     WatchedState,
+    dreamt_states,
+    simulator_states,
 )
 from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner, planner_config
 from rnem_world.agents.policy import CONFIG_FILE, read_policy_config
 from rnem_world.agents.scores import Episodes, Score, compared, play
+from rnem_world.config import check_at_least
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.real import make_environment, world_of
@@ -65,15 +68,10 @@ class ContestConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, expected at least 0")
-        planners = [agent for agent in self.agents if not _is_policy(agent)]
-        for given in [*planners, *([self.oracle] if self.oracle else [])]:
-            name, options = parse_planner(given)
-            planner_config(name, options)
+        check_at_least(self, 1, "episodes", "steps")
+        check_at_least(self, 0, "seed")
+        for given in [*self.planners, *([self.oracle] if self.oracle else [])]:
+            planner_config(*parse_planner(given))
 
     @property
     def planners(self) -> list[str]:
@@ -90,23 +88,29 @@ def _is_policy(agent: str) -> bool:
     return (Path(agent) / CONFIG_FILE).is_file()
 
 
+Entrant = tuple[Agent, VectorEnv[Any, Any, Any]]
+"""An agent, and the environments in which it acts."""
+
+
 class Contest:
     """Lets all agents of a configuration play.
 
     Args:
         config: Who plays what.
+
+    Raises:
+        RnemWorldError: If there is no such world or environment, or they don't fit one another.
     """
 
     def __init__(self, config: ContestConfig) -> None:
         self.config = config
-        needs_world = bool(config.agents)
-        self.world: World | None = World.load(config.checkpoint, config.device) if needs_world else None
-        env = self.real(1)
-        if self.world is not None:
-            self.world.check_spaces(env.single_observation_space, env.single_action_space)
-        self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
-        if isinstance(env, BouncingBallsVectorEnv):
-            BallsDynamics(env.rules)  # refuses balls without a player before anything is played
+        self.world: World | None = World.load(config.checkpoint, config.device) if config.agents else None
+        with closing(self.real(1)) as env:
+            if self.world is not None:
+                self.world.check_spaces(env.single_observation_space, env.single_action_space)
+            self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
+            if isinstance(env, BouncingBallsVectorEnv):
+                BallsDynamics(env.rules)  # refuses balls without a player before anything is played
         if config.oracle and not self.has_oracle:
             raise ConfigError(f"{config.env} has no oracle, only {REAL_BALLS} has: leave out the oracle")
 
@@ -138,36 +142,33 @@ class Contest:
             RnemWorldError: If an agent doesn't fit the world, or the world diverges.
         """
         config = self.config
-        awake: dict[str, Episodes] = {}
-        dreamt: dict[str, Episodes] = {}
-        for name, make_awake, make_dreamt in self._participants():
-            agent, env = make_awake(config.episodes)
-            awake[name] = play(agent, env, config.seed, config.steps, name if progress else None)
-            if make_dreamt is not None:
-                agent, env = make_dreamt(config.episodes)
-                title = f"{name}, dreaming" if progress else None
-                dreamt[name] = play(agent, env, config.seed, config.steps, title)
-        return compared(awake, dreamt, self._oracle_of(awake))
+        played: dict[bool, dict[str, Episodes]] = {False: {}, True: {}}
+        for name, (make, dreams) in self._entrants().items():
+            for dreaming in (False, True) if dreams else (False,):
+                title = f"{name}, dreaming" if dreaming else name
+                agent, env = make(dreaming, config.episodes)
+                with closing(env):
+                    played[dreaming][name] = play(
+                        agent, env, config.seed, config.steps, title if progress else None
+                    )
+        return compared(played[False], played[True], self._oracle_of(played[False]))
 
-    def agent(self, name: str, number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
-        """Makes one of the agents, and the real environments in which it acts."""
-        for known, make_awake, _ in self._participants():
-            if known == name:
-                return make_awake(number)
-        raise ConfigError(
-            f"no agent {name!r} plays: {suggest(name, [each[0] for each in self._participants()])}"
-        )
+    def agent(self, name: str, number: int) -> Entrant:
+        """Makes one of the agents, and the real environments in which it acts, which the caller closes."""
+        entrants = self._entrants()
+        if name not in entrants:
+            raise ConfigError(f"no agent {name!r} plays: {suggest(name, entrants)}")
+        return entrants[name][0](False, number)
 
-    def _participants(self) -> Iterator[tuple[str, Maker, Maker | None]]:
-        dreams = self.world is not None
-        for name in BASELINES:
-            yield name, self._baseline(name, self.real), self._baseline(name, self.dream) if dreams else None
-        for text in self.config.planners:
-            yield text, self._planner(text, asleep=False), self._planner(text, asleep=True)
-        for text in self.config.policies:
-            yield text, self._policy(text, asleep=False), self._policy(text, asleep=True)
-        for text in self._oracles():
-            yield f"oracle {text}", self._oracle(text), None
+    def _entrants(self) -> dict[str, tuple[Callable[[bool, int], Entrant], bool]]:
+        """Gives, by name, what makes an agent (is it dreaming, in how many environments) and whether it dreams too."""
+        has_world = self.world is not None
+        return {
+            **{name: (partial(self._baseline, name), has_world) for name in BASELINES},
+            **{text: (partial(self._planner, text), True) for text in self.config.planners},
+            **{text: (partial(self._policy, text), True) for text in self.config.policies},
+            **{f"oracle {text}": (partial(self._oracle, text), False) for text in self._oracles()},
+        }
 
     def _oracles(self) -> list[str]:
         if not self.has_oracle:
@@ -175,71 +176,57 @@ class Contest:
         chosen = [self.config.oracle] if self.config.oracle else []
         return list(dict.fromkeys([*self.config.planners, *chosen])) or ["shooting"]
 
-    def _oracle_of(self, awake: dict[str, Episodes]) -> dict[str, str]:
+    def _oracle_of(self, real: dict[str, Episodes]) -> dict[str, str]:
         """A planner is compared with itself on the true simulator, all others with the best oracle or the one named."""
         oracles = [f"oracle {text}" for text in self._oracles()]
         if not oracles:
             return {}
-        best = (
-            f"oracle {self.config.oracle}"
-            if self.config.oracle
-            else max(oracles, key=lambda name: awake[name].mean)
-        )
+        chosen = self.config.oracle
+        best = f"oracle {chosen}" if chosen else max(oracles, key=lambda name: real[name].mean)
         own = {text: f"oracle {text}" for text in self.config.planners}
-        return {name: own.get(name, best) for name in awake}
+        return {name: own.get(name, best) for name in real}
 
-    def _baseline(self, name: str, make: Callable[[int], VectorEnv[Any, Any, Any]]) -> Maker:
-        def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
-            env = make(number)
-            actions = int(getattr(env.single_action_space, "n", 0))
-            return baseline(name, actions, numpy_generator(self.config.seed, "baseline", name)), env
+    def _baseline(self, name: str, dreaming: bool, number: int) -> Entrant:
+        env = self.dream(number) if dreaming else self.real(number)
+        actions = int(getattr(env.single_action_space, "n", 0))
+        return baseline(name, actions, numpy_generator(self.config.seed, "baseline", name)), env
 
-        return made
+    def _planner(self, text: str, dreaming: bool, number: int) -> Entrant:
+        world = self._world()
+        generator = torch_generator(self.config.seed, "planner", device=world.device)
+        name, options = parse_planner(text)
+        planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, generator)
+        if dreaming:
+            dream = self.dream(number)
+            return PlannerAgent(planner, dreamt_states(dream)), dream
+        return PlannerAgent(planner, WatchedState(world).observe), self.real(number)
 
-    def _planner(self, text: str, asleep: bool) -> Maker:
-        def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
-            world = self._world()
-            name, options = parse_planner(text)
-            generator = torch_generator(self.config.seed, "planner", device=world.device)
-            planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, generator)
-            if asleep:
-                dream = self.dream(number)
-                return PlannerAgent(planner, DreamtState(dream)), dream
-            return PlannerAgent(planner, WatchedState(world)), self.real(number)
+    def _oracle(self, text: str, dreaming: bool, number: int) -> Entrant:
+        env: Any = self.real(number)
+        name, options = parse_planner(text)
+        planner = make_planner(
+            name, BallsDynamics(env.rules), options, torch_generator(self.config.seed, "planner")
+        )
+        return PlannerAgent(planner, simulator_states(env)), env
 
-        return made
+    def _policy(self, folder: str, dreaming: bool, number: int) -> Entrant:
+        from rnem_world.agents.policy_agent import load_policy
 
-    def _oracle(self, text: str) -> Maker:
-        def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
-            env: Any = self.real(number)
-            name, options = parse_planner(text)
-            generator = torch_generator(self.config.seed, "planner")
-            planner = make_planner(name, BallsDynamics(env.rules), options, generator)
-            return PlannerAgent(planner, SimulatorState(env)), env
-
-        return made
-
-    def _policy(self, folder: str, asleep: bool) -> Maker:
-        def made(number: int) -> tuple[Agent, VectorEnv[Any, Any, Any]]:
-            from rnem_world.agents.policy_agent import load_policy
-
-            trained, spaces = read_policy_config(Path(folder))
-            sees_slots = len(spaces["observations"]) == 2
+        trained, spaces = read_policy_config(Path(folder))
+        sees_slots = len(spaces["observations"]) == 2
+        if sees_slots:
+            self._check_world(folder, trained.slots_of or world_of(trained.env, trained.env_options))
+        env: VectorEnv[Any, Any, Any]
+        if dreaming:
+            env = self.dream(number, "slots" if sees_slots else "frame")
+        else:
+            env = self.real(number)
             if sees_slots:
-                self._check_world(folder, world_of(trained.env, trained.env_options))
-            env: VectorEnv[Any, Any, Any]
-            if asleep:
-                env = self.dream(number, "slots" if sees_slots else "frame")
-            else:
-                env = self.real(number)
-                if sees_slots:
-                    env = SlotVectorObservation(env, self.config.checkpoint, device=self.config.device)
-            agent = load_policy(
-                Path(folder), env.single_observation_space, env.single_action_space, self.config.device
-            )
-            return agent, env
-
-        return made
+                env = SlotVectorObservation(env, self.config.checkpoint, device=self.config.device)
+        agent = load_policy(
+            Path(folder), env.single_observation_space, env.single_action_space, self.config.device
+        )
+        return agent, env
 
     def _check_world(self, folder: str, checkpoint: str) -> None:
         if checkpoint == self.config.checkpoint:
@@ -254,6 +241,3 @@ class Contest:
         if self.world is None:
             self.world = World.load(self.config.checkpoint, self.config.device)
         return self.world
-
-
-Maker = Callable[[int], tuple[Agent, VectorEnv[Any, Any, Any]]]

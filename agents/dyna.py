@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 import rnem_world
@@ -20,8 +20,9 @@ from rnem_world.agents.base import Agent, RepeatedRandomAgent
 from rnem_world.agents.contest import REAL_BALLS, Contest, ContestConfig
 from rnem_world.agents.dynamics import WatchedState
 from rnem_world.agents.policy import CONFIG_FILE, PolicyConfig
-from rnem_world.config import build
-from rnem_world.data.collector import CollectorConfig, collect
+from rnem_world.agents.scores import columns
+from rnem_world.config import build, check_at_least, check_between
+from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.envs.balls import BouncingBallsVectorEnv
@@ -77,15 +78,13 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "sequences", "validation_sequences", "world_updates", "timesteps", "episodes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        check_at_least(self, 1, "rounds", "sequences", "validation_sequences", "world_updates")
+        check_at_least(self, 1, "timesteps", "episodes")
         if self.frames <= CONTEXT_FRAMES:
             raise ConfigError(
                 f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
             )
-        if not 0.0 <= self.exploration <= 1.0:
-            raise ConfigError(f"exploration is {self.exploration}, expected 0 to 1")
+        check_between(self, 0.0, 1.0, "exploration")
         if not physics.preset(self.preset).player:
             raise ConfigError(
                 f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
@@ -94,15 +93,6 @@ class LoopConfig:
 
 
 LOOP_FILE = "loop.json"
-
-
-def write_loop(folder: Path, config: LoopConfig, rows: list[dict[str, Any]]) -> None:
-    """Writes a loop's configuration and its rows.
-
-    Raises:
-        OutputError: If they can't be written.
-    """
-    write_json(folder / LOOP_FILE, {"config": asdict(config), "rounds": rows})
 
 
 def read_loop(folder: Path) -> tuple[LoopConfig, list[dict[str, Any]]]:
@@ -139,75 +129,43 @@ def loop_table(rows: list[dict[str, Any]]) -> list[str]:
                 f"{row['p_value_against_stay']:.2g}",
             )
         )
-    return [
-        "  ".join(cell.rjust(max(len(name), 16)) for cell, name in zip(row, names, strict=True))
-        for row in table
-    ]
-
-
-class WatchingAgent:
-    """Lets an agent that acts on slots act on frames.
-
-    Args:
-        agent: Acts on slots, as `SlotVectorObservation` shows them.
-        world: Watches the frames.
-    """
-
-    def __init__(self, agent: Agent, world: World) -> None:
-        self._agent = agent
-        self._source = WatchedState(world)
-        self._actions: NDArray[Any] | None = None
-
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-        self._agent.reset(num_envs)
-        self._source.reset(num_envs)
-        self._actions = None
-
-    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
-        """Watches the frames (n, h, w, c) and chooses the next actions."""
-        self._source.observe(observations, self._actions)
-        self._actions = np.asarray(self._agent.act(self._source.slots()), dtype=np.int64)
-        return self._actions.copy()
-
-    def was_done(self, actions: Int64[np.ndarray, " n"]) -> None:
-        """Tells which actions were taken in the end, instead of the chosen ones."""
-        self._actions = actions.copy()
+    return columns(table)
 
 
 class ExploringAgent:
-    """Follows an agent, and takes some steps at random, so that data stays varied.
+    """Collects experience: a policy on slots that watches real frames, with some random steps, so that data varies.
 
     Args:
-        agent: Who is followed.
-        number_of_actions: Actions are 0 to this minus 1.
+        policy: Acts on slots, as `SlotObservation` shows them.
+        world: Watches the frames.
         share: Share of the steps that are random.
         generator: Where chance comes from.
-
-    Raises:
-        ConfigError: If the share is none.
     """
 
-    def __init__(
-        self, agent: Agent, number_of_actions: int, share: float, generator: np.random.Generator
-    ) -> None:
-        if not 0.0 <= share <= 1.0:
-            raise ConfigError(f"share is {share}, expected 0 to 1")
-        self._agent, self._share, self._generator = agent, share, generator
-        self._random = RepeatedRandomAgent(number_of_actions, generator)
+    def __init__(self, policy: Agent, world: World, share: float, generator: np.random.Generator) -> None:
+        self._policy, self._share, self._generator = policy, share, generator
+        self._watching = WatchedState(world)
+        self._random = RepeatedRandomAgent(world.number_of_actions, generator)
 
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments."""
-        self._agent.reset(num_envs)
+        self._policy.reset(num_envs)
         self._random.reset(num_envs)
+        self._actions: NDArray[Any] | None = None
+        self._begun = np.ones(num_envs, dtype=np.bool_)
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the past of environments that have begun a new episode."""
+        self._policy.restart(begun)
+        self._begun |= begun
 
     def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
-        """Chooses the next actions."""
-        chosen, drawn = self._agent.act(observations), self._random.act(observations)
-        done = np.where(self._generator.random(len(chosen)) < self._share, drawn, chosen)
-        if isinstance(self._agent, WatchingAgent):
-            self._agent.was_done(done)
-        return done
+        """Watches the frames (n, h, w, c) and chooses the next actions."""
+        self._watching.observe(observations, self._actions, self._begun)
+        self._begun[:] = False
+        chosen, drawn = self._policy.act(self._watching.slots()), self._random.act(observations)
+        self._actions = np.where(self._generator.random(len(chosen)) < self._share, drawn, chosen)
+        return self._actions.copy()
 
 
 class Loop:
@@ -265,7 +223,7 @@ class Loop:
         return None
 
     def _write(self) -> None:
-        write_loop(self.folder, self.config, self.rows)
+        write_json(self.folder / LOOP_FILE, {"config": asdict(self.config), "rounds": self.rows})
 
     def _world(self, number: int) -> str:
         return self.config.checkpoint if number < 0 else str(self.folder / "worlds" / f"round-{number}")
@@ -290,14 +248,10 @@ class Loop:
         sizes = CollectorConfig(
             config.sequences, config.validation_sequences, 0, config.frames, config.seed + number
         )
-        collect(
-            partial(_make_balls, rules=rules),
-            partial(self._collecting_agent, number),
-            sizes,
-            out,
-            1,
-            attributes,
+        source = Source(
+            partial(_make_balls, rules=rules), partial(self._collecting_agent, number), attributes
         )
+        collect_dataset(source, sizes, out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
         actions = int(env.single_action_space.n)
@@ -308,7 +262,7 @@ class Loop:
         world = World.load(self._world(number - 1), self.device)
         space = world.slot_space(world.check_slots(None))
         policy = load_policy(self._policy(number - 1), space, env.single_action_space, self.device)
-        return ExploringAgent(WatchingAgent(policy, world), actions, self.config.exploration, generator)
+        return ExploringAgent(policy, world, self.config.exploration, generator)
 
     def _train_world(self, number: int) -> int | None:
         """Fine-tunes the last world on all data of the loop."""
@@ -331,8 +285,9 @@ class Loop:
         )
         data = self.folder / "data"
         config = replace(before, training=training, data=str(data), environment=REAL_BALLS)
-        resumes = bool(run_folder.updates_of(run))
-        if resumes and run_folder.updates_of(run)[-1].name == f"update-{self.config.world_updates:09d}":
+        done = run_folder.updates_of(run)
+        # A batch of several chunks makes several updates, the last of which may go beyond the number.
+        if done and int(done[-1].name.removeprefix("update-")) >= self.config.world_updates:
             return None
         with Dataset.open(data) as dataset:
             trainer = make_trainer(
@@ -341,8 +296,8 @@ class Loop:
                 run,
                 torch.device(self.device),
                 self.report,
-                resumes,
-                None if resumes else str(find_world(self._world(number - 1))),
+                bool(done),
+                None if done else str(find_world(self._world(number - 1))),
             )
             trainer.fit()
         return trainer.signal
@@ -387,7 +342,7 @@ class Loop:
         score = found[str(self._policy(number))].as_json()
         del score["returns"], score["lengths"], score["name"]
         transitions = (config.sequences + config.validation_sequences) * (config.frames - 1) * (number + 1)
-        stay, oracle = found["stay"].awake.mean, found[f"oracle {config.oracle}"].awake.mean
+        stay, oracle = found["stay"].real.mean, found[f"oracle {config.oracle}"].real.mean
         return {"round": number, "real_transitions": transitions, **score, "stay": stay, "oracle": oracle}
 
 

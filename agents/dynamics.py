@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,23 +73,10 @@ class Dynamics(Protocol[State]):
         """Overwrites the given worlds of ``state`` in place by the m given ones."""
 
 
-Seen = TypeVar("Seen", covariant=True)
-
-
-@runtime_checkable
-class StateSource(Protocol[Seen]):
-    """Tells how n environments stand, as states of some dynamics."""
-
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> Seen:
-        """Takes in what the environments show now.
-
-        Args:
-            observations: What the N environments show, (n, ...).
-            actions: What has led there, (n,) or (n, d); None at the start.
-        """
+StateSource = Callable[[NDArray[Any], NDArray[Any] | None, Bool[np.ndarray, " n"]], State]
+"""Tells how n environments stand, as the state of some dynamics. It is called once a step, with what the environments
+show, (n, ...); with the actions that have led there, (n,) or (n, d), None at the start; and with which of them show the
+first observation of an episode, all at the start."""
 
 
 class LearnedDynamics:
@@ -125,7 +113,9 @@ class LearnedDynamics:
         return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination > 0.0)
 
     def select(self, state: DreamState, indices: Int64[Tensor, " m"]) -> DreamState:
-        """Returns copies of the given dreams."""
+        """Returns copies of the given dreams, without their frames where imagination is latent: nobody reads them."""
+        if self.imagination == "latent":
+            state = replace(state, frame=None)
         return state.map(lambda tensor: tensor[indices])
 
     def put(self, state: DreamState, indices: Int64[Tensor, " m"], worlds: DreamState) -> None:
@@ -142,58 +132,39 @@ class WatchedState:
 
     Args:
         world: The world.
-        num_slots: Slots; None takes the model's own.
     """
 
-    def __init__(self, world: World, num_slots: int | None = None) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._num_slots = num_slots
-        self._filter: SlotFilter | None = None
-
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-        self._filter = SlotFilter(self._world, num_envs, self._num_slots)
 
     def slots(self) -> NDArray[Any]:
-        """Returns the slots' output, (n, k, d), as a policy on slots sees it."""
-        return self._watching().outputs().cpu().numpy().copy()
+        """Returns the slots' output after the last `observe`, (n, k, d), as a policy on slots sees it."""
+        return self._filter.outputs().cpu().numpy().copy()
 
-    def _watching(self) -> SlotFilter:
-        if self._filter is None:
-            raise ConfigError("nothing has been watched yet: call reset first")
-        return self._filter
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> DreamState:
+    def observe(
+        self, observations: NDArray[Any], actions: NDArray[Any] | None, begun: Bool[np.ndarray, " n"]
+    ) -> DreamState:
         """Shows the slots what the environments show, and returns dreams that go on from there."""
-        if self._filter is None or self._filter.number != len(observations):
-            self.reset(len(observations))
-        watching = self._watching()
-        frames = self._world.frames_for_model(observations)
+        device = self._world.device
         if actions is None:
-            watching.reset(torch.arange(len(observations), device=self._world.device), frames)
+            self._filter = SlotFilter(self._world, len(observations))
         else:
-            done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(self._world.device)
-            watching.step(done, frames)
+            done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(device)
+            self._filter.step(done, self._world.frames_for_model(observations))
+        if begun.any():
+            rows = torch.from_numpy(np.flatnonzero(begun)).to(device)
+            self._filter.reset(rows, self._world.frames_for_model(observations[begun]))
         # Ordinary tensors: those of inference mode can't be changed in place by a search.
-        return watching.start_imagination().map(torch.clone)
+        return self._filter.start_imagination().map(torch.clone)
 
 
-class DreamtState:
-    """Tells a planner in `LearnedDynamics` how a dreamt environment stands.
+def dreamt_states(env: LearnedVectorEnv) -> StateSource[DreamState]:
+    """Tells a planner in `LearnedDynamics` how a dreamt environment stands, whatever it shows."""
 
-    Args:
-        env: The environment in which the agent acts.
-    """
+    def observe(*seen: Any) -> DreamState:
+        return env.dreams.state.dreams.map(torch.clone)
 
-    def __init__(self, env: LearnedVectorEnv) -> None:
-        self._env = env
-
-    def reset(self, num_envs: int) -> None:
-        """Nothing to do."""
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> DreamState:
-        """Returns the dreams as they are."""
-        return self._env.dreams.state.dreams.map(torch.clone)
+    return observe
 
 
 class BallsDynamics:
@@ -235,28 +206,11 @@ class BallsDynamics:
         state.put(indices.numpy(), worlds)
 
 
-class SimulatorState:
-    """Tells a planner in `BallsDynamics` how a real environment stands: what makes it the oracle.
+def simulator_states(env: BouncingBallsVectorEnv) -> StateSource[BallsState]:
+    """Tells a planner in `BallsDynamics` how a real environment stands: what makes it the oracle."""
 
-    Args:
-        env: The environment in which the agent acts.
-    """
-
-    def __init__(self, env: BouncingBallsVectorEnv) -> None:
-        self._env = env
-
-    def reset(self, num_envs: int) -> None:
-        """Nothing to do.
-
-        Raises:
-            ConfigError: If the environment has another number of worlds.
-        """
-        if num_envs != self._env.num_envs:
-            raise ConfigError(
-                f"{num_envs} environments are played, and the oracle looks at {self._env.num_envs}"
-            )
-
-    def observe(self, observations: NDArray[Any], actions: NDArray[Any] | None) -> BallsState:
-        """Returns the worlds as they are; what is seen and was done doesn't matter."""
-        balls: BallsState = self._env.get_state().state.balls
+    def observe(*seen: Any) -> BallsState:
+        balls: BallsState = env.get_state().state.balls
         return balls
+
+    return observe

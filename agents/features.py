@@ -13,11 +13,16 @@ from rnem_world.agents.policy import Space, shows_frames, shows_slots
 from rnem_world.errors import ConfigError, DependencyError
 
 try:
+    from stable_baselines3 import DQN, PPO
+    from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 except ImportError as error:
     raise DependencyError(
         "stable-baselines3 is not installed: `pip install 'stable-baselines3>=2.7,<3'`, the extra 'agents'"
     ) from error
+
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN}
 
 
 class SlotFeatures(BaseFeaturesExtractor):
@@ -97,7 +102,7 @@ class FrameFeatures(BaseFeaturesExtractor):
         return features
 
 
-def policy_kind(algorithm: str, observation_space: Space) -> tuple[str, dict[str, Any]]:
+def policy_kind(observation_space: Space) -> tuple[str, dict[str, Any]]:
     """Returns the name of the policy in stable-baselines3 that fits observations, and its arguments."""
     from rnem_world.agents.features import FrameFeatures, SlotFeatures
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Literal, get_args
+from typing import Generic
 
 import torch
 from gymnasium import spaces
@@ -13,10 +13,8 @@ from torch import Tensor
 from rnem_world.agents.dynamics import Dynamics, DynamicsStep, State
 from rnem_world.agents.planner import Deadline, Plan, PlannerConfig, action_count, check_finite
 from rnem_world.agents.tree import Leaves, Tree
-from rnem_world.errors import ConfigError, suggest
-
-Backup = Literal["mean", "max"]
-RolloutPolicy = Literal["random", "hold", "mixed"]
+from rnem_world.config import check_at_least, check_between, check_one_of
+from rnem_world.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,10 @@ class MCTSConfig(PlannerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least(1, "simulations", "leaves")
-        self._check_between(0.0, 1000.0, "exploration")
-        for name, kind in (("backup", Backup), ("rollout", RolloutPolicy)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}: {suggest(getattr(self, name), get_args(kind))}"
-                )
+        check_at_least(self, 1, "simulations", "leaves")
+        check_between(self, 0.0, 1000.0, "exploration")
+        check_one_of(self, "backup", ("mean", "max"))
+        check_one_of(self, "rollout", ("random", "hold", "mixed"))
 
 
 class MCTSPlanner(Generic[State]):
@@ -87,9 +82,11 @@ class MCTSPlanner(Generic[State]):
         return self.config.action_repeat
 
     def forget(self, worlds: Bool[Tensor, " n"] | None = None) -> None:
-        """Forgets the last plan. For some worlds there is nothing to do: an odd rollout does no harm."""
+        """Forgets the last plan, for all worlds or for some."""
         if worlds is None:
             self._incumbent = None
+        elif self._incumbent is not None:
+            self._incumbent[worlds] = -1  # what no action is, so that no rollout follows it
 
     @torch.no_grad()
     def plan(self, state: State) -> Plan:
@@ -104,13 +101,13 @@ class MCTSPlanner(Generic[State]):
         if self._incumbent is not None and len(self._incumbent) != n:
             self._incumbent = None
         tree = Tree(
-            n,
-            self._actions,
-            config.horizon,
-            config.discount**config.action_repeat,
-            config.exploration,
-            config.backup == "max",
-            dynamics.device,
+            worlds=n,
+            actions=self._actions,
+            horizon=config.horizon,
+            discount=config.discount**config.action_repeat,
+            exploration=config.exploration,
+            trusts_best=config.backup == "max",
+            device=dynamics.device,
         )
         nodes = -(-config.simulations // self._actions)
         tree.grow(nodes)

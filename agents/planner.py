@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rnem_world.agents.dynamics import Dynamics, State
+from rnem_world.config import check_above_zero, check_at_least, check_between
 from rnem_world.errors import ConfigError, DivergenceError
 
 
@@ -39,20 +40,9 @@ class PlannerConfig:
     rows: int = 8192
 
     def __post_init__(self) -> None:
-        self._check_at_least(1, "horizon", "action_repeat", "rows")
-        self._check_between(0.0, 1.0, "discount")
-        if self.milliseconds is not None and not (math.isfinite(self.milliseconds) and self.milliseconds > 0):
-            raise ConfigError(f"milliseconds is {self.milliseconds}, expected a number above 0, or None")
-
-    def _check_at_least(self, least: int, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least {least}")
-
-    def _check_between(self, low: float, high: float, *names: str) -> None:
-        for name in names:
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected {low:g} to {high:g}")
+        check_at_least(self, 1, "horizon", "action_repeat", "rows")
+        check_between(self, 0.0, 1.0, "discount")
+        check_above_zero(self, "milliseconds")
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Generic
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from rnem_world.agents.dynamics import (
-    Dynamics,
-    State,
-    StateSource,
-)
+from rnem_world.agents.dynamics import Dynamics, State, StateSource
 from rnem_world.agents.mcts import MCTSConfig, MCTSPlanner
 from rnem_world.agents.planner import Planner, PlannerConfig
 from rnem_world.agents.sampling import (
@@ -27,7 +23,7 @@ from rnem_world.agents.sampling import (
     ShootingConfig,
     ShootingPlanner,
 )
-from rnem_world.config import build
+from rnem_world.config import build, parse_settings
 from rnem_world.errors import ConfigError, suggest
 
 PLANNERS: dict[str, tuple[type[PlannerConfig], Any]] = {
@@ -63,14 +59,13 @@ def make_planner(
     Args:
         name: One of `PLANNERS`.
         dynamics: The world to plan in.
-        options: Those that differ from the defaults.
+        options: As for `planner_config`.
         generator: Where chance comes from; on the device of the dynamics.
 
     Raises:
-        ConfigError: If there is no such planner or option, a value makes no sense, or the planner can't act there.
+        ConfigError: As by `planner_config`, or if the planner can't act in this world.
     """
-    config = planner_config(name, options)
-    planner: Planner[State] = PLANNERS[name][1](dynamics, config, generator)
+    planner: Planner[State] = PLANNERS[name][1](dynamics, planner_config(name, options), generator)
     return planner
 
 
@@ -85,16 +80,7 @@ def parse_planner(text: str) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"no planner {name!r}, and no folder of a policy of that name: {suggest(name, PLANNERS)}"
         )
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise ConfigError(f"{text!r}: {part!r} has no value, expected for example {name}:horizon=10")
-        try:
-            options[option] = json.loads(value.lower() if value in ("True", "False") else value)
-        except ValueError:
-            options[option] = value
-    return name, options
+    return name, parse_settings(filter(None, rest.split(",")), f"{text!r}:")
 
 
 class PlannerAgent(Generic[State]):
@@ -102,24 +88,39 @@ class PlannerAgent(Generic[State]):
 
     Args:
         planner: Finds the actions.
-        source: Tells how the environments stand.
+        source: Tells how the environments stand: `WatchedState.observe`, `dreamt_states` or `simulator_states`, say.
     """
 
     def __init__(self, planner: Planner[State], source: StateSource[State]) -> None:
         self.planner = planner
         self._source = source
-        self._steps = 0
-        self._actions: NDArray[Any] | None = None
 
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments."""
         self.planner.forget()
-        self._source.reset(num_envs)
-        self._steps, self._actions = 0, None
+        self._steps = 0
+        self._actions: NDArray[Any] | None = None
+        self._begun = np.ones(num_envs, dtype=np.bool_)
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the plans of environments that have begun a new episode; a held action is held to its end."""
+        self.planner.forget(torch.from_numpy(begun).to(self.planner.dynamics.device))
+        self._begun |= begun
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Chooses the next actions: int64 (n,), or float32 (n, d)."""
-        state = self._source.observe(observations, self._actions)
+        """Chooses the next actions: int64 (n,), or float32 (n, d).
+
+        Raises:
+            ConfigError: If the source looks at another number of environments.
+            DivergenceError: If the world that is planned in diverges.
+        """
+        state = self._source(observations, self._actions, self._begun)
+        watched = self.planner.dynamics.size(state)
+        if watched != len(observations):
+            raise ConfigError(
+                f"{len(observations)} environments are played, and the planner looks at {watched}"
+            )
+        self._begun[:] = False
         if self._actions is None or self._steps % self.planner.action_repeat == 0:
             self._actions = np.asarray(self.planner.plan(state).actions.cpu().numpy())
         self._steps += 1

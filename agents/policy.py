@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +16,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rnem_world.config import build
-from rnem_world.errors import CheckpointError, ConfigError, suggest
-from rnem_world.io import synchronise, write_json, writing
+from rnem_world.config import build, check_above_zero, check_at_least, check_one_of
+from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.io import atomic_folder, remove_folder, write_json
 
-Algorithm = Literal["ppo", "dqn"]
+CONFIG_FILE, CHECKPOINTS = "agent.json", "checkpoints"
+WEIGHTS_FILE, TRAINER_FILE, REPLAY_FILE = "policy.safetensors", "trainer.pt", "replay.npz"
+_NAME = re.compile(r"step-\d+")
 
+Space = spaces.Space[Any]
 
 # Our worlds run hundreds of copies at once, have episodes of 100 steps, and rewards that follow within a few.
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
@@ -88,17 +88,10 @@ class PolicyConfig:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        if self.algorithm not in get_args(Algorithm):
-            raise ConfigError(
-                f"algorithm is {self.algorithm!r}: {suggest(self.algorithm, get_args(Algorithm))}"
-            )
-        for name in ("num_envs", "timesteps", "frame_stack", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, expected at least 0")
-        if not self.checkpoint_minutes > 0:
-            raise ConfigError(f"checkpoint_minutes is {self.checkpoint_minutes}, expected a number above 0")
+        check_one_of(self, "algorithm", HYPERPARAMETERS)
+        check_at_least(self, 1, "num_envs", "timesteps", "frame_stack", "keep_checkpoints")
+        check_at_least(self, 0, "seed")
+        check_above_zero(self, "checkpoint_minutes")
         for name in ("env_options", "hyperparameters"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected names and values")
@@ -107,9 +100,6 @@ class PolicyConfig:
     def arguments(self) -> dict[str, Any]:
         """All hyperparameters that are handed to stable-baselines3."""
         return {**HYPERPARAMETERS[self.algorithm], **self.hyperparameters}
-
-
-Space = spaces.Space[Any]
 
 
 def shows_frames(space: Space) -> bool:
@@ -140,31 +130,16 @@ def check_policy_spaces(
         CheckpointError: If it sees or does something else.
     """
     given = described(observation_space, action_space)
-    for name, what in (
-        ("actions", "actions"),
-        ("observations", "observations of the shape"),
-        ("dtype", "dtype"),
-    ):
+    names = {"actions": "actions", "observations": "observations of the shape", "dtype": "dtype"}
+    for name, what in names.items():
+        before, now = trained.get(name, []), given[name]
         # The number of slots may differ: they are seen as a set.
-        same = trained.get(name) == given[name] or (
-            name == "observations"
-            and shows_slots(observation_space)
-            and trained.get(name, [])[1:] == given[name][1:]
-        )
-        if not same:
+        are_sets = name == "observations" and shows_slots(observation_space)
+        if before != now and not (are_sets and before[1:] == now[1:]):
             raise CheckpointError(
-                f"the agent {folder} was trained with {what} {trained.get(name)}, and the environment has "
-                f"{given[name]}: evaluate it in the world that it was trained for"
+                f"the agent {folder} was trained with {what} {before}, and the environment has {now}: "
+                "evaluate it in the world that it was trained for"
             )
-
-
-CONFIG_FILE, CHECKPOINTS = "agent.json", "checkpoints"
-
-
-WEIGHTS_FILE, TRAINER_FILE, REPLAY_FILE = "policy.safetensors", "trainer.pt", "replay.npz"
-
-
-_NAME = re.compile(r"step-\d+")
 
 
 def write_policy_config(folder: Path, config: PolicyConfig, spaces: Mapping[str, Any]) -> None:
@@ -212,7 +187,7 @@ def last_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-def write_checkpoint(
+def write_policy_checkpoint(
     folder: Path,
     steps: int,
     weights: Mapping[str, Tensor],
@@ -234,32 +209,18 @@ def write_checkpoint(
         OutputError: If it can't be written.
     """
     place = folder / CHECKPOINTS / f"step-{steps:012d}"
-    temporary = place.with_name(f".{place.name}.tmp")
-    with writing(place):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            save_file(
-                {name: value.detach().cpu().clone() for name, value in weights.items()},
-                temporary / WEIGHTS_FILE,
-            )
-            torch.save(dict(trainer), temporary / TRAINER_FILE)
-            if replay is not None:
-                np.savez(temporary / REPLAY_FILE, **dict(replay))  # type: ignore[arg-type]
-            for file in temporary.iterdir():
-                synchronise(file)
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(temporary, place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(place) as temporary:
+        save_file(
+            {name: value.detach().cpu().clone() for name, value in weights.items()}, temporary / WEIGHTS_FILE
+        )
+        torch.save(dict(trainer), temporary / TRAINER_FILE)
+        if replay is not None:
+            np.savez(temporary / REPLAY_FILE, **dict(replay))  # type: ignore[arg-type]
     for old in checkpoints_of(folder)[:-keep]:
-        doomed = old.with_name(f".{old.name}.tmp")
-        with suppress(OSError):
-            os.replace(old, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        remove_folder(old)
 
 
-def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+def read_policy_weights(checkpoint: Path) -> dict[str, Tensor]:
     """Reads a policy's weights.
 
     Raises:
@@ -279,7 +240,7 @@ def read_trainer(checkpoint: Path) -> tuple[dict[str, Any], dict[str, NDArray[An
     """
     replay: dict[str, NDArray[Any]] | None = None
     try:
-        trainer = torch.load(checkpoint / TRAINER_FILE, weights_only=True)
+        trainer = torch.load(checkpoint / TRAINER_FILE, map_location="cpu", weights_only=True)
         if (checkpoint / REPLAY_FILE).exists():
             with np.load(checkpoint / REPLAY_FILE, allow_pickle=False) as arrays:
                 replay = {name: arrays[name] for name in arrays.files}

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from rnem_world.agents.policy import (
@@ -18,7 +18,7 @@ from rnem_world.agents.policy import (
     check_policy_spaces,
     last_checkpoint,
     read_policy_config,
-    read_weights,
+    read_policy_weights,
     shows_frames,
 )
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
@@ -33,20 +33,19 @@ def load_policy(
         CheckpointError: If there is none, it is broken, or it was trained for other spaces.
         DependencyError: If stable-baselines3 isn't installed.
     """
-    from stable_baselines3 import DQN, PPO
-
-    from rnem_world.agents.features import policy_kind  # says so if stable-baselines3 isn't installed
+    from rnem_world.agents.features import ALGORITHMS, policy_kind
 
     config, trained = read_policy_config(folder)
     check_policy_spaces(folder, trained, observation_space, action_space)
-    weights = read_weights(last_checkpoint(folder))
-    name, arguments = policy_kind(config.algorithm, observation_space)
-    stack = config.frame_stack if shows_frames(observation_space) else 1
+    weights = read_policy_weights(last_checkpoint(folder))
+    name, arguments = policy_kind(observation_space)
+    channels = None
     if shows_frames(observation_space):
         height, width, channels = observation_space.shape or (0, 0, 0)
-        observation_space = spaces.Box(0, 255, (channels * stack, height, width), np.uint8)
-    algorithm: Any = {"ppo": PPO, "dqn": DQN}[config.algorithm]
-    with torch.random.fork_rng():
+        channels *= config.frame_stack
+        observation_space = spaces.Box(0, 255, (channels, height, width), np.uint8)
+    algorithm: Any = ALGORITHMS[config.algorithm]
+    with torch.random.fork_rng(devices=[]):
         policy = algorithm.policy_aliases[name](observation_space, action_space, lambda _: 0.0, **arguments)
     try:
         policy.load_state_dict(weights)
@@ -55,38 +54,57 @@ def load_policy(
             f"the weights of {folder} don't fit an agent of its configuration: {str(error).splitlines()[0]}"
         ) from error
     policy.to(device).set_training_mode(False)
-    return PolicyAgent(policy, stack)
+    return PolicyAgent(policy, channels)
+
+
+class _FrameStack:
+    """The last frames of N environments along their channels, as `VecFrameStack` has them: black before the first."""
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self._frames: NDArray[Any] | None = None
+
+    def clear(self, rows: Bool[np.ndarray, " n"] | None = None) -> None:
+        """Forgets the frames of all environments, or of some."""
+        if rows is None:
+            self._frames = None
+        elif self._frames is not None:
+            self._frames[rows] = 0
+
+    def push(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """Adds the newest frames (n, h, w, c), and returns the stacks (n, h, w, channels)."""
+        if self._frames is None:
+            self._frames = np.zeros((*frames.shape[:-1], self._channels), frames.dtype)
+        self._frames = np.concatenate([self._frames[..., frames.shape[-1] :], frames], axis=-1)
+        return self._frames
 
 
 class PolicyAgent:
     """A policy of stable-baselines3 that chooses its likeliest action.
 
     Args:
-        policy: The policy.
-        frame_stack: Frames that it sees at once, along the channels; 1 for observations as they are.
+        policy: The policy; frames are given to it with their channels first.
+        channels: Channels of the frames that it sees at once, the last ones stacked; None for other observations.
     """
 
-    def __init__(self, policy: Any, frame_stack: int = 1) -> None:
+    def __init__(self, policy: Any, channels: int | None = None) -> None:
         self.policy = policy
-        self.frame_stack = frame_stack
-        self._frames: NDArray[Any] | None = None
+        self._stack = None if channels is None else _FrameStack(channels)
 
     def reset(self, num_envs: int) -> None:
         """Forgets the frames of N environments."""
-        if num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs}, expected at least 1")
-        self._frames = None
+        if self._stack is not None:
+            self._stack.clear()
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the frames of some environments."""
+        if self._stack is not None:
+            self._stack.clear(begun)
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Chooses the next actions."""
-        if observations.ndim == 4:
-            channels = observations.shape[-1]
-            if self._frames is None:
-                shape = (*observations.shape[:-1], channels * self.frame_stack)
-                self._frames = np.zeros(shape, observations.dtype)
-            # As VecFrameStack does: the newest frame last, black before the first.
-            self._frames = np.concatenate([self._frames[..., channels:], observations], axis=-1)
-            observations = np.ascontiguousarray(self._frames.transpose(0, 3, 1, 2))
+        if self._stack is not None:
+            observations = np.ascontiguousarray(self._stack.push(observations).transpose(0, 3, 1, 2))
         actions, _ = self.policy.predict(observations, deterministic=True)
         return np.asarray(actions)
 
@@ -188,11 +206,14 @@ class TrainedPolicyAgent:
                 f"the policy knows {actions} actions, and the game has {env.single_action_space.n}: choose the policy "
                 "of this game"
             )
-        self._stack = np.zeros((env.num_envs, 84, 84, self._depth), np.uint8)
+        self._stack = _FrameStack(self._depth)
 
     def reset(self, num_envs: int) -> None:
         """Forgets the frames."""
-        self._stack[:] = 0
+        self._stack.clear()
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Nothing to do: the environment tells which episodes are new."""
 
     def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
         """Chooses one action for each observation."""
@@ -200,9 +221,8 @@ class TrainedPolicyAgent:
         channels = frames.shape[-1]
         if self._depth % channels:
             raise ConfigError(f"the policy stacks {self._depth} channels, and a frame has {channels}")
-        new = self._env.elapsed == 0
-        self._stack[new] = 0
-        self._stack = np.concatenate([self._stack[..., channels:], frames], axis=-1)
-        shown = np.moveaxis(self._stack, -1, 1) if self._channels_first else self._stack
+        self._stack.clear(self._env.elapsed == 0)
+        stack = self._stack.push(frames)
+        shown = np.moveaxis(stack, -1, 1) if self._channels_first else stack
         actions, _ = self._model.predict(np.ascontiguousarray(shown), deterministic=False)
         return np.asarray(actions, dtype=np.int64)

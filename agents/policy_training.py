@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from stable_baselines3 import DQN, PPO
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
 
-from rnem_world.agents.features import policy_kind
+from rnem_world.agents.features import ALGORITHMS, policy_kind
 from rnem_world.agents.policy import (
     CONFIG_FILE,
     PolicyConfig,
@@ -27,10 +26,10 @@ from rnem_world.agents.policy import (
     described,
     last_checkpoint,
     read_policy_config,
+    read_policy_weights,
     read_trainer,
-    read_weights,
     shows_frames,
-    write_checkpoint,
+    write_policy_checkpoint,
     write_policy_config,
 )
 from rnem_world.agents.sb3 import VectorEnvAdapter
@@ -48,15 +47,20 @@ LOG_ENTRIES = 200
 """Entries of the log in a whole training, about."""
 
 
-def make_training_environment(config: PolicyConfig) -> VecEnv:
+def make_training_environment(config: PolicyConfig, device: str = "cpu") -> VecEnv:
     """Makes the environments of a training, with monitors and, for frames, a stack.
+
+    Those whose episode is over are reset in the same step, so that no observation is made twice. World models are on
+    the device, unless the environment's options say otherwise.
 
     Raises:
         RnemWorldError: If there is no such environment, or it refuses its options.
     """
-    environment = make_environment(config.env, config.num_envs, config.env_options)
+    environment = make_environment(
+        config.env, config.num_envs, config.env_options, AutoresetMode.SAME_STEP, device
+    )
     if config.slots_of:
-        environment = SlotVectorObservation(environment, config.slots_of)
+        environment = SlotVectorObservation(environment, config.slots_of, device=device)
     adapter = VectorEnvAdapter(environment)
     env: VecEnv = VecMonitor(adapter)
     if shows_frames(adapter.observation_space) and config.frame_stack > 1:
@@ -70,15 +74,9 @@ def make_algorithm(config: PolicyConfig, env: VecEnv, device: str) -> BaseAlgori
     Raises:
         ConfigError: If a hyperparameter is unknown or refused, or the algorithm can't act there.
     """
-    algorithm: Any = {"ppo": PPO, "dqn": DQN}[config.algorithm]
-    name, policy_arguments = policy_kind(config.algorithm, env.observation_space)
-    known = set(inspect.signature(algorithm).parameters) - {
-        "self",
-        "policy",
-        "env",
-        "seed",
-        "device",
-    }
+    algorithm: Any = ALGORITHMS[config.algorithm]
+    name, policy_arguments = policy_kind(env.observation_space)
+    known = set(inspect.signature(algorithm).parameters) - {"self", "policy", "env", "seed", "device"}
     for given in config.arguments:
         if given not in known:
             raise ConfigError(f"{config.algorithm} has no hyperparameter {given!r}: {suggest(given, known)}")
@@ -109,7 +107,7 @@ def train_policy(
         config: What with. When resuming, the number of steps and the checkpoints' options may have changed.
         folder: Where configuration, checkpoints, log and TensorBoard files go.
         resume: Whether to go on with what is there.
-        device: Where the policy is.
+        device: Where the policy is, and world models of the environments.
         max_minutes: Minutes after which it stops; None for no limit.
         report: Is told what happens.
         start_from: Another policy's folder, whose weights a new training begins with.
@@ -123,18 +121,19 @@ def train_policy(
     """
     if not resume and (folder / CONFIG_FILE).exists():
         raise CheckpointError(f"{folder} holds an agent already: add --resume, or give another folder")
-    env = make_training_environment(config)
+    env = make_training_environment(config, device)
+    spaces = env.unwrapped.observation_space, env.unwrapped.action_space  # without stacks of frames
     try:
         if resume:
-            check_policy_spaces(folder, read_policy_config(folder)[1], *_single_spaces(env))
+            check_policy_spaces(folder, read_policy_config(folder)[1], *spaces)
         model = make_algorithm(config, env, device)
         if resume:
             restore_training(model, folder)
             report(f"resumed after {model.num_timesteps:,} steps")
         elif start_from is not None:
-            check_policy_spaces(start_from, read_policy_config(start_from)[1], *_single_spaces(env))
-            model.policy.load_state_dict(read_weights(last_checkpoint(start_from)))
-        write_policy_config(folder, config, described(*_single_spaces(env)))
+            check_policy_spaces(start_from, read_policy_config(start_from)[1], *spaces)
+            model.policy.load_state_dict(read_policy_weights(last_checkpoint(start_from)))
+        write_policy_config(folder, config, described(*spaces))
         return _learn(model, env, config, folder, Stop(max_minutes), report)
     finally:
         env.close()
@@ -150,13 +149,13 @@ def _learn(
 ) -> int | None:
     with writing(folder / "tensorboard"):
         model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
-    watch = _Watch(config, folder, stop)
     remaining = config.timesteps - model.num_timesteps
     if remaining <= 0:
         report(f"the {config.timesteps:,} steps are done already: give more --timesteps")
         return None
     # Every start of a training has its own seeds, so that a resumed one doesn't see the same episodes again.
     env.seed(derive_seed(config.seed, "environments", model.num_timesteps) % 2**31)
+    watch = _Watch(config, folder, stop)
     with stop.watching():
         try:
             model.learn(remaining, callback=watch, reset_num_timesteps=False)
@@ -174,11 +173,6 @@ def _learn(
         report(stop.reason)
     report(f"{model.num_timesteps:,} steps, {folder}")
     return stop.signal
-
-
-def _single_spaces(env: VecEnv) -> tuple[Any, Any]:
-    adapter = env.unwrapped
-    return adapter.observation_space, adapter.action_space
 
 
 class _Watch(BaseCallback):
@@ -239,10 +233,11 @@ class _Watch(BaseCallback):
 
 
 _REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+_COUNTERS = ("num_timesteps", "_n_updates", "_n_calls", "_episode_num")
 
 
 def save_training(model: BaseAlgorithm, folder: Path, keep: int) -> None:
-    """Writes a checkpoint.
+    """Writes a checkpoint: weights, optimizer, counters, random generators, and DQN's replay buffer.
 
     Args:
         model: The algorithm.
@@ -255,13 +250,20 @@ def save_training(model: BaseAlgorithm, folder: Path, keep: int) -> None:
     keys: Any = np.random.get_state(legacy=True)  # noqa: NPY002
     trainer = {
         "steps": model.num_timesteps,
-        "updates": model._n_updates,
+        "counters": {name: getattr(model, name) for name in _COUNTERS if hasattr(model, name)},
         "optimizer": model.policy.optimizer.state_dict(),
         "torch_generator": torch.get_rng_state(),
         "numpy_keys": torch.from_numpy(np.asarray(keys[1]).astype(np.int64)),
         "numpy_rest": [int(keys[2]), int(keys[3]), float(keys[4])],
     }
-    write_checkpoint(folder, model.num_timesteps, model.policy.state_dict(), trainer, _replay(model), keep)
+    if model.device.type == "cuda":
+        trainer["cuda_generator"] = torch.cuda.get_rng_state(model.device)
+    buffer, replay = getattr(model, "replay_buffer", None), None
+    if buffer is not None:
+        filled = buffer.buffer_size if buffer.full else buffer.pos
+        replay = {name: getattr(buffer, name)[:filled] for name in _REPLAY}
+        replay |= {"position": np.asarray(buffer.pos), "full": np.asarray(buffer.full)}
+    write_policy_checkpoint(folder, model.num_timesteps, model.policy.state_dict(), trainer, replay, keep)
 
 
 def restore_training(model: BaseAlgorithm, folder: Path) -> None:
@@ -275,34 +277,25 @@ def restore_training(model: BaseAlgorithm, folder: Path) -> None:
         CheckpointError: If there is none, or it doesn't fit the algorithm.
     """
     checkpoint = last_checkpoint(folder)
-    trainer, replay = read_trainer(checkpoint)
+    weights, (trainer, replay) = read_policy_weights(checkpoint), read_trainer(checkpoint)
     try:
-        model.policy.load_state_dict(read_weights(checkpoint))
-        model.policy.optimizer.load_state_dict(trainer["optimizer"])
-        model.num_timesteps = trainer["steps"]
-        model._n_updates = trainer["updates"]
+        parameters: dict[str, Any] = {"policy": weights, "policy.optimizer": trainer["optimizer"]}
+        model.set_parameters(parameters)
+        # Checkpoints of earlier versions have two of the counters.
+        earlier = {"num_timesteps": trainer["steps"], "_n_updates": trainer.get("updates")}
+        for name, value in trainer.get("counters", earlier).items():
+            setattr(model, name, value)
         if replay is not None:
-            buffer = _buffer(model)
+            buffer: Any = getattr(model, "replay_buffer")  # noqa: B009  # DQN has one
             for name in _REPLAY:
                 getattr(buffer, name)[: len(replay[name])] = replay[name]
             buffer.pos, buffer.full = int(replay["position"]), bool(replay["full"])
         torch.set_rng_state(trainer["torch_generator"])
+        if model.device.type == "cuda" and "cuda_generator" in trainer:
+            torch.cuda.set_rng_state(trainer["cuda_generator"], model.device)
         keys = trainer["numpy_keys"].numpy().astype(np.uint32)
         np.random.set_state(("MT19937", keys, *trainer["numpy_rest"]))  # noqa: NPY002
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{checkpoint} doesn't fit {folder / CONFIG_FILE}: {str(error).splitlines()[0]}"
         ) from error
-
-
-def _buffer(model: BaseAlgorithm) -> Any:
-    return getattr(model, "replay_buffer", None)
-
-
-def _replay(model: BaseAlgorithm) -> dict[str, NDArray[Any]] | None:
-    buffer = _buffer(model)
-    if buffer is None:
-        return None
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    arrays = {name: getattr(buffer, name)[:filled] for name in _REPLAY}
-    return arrays | {"position": np.asarray(buffer.pos), "full": np.asarray(buffer.full)}

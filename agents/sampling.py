@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,9 +12,8 @@ from torch import Tensor
 from rnem_world.agents.dynamics import Dynamics, State
 from rnem_world.agents.planner import Deadline, Plan, PlannerConfig, action_count, sequence_returns
 from rnem_world.agents.proposals import Proposal, coloured_noise, uninformed
+from rnem_world.config import check_above_zero, check_at_least, check_between
 from rnem_world.errors import ConfigError
-
-Config = TypeVar("Config", bound="SequencePlannerConfig")
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class SequencePlannerConfig(PlannerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least(1, "population", "iterations")
-        self._check_between(0.0, 10.0, "noise_exponent")
+        check_at_least(self, 1, "population", "iterations")
+        check_between(self, 0.0, 10.0, "noise_exponent")
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,8 @@ class Candidates:
         index = order.reshape(*order.shape, *[1] * (self.sequences.dim() - 2))
         return Candidates(self.sequences.gather(1, index.expand(-1, -1, *self.sequences.shape[2:])), returns)
 
-    def joined(self, other: Candidates) -> Candidates:
-        """Returns both."""
-        return Candidates(
-            torch.cat([self.sequences, other.sequences], dim=1),
-            torch.cat([self.returns, other.returns], dim=1),
-        )
 
-
-class SequencePlanner(Generic[State, Config]):
+class SequencePlanner(Generic[State]):
     """The frame of planners that draw whole action sequences, try them out, and draw better ones.
 
     Args:
@@ -78,7 +70,11 @@ class SequencePlanner(Generic[State, Config]):
         ConfigError: If the planner can't act in the world's action space.
     """
 
-    def __init__(self, dynamics: Dynamics[State], config: Config, generator: torch.Generator) -> None:
+    config: SequencePlannerConfig
+
+    def __init__(
+        self, dynamics: Dynamics[State], config: SequencePlannerConfig, generator: torch.Generator
+    ) -> None:
         self.dynamics = dynamics
         self.config = config
         self._generator = generator
@@ -95,8 +91,12 @@ class SequencePlanner(Generic[State, Config]):
         """Forgets the last plan, for all worlds or for some."""
         if worlds is None or self._proposal is None:
             self._proposal = self._incumbent = None
-        else:
-            self._proposal = self._proposal.restarted(worlds)
+            return
+        self._proposal = self._proposal.restarted(worlds)
+        if self._incumbent is not None:
+            mode = self._proposal.mode()[:, None]
+            these = worlds.reshape(-1, *[1] * (mode.dim() - 1))
+            self._incumbent = torch.where(these, mode, self._incumbent)
 
     @torch.no_grad()
     def plan(self, state: State) -> Plan:
@@ -109,24 +109,20 @@ class SequencePlanner(Generic[State, Config]):
         deadline = Deadline(config.milliseconds, self.dynamics.device)
         proposal, kept = self._proposal, self._incumbent
         if proposal is None or kept is None or len(kept) != n:
-            proposal, kept = (
-                uninformed(self.dynamics.action_space, n, config.horizon, self.dynamics.device),
-                None,
-            )
+            proposal = uninformed(self.dynamics.action_space, n, config.horizon, self.dynamics.device)
+            kept = None
         elites: Candidates | None = None
-        simulations = 0
-        iteration = 0
+        simulations = iteration = 0
         while True:
             fresh = self._drawn(proposal, n, iteration)
             if kept is not None:
                 fresh = torch.cat([kept, fresh], dim=1)
-            tried = Candidates(fresh, self.returns(state, fresh))
+            tried = Candidates(fresh, self._returns(state, fresh))
             simulations += fresh.shape[1]
             elites = self._elites(tried, elites)
             proposal = self._improved(proposal, tried, elites)
             iteration += 1
-            last = deadline.is_over() if deadline.is_set else iteration >= config.iterations
-            if last:
+            if deadline.is_over() if deadline.is_set else iteration >= config.iterations:
                 break
             kept = self._carried(elites)
         chosen, values, extra = self._chosen(state, proposal, elites)
@@ -151,9 +147,7 @@ class SequencePlanner(Generic[State, Config]):
         """Returns sequences that compete again in the next iteration."""
         return None
 
-    def _chosen(
-        self, state: State, proposal: Proposal, elites: Candidates
-    ) -> tuple[Tensor, Float[Tensor, " n"], int]:
+    def _chosen(self, state: State, proposal: Proposal, elites: Candidates) -> tuple[Tensor, Tensor, int]:
         """Returns the sequences to follow, their returns, and how many were tried for that."""
         return elites.sequences[:, 0], elites.returns[:, 0], 0
 
@@ -165,8 +159,8 @@ class SequencePlanner(Generic[State, Config]):
         shape = (worlds, self._population(iteration), self._size, self.config.horizon)
         return proposal.sample(coloured_noise(shape, self.config.noise_exponent, self._generator))
 
-    def returns(self, state: State, sequences: Tensor) -> Float[Tensor, "n p"]:
-        """Tries sequences out; see `sequence_returns`."""
+    def _returns(self, state: State, sequences: Tensor) -> Float[Tensor, "n p"]:
+        """Tries sequences out."""
         config = self.config
         return sequence_returns(
             self.dynamics, state, sequences, config.discount, config.action_repeat, config.rows
@@ -185,12 +179,15 @@ class ShootingConfig(SequencePlannerConfig):
     noise_exponent: float = 2.0
 
 
-class ShootingPlanner(SequencePlanner[State, ShootingConfig]):
+class ShootingPlanner(SequencePlanner[State]):
     """Tries ``population * iterations`` random sequences, and the rest of the last plan."""
 
     def _elites(self, tried: Candidates, elites: Candidates | None) -> Candidates:
         best = tried.best(1)
-        return best if elites is None else elites.joined(best).best(1)
+        if elites is None:
+            return best
+        sequences = torch.cat([elites.sequences, best.sequences], dim=1)
+        return Candidates(sequences, torch.cat([elites.returns, best.returns], dim=1)).best(1)
 
 
 @dataclass(frozen=True)
@@ -209,47 +206,38 @@ class CEMConfig(SequencePlannerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least(1, "elites")
-        self._check_between(0.0, 1.0, "momentum")
+        check_at_least(self, 1, "elites")
+        check_between(self, 0.0, 1.0, "momentum")
         if self.elites > self.population:
             raise ConfigError(f"elites is {self.elites}, expected at most the population, {self.population}")
 
 
-def refitted(proposal: Proposal, elites: Candidates, momentum: float) -> Proposal:
-    """Fits a proposal to elites, all of the same weight."""
-    return proposal.refit(
-        elites.sequences, torch.full_like(elites.returns, 1.0 / elites.returns.shape[1]), momentum
-    )
-
-
-class CEMPlanner(SequencePlanner[State, CEMConfig]):
+class CEMPlanner(SequencePlanner[State]):
     """CEM over categorical or Gaussian action sequences; follows the final mode, or the best elite if that is better.
 
     The mode of independent actions need not be a good sequence, so it is tried out like all others.
     """
 
+    config: CEMConfig
+
     def _elites(self, tried: Candidates, elites: Candidates | None) -> Candidates:
         return tried.best(self.config.elites)
 
     def _improved(self, proposal: Proposal, tried: Candidates, elites: Candidates) -> Proposal:
-        return refitted(proposal, elites, self.config.momentum)
+        even = torch.full_like(elites.returns, 1.0 / elites.returns.shape[1])
+        return proposal.refit(elites.sequences, even, self.config.momentum)
 
-    def _chosen(
-        self, state: State, proposal: Proposal, elites: Candidates
-    ) -> tuple[Tensor, Float[Tensor, " n"], int]:
-        return best_or_mode(self, state, proposal, elites)
-
-
-def best_or_mode(
-    planner: SequencePlanner[State, Config], state: State, proposal: Proposal, elites: Candidates
-) -> tuple[Tensor, Float[Tensor, " n"], int]:
-    """Tries out the proposal's mode and returns it, or the best elite where that is better."""
-    mode, best = proposal.mode(), elites.best(1)
-    value = planner.returns(state, mode[:, None])[:, 0]
-    # Among equals the mode: it is the one that small errors of the world spoil least.
-    better = value >= best.returns[:, 0]
-    wide = better.reshape(-1, *[1] * (mode.dim() - 1))
-    return torch.where(wide, mode, best.sequences[:, 0]), torch.where(better, value, best.returns[:, 0]), 1
+    def _chosen(self, state: State, proposal: Proposal, elites: Candidates) -> tuple[Tensor, Tensor, int]:
+        mode, best = proposal.mode(), elites.best(1)
+        value = self._returns(state, mode[:, None])[:, 0]
+        # Among equals the mode: it is the one that small errors of the world spoil least.
+        better = value >= best.returns[:, 0]
+        wide = better.reshape(-1, *[1] * (mode.dim() - 1))
+        return (
+            torch.where(wide, mode, best.sequences[:, 0]),
+            torch.where(better, value, best.returns[:, 0]),
+            1,
+        )
 
 
 @dataclass(frozen=True)
@@ -267,9 +255,8 @@ class ICEMConfig(CEMConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_between(0.0, 1.0, "kept")
-        if self.shrinkage < 1.0:
-            raise ConfigError(f"shrinkage is {self.shrinkage}, expected at least 1")
+        check_between(self, 0.0, 1.0, "kept")
+        check_at_least(self, 1.0, "shrinkage")
 
     @property
     def number_kept(self) -> int:
@@ -277,29 +264,20 @@ class ICEMConfig(CEMConfig):
         return max(1, round(self.kept * self.elites))
 
 
-class ICEMPlanner(SequencePlanner[State, ICEMConfig]):
+class ICEMPlanner(CEMPlanner[State]):
     """iCEM (Pinneri et al., 2020) over categorical or Gaussian action sequences."""
+
+    config: ICEMConfig
 
     def _population(self, iteration: int) -> int:
         shrunk = round(self.config.population * self.config.shrinkage**-iteration)
         return max(shrunk, min(2 * self.config.elites, self.config.population))
 
-    def _elites(self, tried: Candidates, elites: Candidates | None) -> Candidates:
-        return tried.best(self.config.elites)
-
-    def _improved(self, proposal: Proposal, tried: Candidates, elites: Candidates) -> Proposal:
-        return refitted(proposal, elites, self.config.momentum)
-
     def _carried(self, elites: Candidates) -> Tensor:
         return elites.sequences[:, : self.config.number_kept]
 
-    def _chosen(
-        self, state: State, proposal: Proposal, elites: Candidates
-    ) -> tuple[Tensor, Float[Tensor, " n"], int]:
-        return best_or_mode(self, state, proposal, elites)
-
     def _remembered(self, elites: Candidates, chosen: Tensor) -> Tensor:
-        return elites.sequences[:, : self.config.number_kept]
+        return self._carried(elites)
 
 
 @dataclass(frozen=True)
@@ -318,15 +296,16 @@ class MPPIConfig(SequencePlannerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0.0:
-            raise ConfigError(f"temperature is {self.temperature}, expected a number above 0")
+        check_above_zero(self, "temperature")
 
 
-class MPPIPlanner(SequencePlanner[State, MPPIConfig]):
+class MPPIPlanner(SequencePlanner[State]):
     """Model predictive path integral control (Williams et al., 2017) over categorical or Gaussian sequences.
 
     It follows the mean, or for discrete actions the mode; the best sequence is only kept for the next plan.
     """
+
+    config: MPPIConfig
 
     def _elites(self, tried: Candidates, elites: Candidates | None) -> Candidates:
         return tried.best(1)
@@ -336,11 +315,9 @@ class MPPIPlanner(SequencePlanner[State, MPPIConfig]):
         weights = torch.softmax(tried.returns / (self.config.temperature * spread), dim=1)
         return proposal.refit(tried.sequences, weights, 0.0)
 
-    def _chosen(
-        self, state: State, proposal: Proposal, elites: Candidates
-    ) -> tuple[Tensor, Float[Tensor, " n"], int]:
+    def _chosen(self, state: State, proposal: Proposal, elites: Candidates) -> tuple[Tensor, Tensor, int]:
         mode = proposal.mode()
-        return mode, self.returns(state, mode[:, None])[:, 0], 1
+        return mode, self._returns(state, mode[:, None])[:, 0], 1
 
     def _remembered(self, elites: Candidates, chosen: Tensor) -> Tensor:
         return elites.sequences[:, :1]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
@@ -34,7 +33,8 @@ class VectorEnvAdapter(VecEnv):
     ``SyncVectorEnv`` and the environments of rnem-world do.
 
     Attributes and methods are those of the sub-environments where there are any (``SyncVectorEnv``,
-    ``AsyncVectorEnv``), else those of the batched environment, which are then the same for all.
+    ``AsyncVectorEnv``), else those of the batched environment, which are then the same for all. Observations are handed
+    on as they are, without a copy, unless the environment says that it writes into them again (``copy=False``).
 
     Args:
         env: The environment. Observations are arrays or flat dictionaries of arrays.
@@ -55,7 +55,7 @@ class VectorEnvAdapter(VecEnv):
             raise ConfigError(f"the observations are {space}, expected arrays or a flat dictionary of arrays")
         self.env = env
         self.mode = mode
-        self._actions: NDArray[Any] | None = None
+        self._reuses_memory = not getattr(env.unwrapped, "copy", True)
         super().__init__(env.num_envs, space, env.single_action_space)
 
     def reset(self) -> Observations:
@@ -69,7 +69,7 @@ class VectorEnvAdapter(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = unbatched(infos, self.num_envs)
-        return _copied(observations)
+        return self._own(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keeps the actions for `step_wait`."""
@@ -88,11 +88,8 @@ class VectorEnvAdapter(VecEnv):
         observations, rewards, terminations, truncations, infos = self.env.step(self._actions)
         _check_finite(observations, rewards)
         over = terminations | truncations
-        entries = unbatched(
-            {key: value for key, value in infos.items() if "final_" not in key}, self.num_envs
-        )
         finished = np.flatnonzero(over).tolist()
-        observations = _copied(observations)
+        entries = unbatched({key: infos[key] for key in infos if "final_" not in key}, self.num_envs)
         if finished and self.mode is AutoresetMode.SAME_STEP:
             last = unbatched(infos.get("final_info", {}), self.num_envs)
             for row in finished:
@@ -100,11 +97,13 @@ class VectorEnvAdapter(VecEnv):
                 entries[row] = last[row] | {"terminal_observation": infos["final_obs"][row]}
         elif finished:
             for row in finished:
-                entries[row]["terminal_observation"] = _row(observations, row)
+                entries[row]["terminal_observation"] = _map(
+                    lambda part, row=row: part[row].copy(), observations
+                )
             observations = self._restarted(over, observations)
         for entry, cut in zip(entries, (truncations & ~terminations).tolist(), strict=True):
             entry["TimeLimit.truncated"] = cut
-        return observations, rewards.astype(np.float32), over.copy(), entries
+        return self._own(observations), rewards.astype(np.float32), over.copy(), entries
 
     def close(self) -> None:
         """Closes the environment."""
@@ -131,14 +130,14 @@ class VectorEnvAdapter(VecEnv):
         """
         rows = list(self._get_indices(indices))
         if self._has_sub_environments():
-            everywhere = len(rows) == self.num_envs
-            values = [value] * self.num_envs if everywhere else self.get_attr(attr_name)
+            some = len(rows) < self.num_envs
+            values = self.get_attr(attr_name) if some else [value] * self.num_envs
             for row in rows:
                 values[row] = value
             self.env.set_attr(attr_name, values)  # type: ignore[attr-defined]
-            return
-        self._check_all(rows, f"set {attr_name!r}")
-        setattr(self.env.unwrapped, attr_name, value)
+        else:
+            self._check_all(rows, f"set {attr_name!r}")
+            setattr(self.env.unwrapped, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
@@ -149,7 +148,7 @@ class VectorEnvAdapter(VecEnv):
             ConfigError: If it can't be called for some sub-environments only.
         """
         rows = list(self._get_indices(indices))
-        children = self._children()
+        children = getattr(self.env, "envs", None)
         if children is not None:
             methods = [children[row].get_wrapper_attr(method_name) for row in rows]
             return [method(*method_args, **method_kwargs) for method in methods]
@@ -166,13 +165,13 @@ class VectorEnvAdapter(VecEnv):
             if isinstance(layer, wrapper_class):
                 return [True] * len(rows)
             layer = layer.env
-        children = self._children()
+        children = getattr(self.env, "envs", None)
         return [children is not None and is_wrapped(children[row], wrapper_class) for row in rows]
 
     def _restarted(self, over: NDArray[np.bool_], observations: Observations) -> Observations:
         fresh, infos = self.env.reset(options={"reset_mask": over.copy()})
-        going_on = np.flatnonzero(~over)
-        if not _equal(_row(fresh, going_on), _row(observations, going_on)):
+        alike: Any = _map(lambda new, old: np.array_equal(new[~over], old[~over]), fresh, observations)
+        if not (all(alike.values()) if isinstance(alike, dict) else alike):
             raise ConfigError(
                 f"{self.env} resets all sub-environments where options['reset_mask'] names some: make it with "
                 "vectorization_mode='sync', or with the autoreset mode SAME_STEP"
@@ -180,7 +179,12 @@ class VectorEnvAdapter(VecEnv):
         entries = unbatched(infos, self.num_envs)
         for row in np.flatnonzero(over).tolist():
             self.reset_infos[row] = entries[row]
-        return _copied(fresh)
+        restarted: Observations = fresh
+        return restarted
+
+    def _own(self, observations: Observations) -> Observations:
+        own: Observations = _map(np.copy, observations) if self._reuses_memory else observations
+        return own
 
     def _seed_argument(self) -> Any:
         first = self._seeds[0]
@@ -192,10 +196,6 @@ class VectorEnvAdapter(VecEnv):
 
     def _has_sub_environments(self) -> bool:
         return hasattr(self.env, "get_attr") and hasattr(self.env, "call")
-
-    def _children(self) -> list[gymnasium.Env[Any, Any]] | None:
-        children = getattr(self.env, "envs", None)
-        return list(children) if children is not None else None
 
     def _check_all(self, rows: list[int], what: str) -> None:
         if len(rows) != self.num_envs:
@@ -222,29 +222,18 @@ def unbatched(infos: dict[str, Any], number: int) -> list[dict[str, Any]]:
     return entries
 
 
-def _row(observations: Observations, row: Any) -> Any:
-    if isinstance(observations, dict):
-        return {key: value[row] for key, value in observations.items()}
-    picked = observations[row]
-    return picked.copy() if isinstance(picked, np.ndarray) else picked
-
-
-def _copied(observations: Observations) -> Observations:
-    if isinstance(observations, dict):
-        return {key: value.copy() for key, value in observations.items()}
-    return observations.copy()
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return all(np.array_equal(one[key], other[key]) for key in one)
-    return np.array_equal(one, other)
+def _map(function: Callable[..., Any], first: Observations, *others: Observations) -> Any:
+    """Applies a function to arrays of observations, by name where there are several."""
+    if isinstance(first, dict):
+        return {key: function(first[key], *(other[key] for other in others)) for key in first}
+    return function(first, *others)
 
 
 def _check_finite(observations: Observations, rewards: NDArray[Any]) -> None:
     parts = observations.values() if isinstance(observations, dict) else [observations]
     # A sum is finite only if all its terms are; overflow would need numbers that no network can use either.
-    if not all(np.isfinite(part.sum(dtype=np.float64)) for part in [*parts, rewards]):
+    numbers = [part for part in (*parts, rewards) if not np.issubdtype(part.dtype, np.integer)]
+    if not all(np.isfinite(part.sum(dtype=np.float64)) for part in numbers):
         raise DivergenceError(
             "an environment gave observations or rewards that are NaN or infinite: a dream that diverges? Use another "
             "checkpoint of the world, or shorter episodes (max_episode_steps)"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from jaxtyping import Float64, Int64, UInt8
 from numpy.typing import NDArray
 
 from rnem_world.agents.base import Agent
 from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
+from rnem_world.envs.starts import CONTEXT_FRAMES
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.video import compose_panels, write_video
 from rnem_world.io import atomic_file
@@ -70,6 +71,8 @@ def play(
     from tqdm import tqdm
 
     n = env.num_envs
+    begins_at_once = env.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
+    waiting = np.zeros(n, dtype=np.bool_)
     observations, _ = env.reset(seed=seed)
     agent.reset(n)
     alive, returns, lengths = np.ones(n, dtype=np.bool_), np.zeros(n), np.zeros(n, dtype=np.int64)
@@ -82,10 +85,14 @@ def play(
             observations, rewards, terminations, truncations, _ = env.step(actions)
             returns += np.where(alive, rewards, 0.0)
             lengths += alive
-            alive &= ~(terminations | truncations)
+            over = terminations | truncations
+            alive &= ~over
             bar.update()
             if not alive.any():
                 break
+            # Those whose episode is over play on, out of competition.
+            agent.restart(over if begins_at_once else waiting)
+            waiting = over
     return Episodes(returns, lengths, 1000.0 * seconds / (int(lengths.max()) * n))
 
 
@@ -95,37 +102,37 @@ class Score:
 
     Attributes:
         name: The agent.
-        awake: Its real episodes.
+        real: Its real episodes.
         dreamt: Its dreamt episodes; None for an agent that has no dream.
         normalised: (R - R_stay) / (R_oracle - R_stay); None without an oracle, or if it doesn't beat staying.
         p_value: Of a paired one-sided t-test over the same episodes that it earns more than *stay*.
     """
 
     name: str
-    awake: Episodes
+    real: Episodes
     dreamt: Episodes | None
     normalised: float | None
     p_value: float
 
     @property
     def gap(self) -> float | None:
-        """Return in the dream minus return awake."""
-        return None if self.dreamt is None else self.dreamt.mean - self.awake.mean
+        """Return in the dream minus return in reality."""
+        return None if self.dreamt is None else self.dreamt.mean - self.real.mean
 
     def as_json(self) -> dict[str, Any]:
         """Returns all of it as JSON can hold it."""
         return {
             "name": self.name,
-            "return": self.awake.mean,
-            "standard_error": self.awake.standard_error,
+            "return": self.real.mean,
+            "standard_error": self.real.standard_error,
             "dream_return": None if self.dreamt is None else self.dreamt.mean,
             "dream_standard_error": None if self.dreamt is None else self.dreamt.standard_error,
             "gap": self.gap,
             "normalised_score": self.normalised,
             "p_value_against_stay": self.p_value,
-            "milliseconds_per_decision": self.awake.milliseconds,
-            "returns": self.awake.returns.tolist(),
-            "lengths": self.awake.lengths.tolist(),
+            "milliseconds_per_decision": self.real.milliseconds,
+            "returns": self.real.returns.tolist(),
+            "lengths": self.real.lengths.tolist(),
         }
 
 
@@ -153,35 +160,27 @@ def normalised_score(value: float, stay: float, oracle: float | None) -> float |
 
 
 def compared(
-    awake: Mapping[str, Episodes],
-    dreamt: Mapping[str, Episodes],
-    oracle_of: Mapping[str, str],
+    real: Mapping[str, Episodes], dreamt: Mapping[str, Episodes], oracle_of: Mapping[str, str]
 ) -> list[Score]:
     """Compares agents that have played the same episodes.
 
     Args:
-        awake: Real episodes by agent; ``stay`` among them.
+        real: Real episodes by agent; ``stay`` among them.
         dreamt: Dreamt ones, of those that have any.
         oracle_of: The oracle by which an agent's score is normalised, by agent.
 
     Raises:
         ConfigError: If ``stay`` is missing.
     """
-    if "stay" not in awake:
+    if "stay" not in real:
         raise ConfigError("the episodes of 'stay' are missing: scores are normalised by them")
-    stay = awake["stay"]
-    return [
-        Score(
-            name,
-            episodes,
-            dreamt.get(name),
-            normalised_score(
-                episodes.mean, stay.mean, awake[oracle_of[name]].mean if name in oracle_of else None
-            ),
-            paired_p_value(episodes.returns, stay.returns),
-        )
-        for name, episodes in awake.items()
-    ]
+    stay, found = real["stay"], []
+    for name, episodes in real.items():
+        oracle = real[oracle_of[name]].mean if name in oracle_of else None
+        normalised = normalised_score(episodes.mean, stay.mean, oracle)
+        p_value = paired_p_value(episodes.returns, stay.returns)
+        found.append(Score(name, episodes, dreamt.get(name), normalised, p_value))
+    return found
 
 
 def score_table(found: list[Score]) -> list[str]:
@@ -197,30 +196,32 @@ def score_table(found: list[Score]) -> list[str]:
     rows += [
         (
             score.name,
-            spread(score.awake),
+            spread(score.real),
             spread(score.dreamt),
             number(score.gap, sign="+"),
             number(score.normalised),
             "-" if score.name == "stay" else f"{score.p_value:.2g}",
-            number(score.awake.milliseconds),
+            number(score.real.milliseconds),
         )
         for score in found
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return columns(rows)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lays rows of cells out as lines of text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         ).rstrip()
         for row in rows
     ]
 
 
-CONTEXT_FRAMES = 16
-
-
 def plot_scores(found: list[Score], path: Path, title: str) -> None:
-    """Draws returns awake and in the dream as bars with standard errors.
+    """Draws real and dreamt returns as bars with standard errors.
 
     Raises:
         OutputError: If the picture can't be written.
@@ -231,29 +232,23 @@ def plot_scores(found: list[Score], path: Path, title: str) -> None:
     figure = Figure(figsize=(7.5, 1.2 + 0.42 * len(found)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    place = np.arange(len(found), dtype=np.float64)
-    axes.barh(
-        place - 0.2,
-        [score.awake.mean for score in found],
-        0.38,
-        xerr=[score.awake.standard_error for score in found],
-        color="#2f6fab",
-        label="awake",
-    )
-    dreamt = [
-        (row, score.dreamt) for row, score in zip(place, found, strict=True) if score.dreamt is not None
-    ]
+    dreamt = [(row, score.dreamt) for row, score in enumerate(found) if score.dreamt is not None]
+    for bars, offset, colour, label in (
+        ([(row, score.real) for row, score in enumerate(found)], -0.2, "#2f6fab", "in reality"),
+        (dreamt, 0.2, "#f0a848", "in the dream"),
+    ):
+        if bars:
+            axes.barh(
+                [row + offset for row, _ in bars],
+                [episodes.mean for _, episodes in bars],
+                0.38,
+                xerr=[episodes.standard_error for _, episodes in bars],
+                color=colour,
+                label=label,
+            )
     if dreamt:
-        axes.barh(
-            np.array([row for row, _ in dreamt]) + 0.2,
-            [episodes.mean for _, episodes in dreamt],
-            0.38,
-            xerr=[episodes.standard_error for _, episodes in dreamt],
-            color="#f0a848",
-            label="in the dream",
-        )
         axes.legend(frameon=False)
-    axes.set_yticks(place, [score.name for score in found])
+    axes.set_yticks(range(len(found)), [score.name for score in found])
     axes.invert_yaxis()
     axes.set_xlabel("return (mean and standard error)")
     axes.set_title(title, fontsize=10)
@@ -268,7 +263,7 @@ def dream_beside_reality(
     """Plays one real episode, and dreams on from its first frames under the same actions.
 
     Args:
-        agent: Who acts, awake.
+        agent: Who acts in the real one.
         real: One environment that shows frames, or slots that watch them.
         dream: One dreamt environment that shows frames.
         seed: Of the episode.
@@ -294,15 +289,15 @@ def dream_beside_reality(
         raise ConfigError(
             f"an episode of {len(done)} steps is too short for a video, expected at least {CONTEXT_FRAMES}"
         )
-    awake, actions = np.stack(seen), np.array(done)
+    shown, actions = np.stack(seen), np.array(done)
     imagined, _ = dream.reset(
-        options={"frames": awake[None, :CONTEXT_FRAMES], "actions": actions[None, : CONTEXT_FRAMES - 1]}
+        options={"frames": shown[None, :CONTEXT_FRAMES], "actions": actions[None, : CONTEXT_FRAMES - 1]}
     )
-    dreamt = [*awake[: CONTEXT_FRAMES - 1], imagined[0]]
+    dreamt = [*shown[: CONTEXT_FRAMES - 1], imagined[0]]
     for action in actions[CONTEXT_FRAMES - 1 :]:
         imagined, *_ = dream.step(np.array([action]))
         dreamt.append(imagined[0])
-    return awake, np.stack(dreamt)
+    return shown, np.stack(dreamt)
 
 
 def _frame(real: VectorEnv[Any, Any, Any], observations: NDArray[Any]) -> UInt8[np.ndarray, "h w 1"]:
@@ -314,7 +309,7 @@ def _frame(real: VectorEnv[Any, Any, Any], observations: NDArray[Any]) -> UInt8[
 
 
 def write_comparison(
-    path: Path, awake: UInt8[np.ndarray, "t h w 1"], dreamt: UInt8[np.ndarray, "t h w 1"], fps: float = 12.0
+    path: Path, real: UInt8[np.ndarray, "t h w 1"], dreamt: UInt8[np.ndarray, "t h w 1"], fps: float = 12.0
 ) -> None:
     """Writes real and dreamt frames side by side, and where they differ.
 
@@ -322,11 +317,11 @@ def write_comparison(
         ConfigError: If the suffix is none of a video.
         OutputError: If it can't be written.
     """
-    real, dream = awake.repeat(3, axis=3), dreamt.repeat(3, axis=3)
     # Red: only real; blue: only dreamt; white: both.
-    both = np.concatenate([awake, np.minimum(awake, dreamt), dreamt], axis=3)
-    imagined = [step >= CONTEXT_FRAMES for step in range(len(awake))]
+    both = np.concatenate([real, np.minimum(real, dreamt), dreamt], axis=3)
     frames = compose_panels(
-        [real, dream, both], ["reality", "dream", "red real, blue dreamt"], imagined=imagined
+        [real.repeat(3, axis=3), dreamt.repeat(3, axis=3), both],
+        ["reality", "dream", "red real, blue dreamt"],
+        imagined=[step >= CONTEXT_FRAMES for step in range(len(real))],
     )
     write_video(path, frames, fps)

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.schema import Split
 from rnem_world.envs.dream import DreamBatch
 from rnem_world.envs.uncertainty import Calibration
 from rnem_world.envs.world import World
 from rnem_world.errors import DataError
 from rnem_world.evaluation.imagination import match_slots
 from rnem_world.evaluation.truth import read_truth
-from rnem_world.types import Split
 
 SEQUENCES, CONTEXT = 400, 16
 LONGEST_HORIZON, SHORTEST_HORIZON = 50, 10

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
@@ -192,13 +192,21 @@ def real_environment(world: World, num_envs: int = 1, **options: Any) -> Batched
     return BouncingBallsVectorEnv(num_envs, real_rules(world), **options)
 
 
-def make_environment(name: str, num_envs: int, options: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
+def make_environment(
+    name: str,
+    num_envs: int,
+    options: Mapping[str, Any],
+    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    device: str | None = None,
+) -> VectorEnv[Any, Any, Any]:
     """Makes N environments that honour ``options["reset_mask"]``: one batch of ours, single ones of others.
 
     Args:
         name: A Gymnasium id.
         num_envs: N.
         options: Keyword arguments of the environment, ``max_episode_steps`` among them.
+        autoreset_mode: When a finished episode is reset, unless the options say so.
+        device: Where the model of a learned one is, unless the options say so; None for its own default.
 
     Raises:
         ConfigError: If there is no such environment, or it doesn't take these options.
@@ -212,10 +220,17 @@ def make_environment(name: str, num_envs: int, options: Mapping[str, Any]) -> Ve
         raise ConfigError(
             f"no environment {name!r} ({_first_line(error)}): {suggest(name, known_ids)}"
         ) from error
-    ours = str(spec.vector_entry_point).startswith("rnem_world.")
-    mode = "vector_entry_point" if ours else "sync"
+    entry_point: Any = spec.vector_entry_point
+    ours = str(entry_point).startswith("rnem_world.")
     try:
-        return gymnasium.make_vec(name, num_envs, vectorization_mode=mode, **options)
+        if ours:
+            given: dict[str, Any] = {"autoreset_mode": autoreset_mode}
+            if device is not None and ".learned:" in str(entry_point):
+                given["device"] = device
+            options = {**given, **options}
+            return gymnasium.make_vec(name, num_envs, vectorization_mode="vector_entry_point", **options)
+        mode = {"autoreset_mode": autoreset_mode}
+        return gymnasium.make_vec(name, num_envs, vectorization_mode="sync", vector_kwargs=mode, **options)
     except RnemWorldError:
         raise
     except (TypeError, ValueError, gymnasium.error.Error) as error:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.schema import Split
 from rnem_world.envs.atari_console import Emulator, game_named
 from rnem_world.envs.atari_frames import background_of, cache_path
 from rnem_world.envs.balls import BouncingBallsVectorEnv
@@ -29,7 +30,6 @@ from rnem_world.errors import DataError, OutputError
 from rnem_world.io import atomic_file
 from rnem_world.physics import BallsConfig
 from rnem_world.seeding import derive_seed, numpy_generator
-from rnem_world.types import Split
 
 STARTS_FILE = "starts.npz"
 CONTEXT_FRAMES = 16

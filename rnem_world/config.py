@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import types
@@ -84,6 +85,24 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
     raise ConfigError(" / ".join(problems))
 
 
+def parse_settings(settings: Iterable[str], what: str) -> dict[str, Any]:
+    """Reads ``name=value`` pairs; values are read as JSON or Python's truths, and as text where they are neither.
+
+    Raises:
+        ConfigError: If one has no name or no ``=``.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{what} {setting!r} has no value, expected NAME=VALUE, for example horizon=10")
+        try:
+            values[name] = json.loads(text.lower() if text in ("True", "False") else text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
 def check_at_least(options: object, least: float | int, *names: str) -> None:
     """Checks that numbers among options are finite and large enough; None passes.
 
@@ -94,6 +113,29 @@ def check_at_least(options: object, least: float | int, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= least):
             raise ConfigError(f"{name} is {value}, it must be at least {least:g}")
+
+
+def check_between(options: object, low: float, high: float, *names: str) -> None:
+    """Checks that numbers among options are in a range, its bounds included.
+
+    Raises:
+        ConfigError: If one isn't.
+    """
+    for name in names:
+        if not low <= getattr(options, name) <= high:
+            raise ConfigError(f"{name} is {getattr(options, name)}, it must be {low:g} to {high:g}")
+
+
+def check_above_zero(options: object, *names: str) -> None:
+    """Checks that numbers among options are finite and above 0; None passes.
+
+    Raises:
+        ConfigError: If one isn't.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"{name} is {value}, it must be a number above 0")
 
 
 def check_one_of(options: object, name: str, known: Iterable[str]) -> None:

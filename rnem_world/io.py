@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -174,23 +175,31 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def tidy_folders(parent: Path) -> None:
+def tidy_folders(parent: Path, name: str = "*") -> None:
     """Puts back the folders in ``parent`` whose replacement a killed process didn't finish, and removes its leftovers.
 
-    Nobody else may be writing folders there meanwhile: hold the lock.
+    Nobody else may be writing them meanwhile: hold the lock.
+
+    Args:
+        parent: Where :func:`atomic_folder` and :func:`put_in_place` put folders.
+        name: Only those of this name; all by default.
     """
-    put_back_folders(parent)
-    for orphan in parent.glob(".*.tmp"):
+    put_back_folders(parent, name)
+    for orphan in parent.glob(_hidden(name)):
         shutil.rmtree(orphan, ignore_errors=True)
 
 
-def put_back_folders(parent: Path) -> None:
+def put_back_folders(parent: Path, name: str = "*") -> None:
     """Puts back the folders in ``parent`` whose replacement a killed process didn't finish."""
-    for displaced in parent.glob(f".*.tmp/{DISPLACED}"):
+    for displaced in parent.glob(f"{_hidden(name)}/{DISPLACED}"):
         place = parent / displaced.parent.name[1:].rsplit(".", 2)[0]
         if not place.exists():
             with contextlib.suppress(OSError):
                 os.replace(displaced, place)
+
+
+def _hidden(name: str) -> str:
+    return f".{name if name == '*' else glob.escape(name)}.*.tmp"
 
 
 def _beside(path: Path) -> Path:

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.episode import EpisodeBatch
-from rnem_world.data.schema import DatasetAttributes
-from rnem_world.data.storage import write_shard
+from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
+from rnem_world.data.writer import write_shard
 from rnem_world.models.config import MODELS
 
 

@@ -19,9 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rnem_world.benchmarks.plain import PlainModel
 from rnem_world.config import check_at_least
-from rnem_world.data.batch import Batch
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.loader import SequenceLoader
+from rnem_world.data.loader import Batch, SequenceLoader
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ARCHITECTURES, ImageArchitecture, LossConfig, ModelConfig
 from rnem_world.models.layers import has_onednn

@@ -77,7 +77,7 @@ def collect_balls(
     import rnem_world
     from rnem_world import physics
     from rnem_world.agents.base import BASELINES
-    from rnem_world.data.collector import CollectorConfig, collect
+    from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
     from rnem_world.data.schema import DatasetAttributes
     from rnem_world.errors import ConfigError, suggest
 
@@ -98,13 +98,11 @@ def collect_balls(
         package_version=rnem_world.__version__,
     )
     config = CollectorConfig(num_train, num_valid, num_test, frames, seed, shard_size)
-    return collect(
-        partial(_make_balls, rules=rules),
-        partial(_make_agent, policy=policy),
+    return collect_dataset(
+        Source(partial(_make_balls, rules=rules), partial(_make_agent, policy=policy), attributes),
         config,
         out,
-        workers,
-        attributes,
+        workers=workers,
         progress=progress,
         keep_shards=keep_shards,
         overwrite=overwrite,
@@ -228,7 +226,7 @@ def command(environment: str, **options: Any) -> None:
 
 
 def _report(out: Path, seconds: float) -> None:
-    from rnem_world.data.storage import Dataset
+    from rnem_world.data.dataset import Dataset
 
     files = sorted(out.iterdir()) if out.is_dir() else [out]
     size = sum(file.stat().st_size for file in files) / 1e6

@@ -113,15 +113,14 @@ def collect_atari(
 
     import rnem_world
     from rnem_world.cli.collect import DATA_FOLDER
-    from rnem_world.data.collector import CollectorConfig, collect
-    from rnem_world.data.parts import check_free
+    from rnem_world.data.collector import CollectorConfig, Source, check_out_is_free, collect_dataset
     from rnem_world.data.schema import DatasetAttributes
     from rnem_world.envs.atari_console import FRAME_SKIP, REPEAT_PROBABILITY
     from rnem_world.envs.atari_frames import RULE, AtariRules, to_text
 
     _check_policy(policy, policy_frames, trust_policy)
     out = out or atari_dataset(game, DATA_FOLDER, obs_type, keep_shards)
-    check_free(out, overwrite)
+    check_out_is_free(out, overwrite)
     rules = AtariRules(game, obs_type, reward, background, REPEAT_PROBABILITY)
     settings: dict[str, Any] = {
         "game": rules.game,
@@ -158,13 +157,11 @@ def collect_atari(
     config = CollectorConfig(
         num_train, num_valid, num_test, frames, seed, shard_size, batch_size=CONSOLES, whole_episodes=True
     )
-    return collect(
-        make_env,
-        make_agent,
+    return collect_dataset(
+        Source(make_env, make_agent, attributes),
         config,
         out,
-        workers,
-        attributes,
+        workers=workers,
         progress=progress,
         keep_shards=keep_shards,
         overwrite=overwrite,

@@ -32,9 +32,9 @@ def check(file: Path) -> None:
 
     The exit code is 2 if something is wrong; warnings don't change it.
     """
-    from rnem_world.data.validation import validate
+    from rnem_world.data.check import check_dataset
 
-    report = validate(file)
+    report = check_dataset(file)
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)
     report.raise_problem()
@@ -150,7 +150,7 @@ def describe(file: Path) -> dict[str, Any]:
     """
     from dataclasses import asdict
 
-    from rnem_world.data.storage import Dataset
+    from rnem_world.data.dataset import Dataset
 
     with Dataset.open(file) as dataset:
         splits = {}

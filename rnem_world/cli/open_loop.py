@@ -28,7 +28,7 @@ def measure_open_loop(
     out: Path,
 ) -> None:
     """Measures dreams, prints them as a table and writes them as JSON."""
-    from rnem_world.data.batch import read_batch
+    from rnem_world.data.loader import read_batch
     from rnem_world.evaluation.open_loop import Recorded, evaluate_open_loop
     from rnem_world.evaluation.players import LANES
     from rnem_world.evaluation.table import open_loop_table

@@ -79,8 +79,8 @@ def command(
     The panels show the truth, the prediction, and the prediction in the colours of the slots; a bar below turns from
     grey to orange where the model starts to imagine.
     """
-    from rnem_world.data.batch import read_batch
     from rnem_world.data.dataset import Dataset
+    from rnem_world.data.loader import read_batch
     from rnem_world.evaluation.pictures import overview
     from rnem_world.evaluation.plots import save_figure
     from rnem_world.evaluation.video import write_video

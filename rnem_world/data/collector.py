@@ -1,19 +1,22 @@
 """Collecting a dataset from any Gymnasium vector environment, by several processes, shard by shard.
 
-A shard depends on the settings and its number only, so that the dataset is the same for any number of
-processes, and a collection that was interrupted goes on where it was.
+A shard depends on the settings and its number only, so that the dataset is the same for any number of processes. The
+finished shards of a collection that was interrupted wait in ``<out>.parts``, and it goes on where it was.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -23,17 +26,38 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rnem_world.data.cutting import EpisodeCutter
-from rnem_world.data.parts import become_dataset, check_free, remove, reserved, shard_name
-from rnem_world.data.recording import RecordableAgent, RecordableEnv, Recorder
-from rnem_world.data.schema import DatasetAttributes
-from rnem_world.data.storage import Dataset, merge_shards, write_shard
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.recorder import RecordableAgent, RecordableEnv, Recorder
+from rnem_world.data.schema import SPLITS, DatasetAttributes, Split
+from rnem_world.data.writer import merge_shards, write_shard
 from rnem_world.errors import ConfigError, DataError, OutputError
+from rnem_world.io import Lock, put_in_place, tidy_folders, writing
 from rnem_world.seeding import derive_seed, numpy_generator
-from rnem_world.types import SPLITS, Split
 
 MakeVectorEnv = Callable[[int], RecordableEnv]
 MakeAgent = Callable[[Any, np.random.Generator], RecordableAgent]
+
+SETTINGS_FILE = "settings.json"
+SHARD_NAME = re.compile(r"(training|validation|test)-\d{5,}\.h5")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is recorded.
+
+    Attributes:
+        make_vector_env: Makes a vector environment of the given number; picklable. An episode must last at
+            least as long as a sequence; for whole episodes the environment must not reset by itself.
+        make_agent: Makes an agent for the environment, with a random generator; picklable.
+        attributes: What the dataset says about itself.
+    """
+
+    make_vector_env: MakeVectorEnv
+    make_agent: MakeAgent
+    attributes: DatasetAttributes
+
+
+_LEAST = dict(num_train=0, num_valid=0, num_test=0, number_of_frames=2, seed=0, shard_size=1, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -48,8 +72,8 @@ class CollectorConfig:
         seed: Seed of everything.
         shard_size: Sequences of a shard; a process holds one shard in memory.
         batch_size: Worlds that run side by side in one process.
-        whole_episodes: Whether episodes run to their end and are cut into sequences (`EpisodeCutter`), or each
-            sequence is the start of an episode.
+        whole_episodes: Whether episodes run to their end and are cut into sequences, or each sequence is the
+            start of an episode; see `Recorder`.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -65,16 +89,7 @@ class CollectorConfig:
     whole_episodes: bool = False
 
     def __post_init__(self) -> None:
-        least = {
-            "num_train": 0,
-            "num_valid": 0,
-            "num_test": 0,
-            "number_of_frames": 2,
-            "seed": 0,
-            "shard_size": 1,
-            "batch_size": 1,
-        }
-        for name, minimum in least.items():
+        for name, minimum in _LEAST.items():
             value = getattr(self, name)
             if value < minimum:
                 raise ConfigError(f"{name} is {value}, expected at least {minimum}")
@@ -98,18 +113,15 @@ class _Job:
     size: int
     path: Path
     config: CollectorConfig
-    attributes: DatasetAttributes
-    make_vector_env: MakeVectorEnv
-    make_agent: MakeAgent
+    source: Source
 
 
-def collect(
-    make_vector_env: MakeVectorEnv,
-    make_agent: MakeAgent,
+def collect_dataset(
+    source: Source,
     config: CollectorConfig,
     out: Path,
-    workers: int,
-    attributes: DatasetAttributes,
+    *,
+    workers: int = 1,
     progress: bool = True,
     keep_shards: bool = False,
     overwrite: bool = False,
@@ -120,14 +132,10 @@ def collect(
     interrupted, the same call later goes on with the shards that are missing.
 
     Args:
-        make_vector_env: Makes a vector environment of the given number; picklable. An episode must last at
-            least ``config.number_of_frames`` steps; for ``config.whole_episodes`` the environment must not reset
-            by itself.
-        make_agent: Makes an agent for the environment, with a random generator; picklable.
-        config: How much to collect.
+        source: What is recorded.
+        config: How much of it.
         out: The file to write, or with ``keep_shards`` the folder.
         workers: Processes; with 1 this process does it all.
-        attributes: What the dataset says about itself.
         progress: Whether to show a progress bar on a terminal.
         keep_shards: Whether to leave a folder of shards, which can be read as one dataset.
         overwrite: Whether ``out`` may exist and be replaced.
@@ -138,15 +146,21 @@ def collect(
     Raises:
         ConfigError: If ``workers`` makes no sense.
         DataError: If the environment doesn't suit, or the parts of another collection are in the way.
-        OutputError: If the dataset can't be written, exists, or a process died.
+        OutputError: If the dataset can't be written, exists, is being collected already, or a process died.
     """
     if workers < 1:
         raise ConfigError(f"workers is {workers}, expected at least 1")
     out = Path(out)
-    check_free(out, overwrite)
-    parts = out.with_name(f"{out.name}.parts")
-    with reserved(parts, {"config": asdict(config), "attributes": attributes.to_hdf5()}):
-        jobs = _jobs(parts, config, attributes, make_vector_env, make_agent)
+    parts, size = out.with_name(f"{out.name}.parts"), config.shard_size
+    settings = {"config": asdict(config), "attributes": source.attributes.to_hdf5()}
+    with _reserved(out, parts, settings, overwrite):
+        jobs = [
+            _Job(
+                split, number, min(size, sequences - start), parts / shard_name(split, number), config, source
+            )
+            for split, sequences in config.sequences.items()
+            for number, start in enumerate(range(0, sequences, size))
+        ]
         missing = [job for job in jobs if not _is_finished(job)]
         total = sum(job.size for job in jobs)
         done = total - sum(job.size for job in missing)
@@ -154,29 +168,83 @@ def collect(
             for job in _run(missing, workers):
                 bar.update(job.size)
         if keep_shards:
-            become_dataset(parts, out)
+            with writing(out):
+                (parts / SETTINGS_FILE).unlink()
+            put_in_place(parts, out)
         else:
-            if out.is_dir():
-                remove(out)
+            with writing(out):
+                if out.is_dir():
+                    shutil.rmtree(out)
             merge_shards([job.path for job in jobs], out)
-            remove(parts)
+            with writing(parts):
+                shutil.rmtree(parts)
     return out
 
 
-def _jobs(
-    parts: Path,
-    config: CollectorConfig,
-    attributes: DatasetAttributes,
-    make_vector_env: MakeVectorEnv,
-    make_agent: MakeAgent,
-) -> list[_Job]:
-    jobs = []
-    for split, sequences in config.sequences.items():
-        for number, start in enumerate(range(0, sequences, config.shard_size)):
-            size = min(config.shard_size, sequences - start)
-            path = parts / shard_name(split, number)
-            jobs.append(_Job(split, number, size, path, config, attributes, make_vector_env, make_agent))
-    return jobs
+def shard_name(split: Split, number: int) -> str:
+    """Returns the file name of a shard; sorted by name, the shards of a split are in their order."""
+    return f"{split}-{number:05d}.h5"
+
+
+def check_out_is_free(out: Path, overwrite: bool) -> None:
+    """Checks that a dataset may be written.
+
+    Args:
+        out: The file or folder to write.
+        overwrite: Whether it may replace an earlier dataset.
+
+    Raises:
+        OutputError: If it exists and may not be replaced.
+    """
+    if not out.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{out} exists already; choose another name with --out, or give --overwrite")
+    if out.is_dir():
+        others = [entry.name for entry in out.iterdir() if not SHARD_NAME.fullmatch(entry.name)]
+        if others:
+            raise OutputError(f"{out} is a folder with {others[0]!r} in it, no shard; choose another name")
+
+
+@contextmanager
+def _reserved(out: Path, parts: Path, settings: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
+    """Holds a folder of parts for one collection alone, and sees to it that its parts are of that collection.
+
+    What a killed process left half-written is removed. A folder without a finished part doesn't stay behind.
+
+    Raises:
+        DataError: If another collection left parts with other settings.
+        OutputError: If ``out`` exists, another collection is writing there, or the folder can't be written.
+    """
+    text = json.dumps(settings, sort_keys=True, indent=1)
+    path = parts / SETTINGS_FILE
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with Lock(out.with_name(f".{out.name}.lock"), f"{out} is being collected"):
+        tidy_folders(out.parent, out.name)
+        check_out_is_free(out, overwrite)
+        with writing(parts):
+            parts.mkdir(exist_ok=True)
+            found = path.read_text() if path.exists() else ""
+        if found and found != text and any(parts.glob("[!.]*.h5")):
+            raise DataError(
+                f"{parts} holds the parts of a collection with other settings; finish that one with its own "
+                "settings, or delete the folder, or choose another name"
+            )
+        try:
+            with writing(parts):
+                if found != text:
+                    for leftover in parts.glob(
+                        "*.h5"
+                    ):  # without settings: of one that was killed cleaning up
+                        leftover.unlink()
+                    path.write_text(text)
+                for orphan in parts.glob(".*.tmp*"):
+                    orphan.unlink(missing_ok=True)
+            yield
+        finally:
+            if not any(parts.glob("[!.]*.h5")):
+                shutil.rmtree(parts, ignore_errors=True)
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[_Job]:
@@ -231,22 +299,21 @@ def _collect_shard(job: _Job) -> _Job:
     config = job.config
     # All shards of a dataset use environments of one size: an agent's draws depend on it.
     num_envs = min(config.batch_size, config.shard_size, max(config.sequences.values()))
-    recorder: Recorder | EpisodeCutter
-    if config.whole_episodes:
-        recorder = EpisodeCutter(config.number_of_frames, job.size, job.attributes.maximum_value)
-        starts = range(1)
-    else:
-        recorder = Recorder(
-            config.number_of_frames, job.size, job.attributes.number_of_actions, job.attributes.maximum_value
-        )
-        starts = range(0, job.size, num_envs)
-    with closing(job.make_vector_env(num_envs)) as env:
-        for start in starts:
-            keys = (job.split, job.number)
-            agent = job.make_agent(env, numpy_generator(config.seed, "agent", *keys, start))
+    attributes = job.source.attributes
+    recorder = Recorder(
+        config.number_of_frames,
+        job.size,
+        attributes.maximum_value,
+        with_actions=config.whole_episodes or (attributes.number_of_actions or 0) > 1,
+        whole_episodes=config.whole_episodes,
+    )
+    keys = (job.split, job.number)
+    with closing(job.source.make_vector_env(num_envs)) as env:
+        for start in range(1) if config.whole_episodes else range(0, job.size, num_envs):
+            agent = job.source.make_agent(env, numpy_generator(config.seed, "agent", *keys, start))
             seeds = [derive_seed(config.seed, *keys, start + row) for row in range(num_envs)]
             recorder.record(env, agent, seeds, _stopped)
-    write_shard(job.path, {job.split: recorder.episodes()}, job.attributes)
+    write_shard(job.path, {job.split: recorder.episodes()}, attributes)
     return job
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,20 +14,20 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from rnem_world.data.agreement import check_shards_agree, common_attributes
-from rnem_world.data.decoding import decode
-from rnem_world.data.inspection import (
+from rnem_world.data.schema import ARRAYS, SPLITS, DatasetAttributes, Split
+from rnem_world.data.shards import (
     READ_ERRORS,
+    OpenFiles,
     Shard,
     StoredArray,
+    decode,
     find_shards,
     first_line,
     inspect_file,
 )
-from rnem_world.data.open_files import OpenFiles
-from rnem_world.data.schema import ARRAYS, DatasetAttributes
 from rnem_world.errors import DataError, suggest
-from rnem_world.types import SPLITS, Split
+
+_SAME = ("schema_version", "environment_id", "settings", "number_of_actions", "maximum_value")
 
 
 @dataclass(frozen=True)
@@ -70,24 +70,25 @@ class Dataset:
         self.shard_paths = tuple(shard_paths)
         self._files = OpenFiles(shard_paths)
         try:
-            self._shards: tuple[Shard, ...] = tuple(
+            shards = [
                 inspect_file(shard, self._files.file(number)) for number, shard in enumerate(self.shard_paths)
-            )
-            self.attributes: DatasetAttributes = common_attributes(
-                self.shard_paths,
-                self._shards,
-                [self._files.file(number) for number in range(len(self._shards))],
-            )
-            check_shards_agree(self.shard_paths, self._shards)
+            ]
+            self.attributes: DatasetAttributes = _common_attributes(shards)
+            _check_agreement(shards)
         except BaseException:
             self.close()
             raise
-        self._offsets = {
-            split: np.cumsum(
-                [0, *(shard[split]["features"].shape[1] if split in shard else 0 for shard in self._shards)]
-            )
-            for split in SPLITS
-        }
+        self._offsets: dict[Split, NDArray[Any]] = {}
+        self._stored: dict[Split, dict[str, StoredArray]] = {}
+        for split in SPLITS:
+            parts = [shard.splits[split] for shard in shards if split in shard.splits]
+            if parts:
+                self._stored[split] = {name: _together([part[name] for part in parts]) for name in parts[0]}
+                sizes = [
+                    shard.splits[split]["features"].shape[1] if split in shard.splits else 0
+                    for shard in shards
+                ]
+                self._offsets[split] = np.cumsum([0, *sizes])
 
     @classmethod
     def open(cls, path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Dataset:
@@ -110,7 +111,7 @@ class Dataset:
     @property
     def splits(self) -> tuple[Split, ...]:
         """The splits that the dataset has."""
-        return tuple(split for split in SPLITS if any(split in shard for shard in self._shards))
+        return tuple(self._stored)
 
     def info(self, split: Split) -> SplitInfo:
         """Returns the sizes of a split.
@@ -136,16 +137,9 @@ class Dataset:
         Raises:
             DataError: If the dataset lacks the split.
         """
-        shards = [shard[split] for shard in self._shards if split in shard]
-        if not shards:
+        if split not in self._stored:
             raise DataError(f"{self.path} has no split {split!r}: {suggest(split, self.splits)}")
-        described = {}
-        for name, first in shards[0].items():
-            sequences = sum(shard[name].shape[1] for shard in shards)
-            stored_bytes = sum(shard[name].stored_bytes for shard in shards)
-            shape = (first.shape[0], sequences, *first.shape[2:])
-            described[name] = StoredArray(shape, first.dtype, stored_bytes)
-        return described
+        return self._stored[split]
 
     def shard_sizes(self, split: Split) -> list[int]:
         """Returns how many sequences of a split each shard has."""
@@ -260,3 +254,64 @@ class Dataset:
 
 def _decoded_tail(name: str, stored: StoredArray) -> tuple[int, ...]:
     return () if name == "actions" else stored.shape[2:]
+
+
+def _together(parts: Sequence[StoredArray]) -> StoredArray:
+    """Describes the same array of several shards as one."""
+    first, sequences = parts[0], sum(part.shape[1] for part in parts)
+    shape = (first.shape[0], sequences, *first.shape[2:])
+    return StoredArray(shape, first.dtype, sum(part.stored_bytes for part in parts))
+
+
+def _common_attributes(shards: Sequence[Shard]) -> DatasetAttributes:
+    """Joins the attributes of all shards.
+
+    Returns:
+        The attributes of the first; the seed is None if the shards have different ones, and different policies are
+        all named.
+
+    Raises:
+        DataError: If those that matter differ.
+    """
+    # Frames that look binary are grey if those of another shard are.
+    guessed = max((shard.attributes.maximum_value for shard in shards if shard.is_guessed), default=1)
+    found = [
+        replace(shard.attributes, maximum_value=guessed) if shard.is_guessed else shard.attributes
+        for shard in shards
+    ]
+    first = found[0]
+    for shard, attributes in zip(shards, found, strict=True):
+        for name in _SAME:
+            expected, given = (_without_policy(getattr(one, name)) for one in (first, attributes))
+            if given != expected:
+                raise DataError(
+                    f"{shard.path}: {name} is {given!r}, but {expected!r} in {shards[0].path.name}; only shards made "
+                    "with the same settings can be read as one dataset"
+                )
+    policies = sorted({str(attributes.settings.get("policy")) for attributes in found})
+    if len(policies) > 1:
+        first = replace(first, settings=first.settings | {"policy": " + ".join(policies)})
+    return first if len({attributes.seed for attributes in found}) == 1 else replace(first, seed=None)
+
+
+def _without_policy(value: object) -> object:
+    # Who acted may differ from shard to shard: the rules of the world are the same.
+    return {key: value[key] for key in value if key != "policy"} if isinstance(value, dict) else value
+
+
+def _check_agreement(shards: Sequence[Shard]) -> None:
+    """Checks that each split has the same arrays, of the same sizes, in all shards that have it.
+
+    Raises:
+        DataError: Naming the first shard that differs.
+    """
+    first: dict[Split, tuple[Path, dict[str, tuple[int, ...]]]] = {}
+    for shard in shards:
+        for split, arrays in shard.splits.items():
+            shapes = {name: (array.shape[0], *array.shape[2:]) for name, array in arrays.items()}
+            path, expected = first.setdefault(split, (shard.path, shapes))
+            if shapes != expected:
+                raise DataError(
+                    f"{shard.path}: {split!r} has the arrays {shapes} (sizes without the sequences), but {path.name} "
+                    f"has {expected}; only equal shards can be read as one dataset"
+                )

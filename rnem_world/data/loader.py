@@ -2,26 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
 
-from rnem_world.data.batch import Batch, make_batch, read_batch, select_arrays
-from rnem_world.data.dataset import Dataset
-from rnem_world.data.memory import FileSource, MemorySource, memory_bytes
-from rnem_world.data.prefetch import prefetch
+from rnem_world.data.dataset import Dataset, SplitInfo
+from rnem_world.data.schema import ARRAYS, Split
 from rnem_world.errors import ConfigError, DataError, suggest
 from rnem_world.seeding import numpy_generator
-from rnem_world.types import Split
 
-__all__ = ["Batch", "LoaderConfig", "SequenceLoader", "read_batch"]
-
+Array = NDArray[Any]
+Item = TypeVar("Item")
 Window = Literal["start", "random"]
 
 PREFETCHED_BATCHES = 2
+
+_BLOCK_BYTES = 2**26  # decoded bytes read at a time while a split is copied into memory
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of sequences as the model takes them: torch tensors, batch first, channels before height and width.
+
+    ``actions[:, t]`` turns frame t into frame t+1; ``rewards[:, t]``, ``terminations[:, t]`` and
+    ``collisions[:, t]`` belong to that same transition.
+
+    Attributes:
+        frames: The frames, 0..maximum_value.
+        indices: Which sequences of the split they are.
+        groups: Which object a pixel belongs to, 0 for the background.
+        collisions: 1 where an object is touching another; (b, t, 1, 1, 1) if the dataset has only
+            whole events.
+        actions: Numbers of actions.
+        rewards: Rewards.
+        terminations: Whether the transition ends the episode.
+        lives: The lives that are left.
+        positions: The balls' centres in units of the box.
+        velocities: The balls' velocities in units a frame.
+        maximum_value: 1 for binary frames, 255 for others.
+    """
+
+    frames: UInt8[Tensor, "b t c h w"]
+    indices: Int64[Tensor, " b"]
+    groups: UInt8[Tensor, "b t h w"] | None = None
+    collisions: UInt8[Tensor, "b t #c #h #w"] | None = None
+    actions: Int64[Tensor, "b t"] | None = None
+    rewards: Float32[Tensor, "b t"] | None = None
+    terminations: Bool[Tensor, "b t"] | None = None
+    lives: UInt8[Tensor, "b t"] | None = None
+    positions: Float32[Tensor, "b t n 2"] | None = None
+    velocities: Float32[Tensor, "b t n 2"] | None = None
+    maximum_value: int = 1
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Returns the batch with all its tensors on ``device``."""
+        moved: dict[str, Any] = {
+            entry.name: value.to(device, non_blocking=non_blocking)
+            for entry in fields(self)
+            if isinstance(value := getattr(self, entry.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+def read_batch(
+    dataset: Dataset,
+    split: Split,
+    indices: Sequence[int],
+    number_of_frames: int | None = None,
+    start: int | Sequence[int] = 0,
+    arrays: Iterable[str] | None = None,
+) -> Batch:
+    """Reads chosen sequences, without a loader.
+
+    Args:
+        dataset: The dataset.
+        split: Its split.
+        indices: Which sequences.
+        number_of_frames: The length of the windows; up to the end if None.
+        start: The first frame, one for all or one for each.
+        arrays: Which arrays besides the frames; all if None.
+
+    Raises:
+        DataError: If something isn't there or is damaged.
+    """
+    names = _select_arrays(dataset, split, arrays)
+    arrays_read = _fetch(dataset, split, names, indices, start, number_of_frames)
+    return _make_batch(arrays_read, np.asarray(indices, dtype=np.int64), dataset.attributes.maximum_value)
+
+
+def _select_arrays(dataset: Dataset, split: Split, arrays: Iterable[str] | None) -> tuple[str, ...]:
+    """Lists the arrays to read: the frames, and those asked for or, without a wish, all that make sense.
+
+    Raises:
+        DataError: If one that was asked for is missing.
+    """
+    if arrays is None:
+        there = dataset.info(split).arrays
+        return tuple(name for name in there if not (name == "events" and "collisions" in there))
+    wanted = {"features", *arrays}
+    dataset.require(split, sorted(wanted))
+    if {"collisions", "events"} <= wanted:
+        raise DataError("collisions and events were both asked for; a batch holds one of them")
+    return tuple(name for name in ARRAYS if name in wanted)
+
+
+def _fetch(
+    dataset: Dataset, split: Split, arrays: Sequence[str], indices: Any, starts: Any, length: int | None
+) -> dict[str, Array]:
+    """Reads ``length`` frames from ``starts[i]`` on of each sequence ``indices[i]``, batch first."""
+    read = dataset.read(split, indices, arrays, starts, length)
+    return {name: _batch_first(name, array) for name, array in read.items()}
+
+
+def _batch_first(name: str, array: Array) -> Array:
+    """Turns a time-first array into (b, t, ...): images into (b, t, c, h, w), groups into (b, t, h, w)."""
+    if name == "groups":
+        return np.ascontiguousarray(np.moveaxis(array[..., 0], 1, 0))
+    if array.ndim == 5:
+        return np.ascontiguousarray(array.transpose(1, 0, 4, 2, 3))
+    return np.ascontiguousarray(np.moveaxis(array, 1, 0))
+
+
+def _batch_shape(name: str, info: SplitInfo, stored_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of one frame of an array as a batch holds it."""
+    if name in ("features", "collisions"):
+        return (info.channels, info.height, info.width)
+    if name == "groups":
+        return (info.height, info.width)
+    return () if name == "actions" else stored_shape[2:]
+
+
+def _make_batch(arrays: Mapping[str, Array], indices: Array, maximum_value: int) -> Batch:
+    """Wraps batch-first arrays, named as in the schema, as tensors that share their memory."""
+    names = {"features": "frames", "events": "collisions"}
+    tensors: dict[str, Any] = {
+        names.get(name, name): torch.from_numpy(array) for name, array in arrays.items()
+    }
+    return Batch(indices=torch.from_numpy(indices), maximum_value=maximum_value, **tensors)
 
 
 @dataclass(frozen=True)
@@ -94,12 +220,11 @@ class SequenceLoader:
             raise ConfigError(f"rank is {rank} of world_size {world_size}, expected 0 <= rank < world_size")
         self.config, self.seed, self.rank, self.world_size = config, seed, rank, world_size
         self.dataset, self.split = dataset, split
-        self.arrays = select_arrays(dataset, split, arrays)
+        self.arrays = _select_arrays(dataset, split, arrays)
         self.info = dataset.info(split)
         self.number_of_sequences = self._count()
-        needed = memory_bytes(dataset, split, self.arrays, self.number_of_sequences)
-        self.in_memory = needed <= config.memory_gigabytes * 1e9
-        self._source: FileSource | MemorySource | None = None
+        self._memory = _MemoryCopy(dataset, split, self.arrays, self.number_of_sequences)
+        self.in_memory = self._memory.bytes_needed <= config.memory_gigabytes * 1e9
 
     def __len__(self) -> int:
         """The number of batches that this process gives in an epoch."""
@@ -124,7 +249,8 @@ class SequenceLoader:
             raise ConfigError(
                 f"first_batch is {first_batch}, expected 0 to {len(self)}, the batches of an epoch"
             )
-        self._open_source()  # here, not in the thread: reading a large split must heed Ctrl-C
+        if self.in_memory:
+            self._memory.fill()  # here, not in the thread: reading a large split must heed Ctrl-C
         return prefetch(self._batches(epoch, first_batch), PREFETCHED_BATCHES)
 
     def indices(self, epoch: int) -> list[NDArray[Any]]:
@@ -140,19 +266,14 @@ class SequenceLoader:
         return batches
 
     def _batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
-        source = self._open_source()
         starts = self._starts(epoch)
         for indices in self.indices(epoch)[first_batch:]:
-            arrays = source.fetch(indices, starts[indices], self.config.number_of_frames)
-            yield make_batch(arrays, indices, self.dataset.attributes.maximum_value)
-
-    def _open_source(self) -> FileSource | MemorySource:
-        if self._source is None:
+            window = (indices, starts[indices], self.config.number_of_frames)
             if self.in_memory:
-                self._source = MemorySource(self.dataset, self.split, self.arrays, self.number_of_sequences)
+                arrays = self._memory.fetch(*window)
             else:
-                self._source = FileSource(self.dataset, self.split, self.arrays)
-        return self._source
+                arrays = _fetch(self.dataset, self.split, self.arrays, *window)
+            yield _make_batch(arrays, indices, self.dataset.attributes.maximum_value)
 
     def _starts(self, epoch: int) -> NDArray[Any]:
         """The first frame of each sequence's window; drawn for all, so that it depends on nothing else."""
@@ -188,3 +309,91 @@ class SequenceLoader:
                 f"{place}; lower the batch size (--batch-size)"
             )
         return count
+
+
+class _MemoryCopy:
+    """The first sequences of a split in memory; arrays that are only 0 or 1 take a bit a pixel.
+
+    Attributes:
+        bytes_needed: How much memory it takes once it is filled.
+    """
+
+    def __init__(
+        self, dataset: Dataset, split: Split, arrays: Sequence[str], number_of_sequences: int
+    ) -> None:
+        self._dataset, self._split = dataset, split
+        info, stored = dataset.info(split), dataset.stored(split)
+        binary = dataset.attributes.maximum_value == 1
+        self._shapes = {name: _batch_shape(name, info, stored[name].shape) for name in arrays}
+        self._packed = {name for name in arrays if name == "collisions" or (name == "features" and binary)}
+        self._rows, self._frames = number_of_sequences, info.number_of_frames
+        self._arrays: dict[str, Array] = {}
+        self.bytes_needed = (
+            self._rows
+            * self._frames
+            * sum(int(np.prod(self._kept_shape(name))) * ARRAYS[name].dtype.itemsize for name in arrays)
+        )
+
+    def _kept_shape(self, name: str) -> tuple[int, ...]:
+        shape = self._shapes[name]
+        return (-(-int(np.prod(shape)) // 8),) if name in self._packed else shape
+
+    def fill(self) -> None:
+        """Reads the split, if that hasn't been done.
+
+        Raises:
+            DataError: If the files are damaged.
+        """
+        if self._arrays:
+            return
+        arrays = {
+            name: np.empty((self._rows, self._frames, *self._kept_shape(name)), ARRAYS[name].dtype)
+            for name in self._shapes
+        }
+        decoded = self._frames * sum(
+            int(np.prod(shape)) * ARRAYS[name].dtype.itemsize for name, shape in self._shapes.items()
+        )
+        block = max(1, _BLOCK_BYTES // decoded)
+        with tqdm(total=self._rows, desc=f"reading {self._split}", unit="seq", disable=None) as progress:
+            for first in range(0, self._rows, block):
+                rows = range(first, min(first + block, self._rows))
+                for name, array in _fetch(self._dataset, self._split, tuple(arrays), rows, 0, None).items():
+                    if name in self._packed:
+                        array = np.packbits(array.reshape(*array.shape[:2], -1), axis=-1)  # noqa: PLW2901
+                    arrays[name][rows.start : rows.stop] = array
+                progress.update(len(rows))
+        self._arrays = arrays
+
+    def fetch(self, indices: Array, starts: Array, length: int) -> dict[str, Array]:
+        """Returns ``length`` frames from ``starts[i]`` on of each sequence ``indices[i]``, batch first."""
+        frames = starts[:, None] + np.arange(length)
+        windows = {name: array[indices[:, None], frames] for name, array in self._arrays.items()}
+        for name in self._packed:
+            shape = self._shapes[name]
+            bits = np.unpackbits(windows[name], axis=-1, count=int(np.prod(shape)))
+            windows[name] = bits.reshape(*bits.shape[:2], *shape)
+        return windows
+
+
+def prefetch(produce: Iterator[Item], depth: int) -> Generator[Item, None, None]:
+    """Yields what ``produce`` yields, made up to ``depth`` items ahead by a thread of its own.
+
+    The thread starts with the first item asked for. When the generator is closed, dropped or fails, the
+    thread has ended before control returns. An exception in ``produce`` is raised where its item would have
+    come.
+
+    Args:
+        produce: What to run; only the thread touches it.
+        depth: How many finished items wait at most.
+
+    Yields:
+        The items, in order.
+    """
+    pool, end = ThreadPoolExecutor(1, "rnem-world-prefetch"), object()
+    try:
+        ahead = deque(pool.submit(next, produce, end) for _ in range(depth + 1))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(next, produce, end))
+            yield item  # type: ignore[misc]  # it isn't `end`
+    finally:
+        pool.shutdown(cancel_futures=True)

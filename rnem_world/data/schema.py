@@ -1,8 +1,8 @@
-"""The layout of a dataset file: which arrays a split may hold, their ranks and dtypes, and its attributes.
+"""The layout of a dataset: its splits, the arrays that a split may hold, its attributes, and sequences in memory.
 
-Every array has time first and the sequence second: ``features`` is (T, N, H, W, C). ``actions[t]`` turns
-frame t into frame t+1; ``rewards[t]``, ``terminations[t]``, ``collisions[t]`` and ``events[t]`` belong to
-that same transition.
+Every array has time first and the sequence second: ``features`` is (T, N, H, W, C). ``actions[t]`` turns frame t into
+frame t+1; ``rewards[t]``, ``terminations[t]``, ``collisions[t]`` and ``events[t]`` belong to that same transition.
+The entry T-1 describes the transition out of the last frame.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError, DataError
+
+Split = Literal["training", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 
 SCHEMA_VERSION = 1
 
@@ -30,35 +35,49 @@ class ArraySchema:
     Attributes:
         axes: The names of its axes, in order; an axis called ``"1"`` has the size 1.
         dtype: How it is stored and read.
-        meaning: One phrase for the user.
     """
 
     axes: tuple[str, ...]
     dtype: np.dtype[Any]
-    meaning: str
 
-    @property
-    def rank(self) -> int:
-        """The number of axes."""
-        return len(self.axes)
+    def check_shape(self, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
+        """Checks the shape of an array.
+
+        Args:
+            shape: The shape.
+            sizes: The sizes of axes known so far, by name; new ones are added.
+
+        Raises:
+            DataError: Saying what the shape is and should be, to be preceded by the array's name.
+        """
+        expected = f"has the shape {shape}, expected ({', '.join(self.axes)})"
+        if len(shape) != len(self.axes):
+            raise DataError(expected)
+        for axis, size in zip(self.axes, shape, strict=True):
+            known = int(axis) if axis.isdigit() else sizes.setdefault(axis, size)
+            if known != size:
+                raise DataError(f"{expected} where {axis} is {known}")
+        if 0 in shape:
+            raise DataError(f"{expected}: it is empty, nothing to store")
 
 
-def _schema(axes: str, dtype: type[np.generic], meaning: str) -> ArraySchema:
-    return ArraySchema(tuple(axes.split()), np.dtype(dtype), meaning)
+def _schema(axes: str, dtype: type[np.generic]) -> ArraySchema:
+    return ArraySchema(tuple(axes.split()), np.dtype(dtype))
 
 
 ARRAYS: Mapping[str, ArraySchema] = {
-    "features": _schema("t n h w c", np.uint8, "the frames, 0/1 or 0..255"),
-    "groups": _schema("t n h w 1", np.uint8, "which object a pixel belongs to, 0 for the background"),
-    "collisions": _schema("t n h w c", np.uint8, "1 where an object is touching another during t -> t+1"),
-    "events": _schema("t n 1 1 1", np.uint8, "1 where something is happening anywhere during t -> t+1"),
-    "actions": _schema("t n", np.int64, "the action that turns frame t into frame t+1"),
-    "rewards": _schema("t n", np.float32, "the reward of that transition"),
-    "terminations": _schema("t n", np.bool_, "whether that transition ends the episode"),
-    "lives": _schema("t n", np.uint8, "the lives that are left"),
-    "positions": _schema("t n balls 2", np.float32, "the centres of the balls, in units of the box"),
-    "velocities": _schema("t n balls 2", np.float32, "the velocities of the balls, in units a frame"),
+    "features": _schema("t n h w c", np.uint8),
+    "groups": _schema("t n h w 1", np.uint8),
+    "collisions": _schema("t n h w c", np.uint8),
+    "events": _schema("t n 1 1 1", np.uint8),
+    "actions": _schema("t n", np.int64),
+    "rewards": _schema("t n", np.float32),
+    "terminations": _schema("t n", np.bool_),
+    "lives": _schema("t n", np.uint8),
+    "positions": _schema("t n balls 2", np.float32),
+    "velocities": _schema("t n balls 2", np.float32),
 }
+"""The arrays that a split may hold, in their order; :class:`EpisodeBatch` says what they mean."""
 
 
 def _package_version() -> str:
@@ -77,7 +96,7 @@ class DatasetAttributes:
         settings: The generator's settings; anything that JSON can hold.
         seed: The seed of the generator; None if unknown.
         number_of_actions: The number of actions, if the sequences have any.
-        maximum_value: 1 for binary frames, 255 for grey or colour ones.
+        maximum_value: 1 for binary frames (0 and 1 only), 255 for grey or colour ones.
         package_version: The version of the program that wrote the file.
         schema_version: The version of the layout; 0 for files of the original program, which have no
             attributes.
@@ -112,16 +131,10 @@ class DatasetAttributes:
 
     def to_hdf5(self) -> dict[str, str | int]:
         """Returns the attributes as strings and integers, the settings as JSON, without the Nones."""
-        attributes: dict[str, str | int | None] = {
-            "schema_version": self.schema_version,
-            "package_version": self.package_version,
-            "environment_id": self.environment_id,
-            "settings": json.dumps(self.settings, sort_keys=True),
-            "seed": self.seed,
-            "number_of_actions": self.number_of_actions,
-            "maximum_value": self.maximum_value,
-        }
-        return {name: value for name, value in attributes.items() if value is not None}
+        values: dict[str, Any] = {"schema_version": 0, "package_version": ""}  # these come first in a file
+        values |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        values["settings"] = json.dumps(self.settings, sort_keys=True)
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_hdf5(cls, attributes: Mapping[str, Any], place: str = "the file") -> DatasetAttributes:
@@ -134,33 +147,143 @@ class DatasetAttributes:
         Raises:
             DataError: If an attribute is of the wrong kind, or the file comes from a newer version.
         """
-        integers: dict[str, int | None] = dict.fromkeys(("schema_version", "seed", "number_of_actions"))
-        integers["schema_version"] = ORIGINAL_LAYOUT
-        integers["maximum_value"] = 1
-        texts = {"package_version": "", "environment_id": "", "settings": "{}"}
+        values: dict[str, Any] = {"package_version": "", "schema_version": ORIGINAL_LAYOUT}
         try:
-            for name in integers.keys() & attributes.keys():
-                integers[name] = int(attributes[name])
-            for name in texts.keys() & attributes.keys():
+            for name in attributes.keys() & {entry.name for entry in fields(cls)}:
                 value = attributes[name]
-                texts[name] = value.decode() if isinstance(value, bytes) else str(value)
-            settings = json.loads(texts["settings"])
-            if not isinstance(settings, dict):
-                raise ValueError(f"settings are no JSON object but {texts['settings'][:40]!r}")
-            version = integers["schema_version"] or ORIGINAL_LAYOUT
-            if version > SCHEMA_VERSION:
+                if name in ("environment_id", "package_version", "settings"):
+                    values[name] = value.decode() if isinstance(value, bytes) else str(value)
+                else:
+                    values[name] = int(value)
+            if "settings" in values:
+                text, values["settings"] = values["settings"], json.loads(values["settings"])
+                if not isinstance(values["settings"], dict):
+                    raise ValueError(f"settings are no JSON object but {text[:40]!r}")
+            if values["schema_version"] > SCHEMA_VERSION:
                 raise ValueError(
-                    f"schema version {version} is newer than {SCHEMA_VERSION}, the newest known here; "
+                    f"schema version {values['schema_version']} is newer than {SCHEMA_VERSION}, the newest known here; "
                     "update rnem-world"
                 )
-            return cls(
-                environment_id=texts["environment_id"],
-                settings=settings,
-                seed=integers["seed"],
-                number_of_actions=integers["number_of_actions"],
-                maximum_value=integers["maximum_value"] or 1,
-                package_version=texts["package_version"],
-                schema_version=version,
-            )
+            return cls(**values)
         except (TypeError, ValueError) as error:
             raise DataError(f"{place}: the attributes are not those of a dataset: {error}") from error
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """N sequences of T frames, as a collector makes them and a file stores them; every array has time first.
+
+    Attributes:
+        features: The frames, 0/1 or 0..255.
+        groups: Which object a pixel belongs to: 0 the background, 1..n the objects.
+        collisions: 1 at the pixels of objects that are touching another.
+        events: 1 where something is happening anywhere in the frame.
+        actions: Numbers of actions, from 0.
+        rewards: Rewards.
+        terminations: Whether the transition ends the episode.
+        lives: The lives that are left.
+        positions: The balls' centres in units of the box.
+        velocities: The balls' velocities in units a frame.
+    """
+
+    features: UInt8[np.ndarray, "t n h w c"]
+    groups: UInt8[np.ndarray, "t n h w 1"] | None = None
+    collisions: UInt8[np.ndarray, "t n h w c"] | None = None
+    events: UInt8[np.ndarray, "t n 1 1 1"] | None = None
+    actions: Int64[np.ndarray, "t n"] | None = None
+    rewards: Float32[np.ndarray, "t n"] | None = None
+    terminations: Bool[np.ndarray, "t n"] | None = None
+    lives: UInt8[np.ndarray, "t n"] | None = None
+    positions: Float32[np.ndarray, "t n balls 2"] | None = None
+    velocities: Float32[np.ndarray, "t n balls 2"] | None = None
+
+    @property
+    def number_of_frames(self) -> int:
+        """T."""
+        return int(self.features.shape[0])
+
+    @property
+    def number_of_sequences(self) -> int:
+        """N."""
+        return int(self.features.shape[1])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Returns the arrays that are there, in the order of the schema."""
+        return {name: array for name in ARRAYS if (array := getattr(self, name)) is not None}
+
+    def validate(self, number_of_actions: int | None = None, maximum_value: int = 255) -> None:
+        """Checks shapes, dtypes and values.
+
+        Args:
+            number_of_actions: If given, actions must be smaller.
+            maximum_value: Frames must not exceed it.
+
+        Raises:
+            DataError: Naming the first thing wrong.
+        """
+        sizes: dict[str, int] = {}
+        for name, array in self.arrays().items():
+            if array.dtype != ARRAYS[name].dtype:
+                raise DataError(f"{name} has the dtype {array.dtype}, expected {ARRAYS[name].dtype}")
+            try:
+                ARRAYS[name].check_shape(array.shape, sizes)
+            except DataError as error:
+                raise DataError(f"{name} {error}") from error
+            wrong = find_wrong_value(name, array, number_of_actions, maximum_value)
+            if wrong is not None:
+                raise DataError(
+                    f"{name} is {wrong.value} in frame {wrong.frame} of sequence {wrong.sequence}, "
+                    f"expected {wrong.expected}"
+                )
+
+
+@dataclass(frozen=True)
+class WrongValue:
+    """The first value of an array that can't be right.
+
+    Attributes:
+        frame: Its frame.
+        sequence: Its sequence.
+        value: What it is.
+        expected: What it should have been.
+    """
+
+    frame: int
+    sequence: int
+    value: str
+    expected: str
+
+
+def find_wrong_value(
+    name: str, array: NDArray[Any], number_of_actions: int | None, maximum_value: int
+) -> WrongValue | None:
+    """Looks through the values of one array of the schema's dtype.
+
+    Args:
+        name: The array's name in the schema.
+        array: Its values, time first.
+        number_of_actions: Actions must be smaller, if given.
+        maximum_value: Frames must not exceed it.
+
+    Returns:
+        The first value that is wrong, or None.
+    """
+    if array.dtype.kind == "f":
+        fine = np.isfinite(array)
+        expected = "a finite number"
+    else:
+        lower, upper = 0, np.iinfo(np.int64).max
+        if name == "features":
+            upper = maximum_value
+        elif name in ("collisions", "events"):
+            upper = 1
+        elif name == "actions" and number_of_actions is not None:
+            upper = number_of_actions - 1
+        if lower <= int(array.min()) and int(array.max()) <= upper:
+            return None
+        fine = (array >= lower) & (array <= upper)
+        expected = f"{lower} to {upper}" if upper < np.iinfo(np.int64).max else f"at least {lower}"
+    if fine.all():
+        return None
+    place = np.unravel_index(int(np.argmin(fine)), array.shape)
+    return WrongValue(int(place[0]), int(place[1]), str(array[place]), expected)

@@ -23,7 +23,7 @@ TERMS = ("total", "intra", "inter")
 
 @runtime_checkable
 class EvaluationBatch(Protocol):
-    """What is evaluated: see :class:`rnem_world.data.batch.Batch`, which fits."""
+    """What is evaluated: see :class:`rnem_world.data.loader.Batch`, which fits."""
 
     @property
     def frames(self) -> Tensor:

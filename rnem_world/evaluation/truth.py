@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnem_world.data.batch import read_batch
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.loader import read_batch
+from rnem_world.data.schema import Split
 from rnem_world.errors import DataError
 from rnem_world.models.likelihood import Likelihood
-from rnem_world.types import Split
 
 
 @dataclass(frozen=True)

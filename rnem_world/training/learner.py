@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnem_world.data.batch import Batch
+from rnem_world.data.loader import Batch
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.evaluation import metrics

@@ -12,6 +12,7 @@ import torch
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import LoaderConfig, SequenceLoader
+from rnem_world.data.schema import Split
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import CheckpointError, ConfigError, OutputError
 from rnem_world.io import writing
@@ -24,7 +25,6 @@ from rnem_world.training.execution import check_device
 from rnem_world.training.learner import check_shares
 from rnem_world.training.run_lock import RunLock
 from rnem_world.training.trainer import Trainer
-from rnem_world.types import Split
 
 
 def fit_model_to(

@@ -9,8 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rnem_world.config import build
-from rnem_world.data.batch import Batch
-from rnem_world.data.loader import SequenceLoader
+from rnem_world.data.loader import Batch, SequenceLoader
 from rnem_world.distributed import ALONE, Processes, Stop, Stopped
 from rnem_world.errors import CheckpointError, TrainingError
 from rnem_world.evaluation.evaluate import Evaluation

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from jaxtyping import UInt8
 
-from rnem_world.data.batch import Batch
-from rnem_world.data.loader import SequenceLoader
+from rnem_world.data.loader import Batch, SequenceLoader
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from rnem_world.evaluation.pictures import overview

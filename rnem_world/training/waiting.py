@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from rnem_world.data.batch import Batch
+from rnem_world.data.loader import Batch
 
 
 class WaitingClock:

@@ -43,9 +43,9 @@ def test_a_policy_trained_in_the_dream_and_a_planner_play_the_real_game(world, t
     assert {planner, str(tmp_path / "policy"), "random", "stay"} <= found.keys()
     contest = Contest(replace(config, steps=20))
     agent, env = contest.agent(str(tmp_path / "policy"), 1)
-    awake, dreamt = dream_beside_reality(agent, env, contest.dream(1), seed=0, steps=20)
-    assert awake.shape == dreamt.shape == (21, 84, 84, 1)
-    assert awake.any()
+    real, dreamt = dream_beside_reality(agent, env, contest.dream(1), seed=0, steps=20)
+    assert real.shape == dreamt.shape == (21, 84, 84, 1)
+    assert real.any()
 
 
 def test_a_world_of_something_else_is_refused():

@@ -97,30 +97,33 @@ def policies(tiny_world, tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-def test_all_play_the_same_episodes_awake_and_asleep(tiny_world, policies):
+def test_all_play_the_same_episodes_in_reality_and_in_dreams(tiny_world, policies, monkeypatch):
+    closed = []
+    monkeypatch.setattr(BouncingBallsVectorEnv, "close", lambda env: closed.append(id(env)))
     agents = (PLANNER, str(policies["slots"]), str(policies["frame"]))
     config = ContestConfig(agents, str(tiny_world), env_options={"preset": "avoid"}, episodes=2, steps=7)
     contest = Contest(config)
     found = {score.name: score for score in contest.play(progress=False)}
+    assert len(closed) == 1 + len(found)  # one to look at, and one for each
     assert list(found) == ["random", "repeated-random", "stay", *agents, f"oracle {PLANNER}"]
     stay = play(
         StayAgent(9, np.random.default_rng(0)),
         BouncingBallsVectorEnv(2, preset="avoid", max_episode_steps=7),
         config.seed,
     )
-    assert found["stay"].awake.returns.tolist() == stay.returns.tolist()
+    assert found["stay"].real.returns.tolist() == stay.returns.tolist()
     assert all(score.dreamt is not None for name, score in found.items() if "oracle" not in name)
     assert found[f"oracle {PLANNER}"].dreamt is None
     json.dumps([score.as_json() for score in found.values()], allow_nan=False)
     again = play(*contest.agent(PLANNER, 2), config.seed)
-    assert again.returns.tolist() == found[PLANNER].awake.returns.tolist()
+    assert again.returns.tolist() == found[PLANNER].real.returns.tolist()
 
 
 def test_a_dream_goes_on_from_reality(tiny_world):
     contest = Contest(ContestConfig((PLANNER,), str(tiny_world), episodes=1, steps=17))
-    awake, dreamt = dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, 17)
-    assert awake.shape == dreamt.shape == (18, 32, 32, 1)
-    np.testing.assert_array_equal(awake[: CONTEXT_FRAMES - 1], dreamt[: CONTEXT_FRAMES - 1])
+    real, dreamt = dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, 17)
+    assert real.shape == dreamt.shape == (18, 32, 32, 1)
+    np.testing.assert_array_equal(real[: CONTEXT_FRAMES - 1], dreamt[: CONTEXT_FRAMES - 1])
     with pytest.raises(ConfigError, match="too short"):
         dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, 5)
 

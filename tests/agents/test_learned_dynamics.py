@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnem_world.agents.dynamics import DreamtState, Dynamics, LearnedDynamics, WatchedState
+from rnem_world.agents.dynamics import Dynamics, LearnedDynamics, WatchedState, dreamt_states
 from rnem_world.agents.planning import PLANNERS, make_planner
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.learned import LearnedVectorEnv
@@ -20,11 +20,11 @@ def dream_of(tiny_world, number: int, imagination: str = "latent") -> LearnedVec
 
 @pytest.mark.parametrize("imagination", ["latent", "pixels"])
 def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imagination, monkeypatch):
-    monkeypatch.setattr("rnem_world.envs.dream_batches.CHUNK", 4)  # more than one part
+    monkeypatch.setattr(World.load(tiny_world), "chunk", 4)  # more than one part
     env = dream_of(tiny_world, 6, imagination)
     dynamics = LearnedDynamics(World.load(tiny_world), imagination)
     assert isinstance(dynamics, Dynamics)
-    state = DreamtState(env).observe(np.zeros(6), None)
+    state = dreamt_states(env)()
     rng = np.random.default_rng(0)
     for _ in range(8):
         actions = rng.integers(9, size=6)
@@ -40,7 +40,7 @@ def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imaginatio
 
 def test_dreams_are_copied_out_and_put_back(tiny_world):
     dynamics = LearnedDynamics(World.load(tiny_world), "pixels")
-    state = DreamtState(dream_of(tiny_world, 3, "pixels")).observe(np.zeros(3), None)
+    state = dreamt_states(dream_of(tiny_world, 3, "pixels"))()
     before = state.map(torch.clone)
     twice = dynamics.select(state, torch.tensor([2, 2, 0]))
     assert dynamics.size(twice) == 3
@@ -56,7 +56,7 @@ def test_planners_dream(name, tiny_world):
     dynamics, env = LearnedDynamics(world), dream_of(tiny_world, 3)
     small = {"simulations": 30} if name == "mcts" else {"population": 12}
     planner = make_planner(name, dynamics, {"horizon": 3, **small}, torch.Generator().manual_seed(0))
-    state = DreamtState(env).observe(np.zeros(3), None)
+    state = dreamt_states(env)()
     plan = planner.plan(state)
     assert plan.actions.shape == (3,)
     best = torch.stack([dynamics.step(state, torch.full((3,), action)).rewards for action in range(9)]).amax(
@@ -77,22 +77,23 @@ def test_watching_real_frames_gives_states_to_plan_from(tiny_world):
     env = BouncingBallsVectorEnv(2, preset="avoid")
     frames, _ = env.reset(seed=0)
     source = WatchedState(world)
-    source.reset(2)
-    first = source.observe(frames, None)
+    every, nobody = np.ones(2, dtype=bool), np.zeros(2, dtype=bool)
+    first = source.observe(frames, None, every)
     actions = np.array([3, 4])
     frames, *_ = env.step(actions)
-    second = source.observe(frames, actions)
+    second = source.observe(frames, actions, nobody)
     assert (second.theta != first.theta).any()
     again = WatchedState(world)
-    again.reset(1)
-    alone = again.observe(env_first(0), None)
+    alone = again.observe(env_first(0), None, every[:1])
     torch.testing.assert_close(alone.theta[0], first.theta[0], atol=1e-5, rtol=1e-4)
     other = WatchedState(world)
-    other.reset(2)
-    other.observe(np.stack([env_first(0)[0], env_first(1)[0]]), None)
-    elsewhere = other.observe(frames, np.array([0, 4]))
-    assert (elsewhere.theta[0] != second.theta[0]).any()  # the action is told
+    other.observe(np.stack([env_first(0)[0], env_first(1)[0]]), None, every)
+    elsewhere = other.observe(frames, np.array([0, 4]), nobody)
+    assert (elsewhere.theta[0] != second.theta[0]).any()  # actions make a difference
     torch.testing.assert_close(elsewhere.theta[1], second.theta[1], atol=1e-5, rtol=1e-4)
+    frames[0] = env_first(0)[0]
+    anew = other.observe(frames, actions, np.array([True, False]))
+    torch.testing.assert_close(anew.theta[0], first.theta[0], atol=1e-5, rtol=1e-4)
 
 
 def env_first(seed: int) -> np.ndarray:
@@ -100,7 +101,7 @@ def env_first(seed: int) -> np.ndarray:
 
 
 def test_a_dream_that_diverges_is_an_error(tiny_world):
-    state = DreamtState(dream_of(tiny_world, 2)).observe(np.zeros(2), None)
+    state = dreamt_states(dream_of(tiny_world, 2))()
     state.theta[0] = torch.nan
     planner = make_planner("shooting", LearnedDynamics(World.load(tiny_world)), {}, torch.Generator())
     with pytest.raises(DivergenceError, match="another checkpoint"):

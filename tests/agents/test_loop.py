@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("stable_baselines3")
 
 from rnem_world.agents import policy_training
-from rnem_world.agents.dyna import ExploringAgent, Loop, LoopConfig, WatchingAgent, loop_table, read_loop
+from rnem_world.agents.dyna import ExploringAgent, Loop, LoopConfig, loop_table, read_loop
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
@@ -75,15 +75,17 @@ class Slots:
     def reset(self, num_envs: int) -> None:
         self.seen = []
 
+    def restart(self, begun) -> None:
+        pass
+
     def act(self, observations):
         self.seen.append(observations)
         return np.ones(len(observations), dtype=np.int64)
 
 
-def test_a_watching_agent_sees_what_the_wrapper_shows(tiny_world):
+def test_an_exploring_agent_sees_what_the_wrapper_shows(tiny_world):
     inner = Slots()
-    agent = WatchingAgent(inner, World.load(tiny_world))
-    explorer = ExploringAgent(agent, 9, 0.5, np.random.default_rng(0))
+    explorer = ExploringAgent(inner, World.load(tiny_world), 0.5, np.random.default_rng(0))
     plain = BouncingBallsVectorEnv(3, preset="avoid")
     wrapped = SlotVectorObservation(BouncingBallsVectorEnv(3, preset="avoid"), tiny_world)
     frames, _ = plain.reset(seed=0)

@@ -20,19 +20,14 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-class Seen:
+def seen(observations, actions, begun):
     """The observation is the state."""
-
-    def reset(self, num_envs: int) -> None:
-        pass
-
-    def observe(self, observations, actions):
-        return torch.as_tensor(observations).float()
+    return torch.as_tensor(observations).float()
 
 
 def play_cartpole(name: str, options: dict, episodes: int, steps: int = 500) -> np.ndarray:
     env = gymnasium.make_vec("CartPole-v1", num_envs=episodes, vectorization_mode="vector_entry_point")
-    agent = PlannerAgent(make_planner(name, CartPole(), options, generator()), Seen())
+    agent = PlannerAgent(make_planner(name, CartPole(), options, generator()), seen)
     observations, _ = env.reset(seed=0)
     agent.reset(episodes)
     alive, returns = np.ones(episodes, dtype=bool), np.zeros(episodes)
@@ -268,17 +263,51 @@ def test_number_of_worlds_may_change(name):
     assert len(planner.plan(torch.zeros(5, 2)).actions) == 5
 
 
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_plan_does_not_outlive_its_episode(name):
+    lottery = Lottery(6, 8, odds=0.0)
+    few = {"simulations": 200} if name == "mcts" else {"population": 60, "iterations": 3}
+    planner = make_planner(name, lottery, {"horizon": 6, **few}, generator())
+    planner.plan(lottery.start())
+    begun = torch.tensor([True, False] * 4)
+    planner.forget(begun)
+    if name == "mcts":
+        assert (planner._incumbent[begun, 0] == -1).all()
+    else:
+        assert torch.equal(planner._proposal.probabilities[begun], torch.full((4, 6, 2), 0.5))
+        assert (planner._incumbent[begun] == 0).all()
+    assert (planner._incumbent[~begun] > 0).any()
+    planner.config = replace(planner.config, **({"simulations": 2} if name == "mcts" else {"population": 10}))
+    assert planner.plan(lottery.start()).actions.shape == (8,)
+
+
+def test_an_agent_is_told_of_new_episodes():
+    seen_as_new = []
+
+    def watching(observations, actions, begun):
+        seen_as_new.append(begun.tolist())
+        return torch.as_tensor(observations).float()
+
+    agent = PlannerAgent(make_planner("shooting", Corridor(), {"horizon": 2}, generator()), watching)
+    agent.reset(2)
+    for begun in ([False, False], [False, True]):
+        agent.act(np.zeros((2, 2)))
+        agent.restart(np.array(begun))
+    agent.act(np.zeros((2, 2)))
+    assert seen_as_new == [[True, True], [False, False], [False, True]]
+
+
 def test_an_agent_holds_actions_and_hands_out_copies():
     calls = []
 
-    class Counting(Seen):
-        def observe(self, observations, actions):
-            calls.append(None if actions is None else actions.copy())
-            return torch.as_tensor(observations)
+    def counting(observations, actions, begun):
+        calls.append(None if actions is None else actions.copy())
+        assert begun.all() if actions is None else not begun.any()
+        return torch.as_tensor(observations)
 
     lottery = Lottery(12, 6)
     planner = make_planner("shooting", lottery, {"horizon": 3, "action_repeat": 2}, generator())
-    agent = PlannerAgent(planner, Counting())
+    agent = PlannerAgent(planner, counting)
     agent.reset(6)
     state, played = lottery.start(), []
     for _ in range(4):

@@ -17,7 +17,13 @@ pytest.importorskip("stable_baselines3")
 from rnem_world.agents import policy_training
 from rnem_world.agents.base import Agent
 from rnem_world.agents.features import FrameFeatures, SlotFeatures
-from rnem_world.agents.policy import PolicyConfig, checkpoints_of, last_checkpoint, read_trainer, read_weights
+from rnem_world.agents.policy import (
+    PolicyConfig,
+    checkpoints_of,
+    last_checkpoint,
+    read_policy_weights,
+    read_trainer,
+)
 from rnem_world.agents.policy_agent import load_policy
 from rnem_world.agents.policy_training import make_training_environment, train_policy
 from rnem_world.envs.real import make_environment
@@ -63,7 +69,7 @@ def test_frames_of_all_our_sizes_are_seen(size):
 def test_training_resumes_where_it_was(algorithm, tmp_path):
     train_policy(config(algorithm), tmp_path / "run")
     before = last_checkpoint(tmp_path / "run")
-    weights, (trainer, replay) = read_weights(before), read_trainer(before)
+    weights, (trainer, replay) = read_policy_weights(before), read_trainer(before)
     assert trainer["steps"] == 64
     assert (replay is not None) == (algorithm == "dqn")
     more = config(algorithm, timesteps=128)
@@ -72,6 +78,7 @@ def test_training_resumes_where_it_was(algorithm, tmp_path):
     def look(model, env, *rest):
         seen.update({name: value.clone() for name, value in model.policy.state_dict().items()})
         seen["steps"] = model.num_timesteps
+        seen["counters"] = {name: getattr(model, name) for name in trainer["counters"]}
         seen["optimizer"] = copy.deepcopy(model.policy.optimizer.state_dict()["state"])
         if replay is not None:
             assert (model.replay_buffer.pos, model.replay_buffer.full) == (16, False)
@@ -83,13 +90,16 @@ def test_training_resumes_where_it_was(algorithm, tmp_path):
         patch.setattr(policy_training, "_learn", look)
         train_policy(more, tmp_path / "run", resume=True)
     assert seen["steps"] == 64
+    assert seen["counters"] == trainer["counters"]
+    if algorithm == "dqn":
+        assert trainer["counters"]["_n_calls"] == 16  # by which the target network's updates are timed
     for name, value in weights.items():
         assert torch.equal(seen[name], value)
     for key, entry in trainer["optimizer"]["state"].items():
         assert torch.equal(seen["optimizer"][key]["exp_avg"], entry["exp_avg"])
     after = last_checkpoint(tmp_path / "run")
     assert read_trainer(after)[0]["steps"] == 128
-    assert any(not torch.equal(value, weights[name]) for name, value in read_weights(after).items())
+    assert any(not torch.equal(value, weights[name]) for name, value in read_policy_weights(after).items())
     assert len(checkpoints_of(tmp_path / "run")) == 2
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["steps"] for line in lines] == sorted(line["steps"] for line in lines)
@@ -100,7 +110,9 @@ def test_the_same_seed_gives_the_same_policy(tmp_path):
     for name in ("one", "two"):
         train_policy(config(), tmp_path / name)
     train_policy(config(seed=1), tmp_path / "other")
-    one, two, other = (read_weights(last_checkpoint(tmp_path / name)) for name in ("one", "two", "other"))
+    one, two, other = (
+        read_policy_weights(last_checkpoint(tmp_path / name)) for name in ("one", "two", "other")
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
@@ -120,7 +132,7 @@ def test_frames_are_stacked_in_training_and_in_acting(tmp_path):
     agent.reset(4)
     for _ in range(4):
         actions = agent.act(observations)
-        np.testing.assert_array_equal(agent._frames, expected)
+        np.testing.assert_array_equal(agent._stack._frames, expected)
         np.testing.assert_array_equal(
             actions, agent.policy.predict(expected.transpose(0, 3, 1, 2), deterministic=True)[0]
         )
@@ -150,7 +162,7 @@ def test_a_policy_that_becomes_nan_is_an_error_and_the_last_checkpoint_stays(tmp
         train_policy(replace(config(), hyperparameters=options), tmp_path)
     assert checkpoints_of(tmp_path)
     for checkpoint in checkpoints_of(tmp_path):
-        assert all(bool(torch.isfinite(value).all()) for value in read_weights(checkpoint).values())
+        assert all(bool(torch.isfinite(value).all()) for value in read_policy_weights(checkpoint).values())
 
 
 def test_agents_of_other_worlds_are_refused(tmp_path):
@@ -197,13 +209,13 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(values, messa
 
 
 def test_real_frames_may_be_seen_as_slots(tmp_path):
-    awake = config(env="RNEM-BallsReal-v0", slots_of="balls", timesteps=32)
-    train_policy(awake, tmp_path / "awake")
+    real = config(env="RNEM-BallsReal-v0", slots_of="balls", timesteps=32)
+    train_policy(real, tmp_path / "real")
     dreamed = make_training_environment(config(env="RNEM-Balls-v0", env_options={"obs_type": "slots"}))
-    awake_env = make_training_environment(awake)
-    assert awake_env.observation_space == dreamed.observation_space
-    assert np.isfinite(awake_env.reset()).all()
-    agent = load_policy(tmp_path / "awake", dreamed.observation_space, dreamed.action_space)
+    real_env = make_training_environment(real)
+    assert real_env.observation_space == dreamed.observation_space
+    assert np.isfinite(real_env.reset()).all()
+    agent = load_policy(tmp_path / "real", dreamed.observation_space, dreamed.action_space)
     assert agent.act(np.zeros((2, 5, 128), np.float32)).shape == (2,)
     with pytest.raises(CheckpointError, match="ball"):
         make_training_environment(config(env="RNEM-BallsReal-v0", slots_of="ball"))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rnem_world.agents.base import Agent
-from rnem_world.agents.dynamics import BallsDynamics, SimulatorState
+from rnem_world.agents.dynamics import BallsDynamics, simulator_states
 from rnem_world.agents.planning import PlannerAgent, make_planner
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError
@@ -17,7 +17,7 @@ def test_the_dynamics_are_those_of_the_environment(name):
     env = BouncingBallsVectorEnv(6, preset=name, ground_truth=True)
     env.reset(seed=3)
     dynamics = BallsDynamics(env.rules)
-    state = SimulatorState(env).observe(np.zeros(6), None)
+    state = simulator_states(env)()
     rng = np.random.default_rng(0)
     for _ in range(40):
         actions = rng.integers(9, size=6)
@@ -32,8 +32,8 @@ def test_the_dynamics_are_those_of_the_environment(name):
 def test_worlds_are_copied_out_and_put_back():
     env = BouncingBallsVectorEnv(3, preset="stove")
     env.reset(seed=0)
-    dynamics, source = BallsDynamics(env.rules), SimulatorState(env)
-    state = source.observe(np.zeros(3), None)
+    dynamics, source = BallsDynamics(env.rules), simulator_states(env)
+    state = source()
     before = state.positions.copy()
     twice = dynamics.select(state, torch.tensor([2, 2, 0]))
     twice.positions[:] = -1.0
@@ -41,7 +41,7 @@ def test_worlds_are_copied_out_and_put_back():
     dynamics.put(state, torch.tensor([1]), dynamics.select(state, torch.tensor([0])))
     np.testing.assert_array_equal(state.positions[1], before[0])
     assert dynamics.size(dynamics.select(state, torch.tensor([0, 1, 2, 2]))) == 4
-    np.testing.assert_array_equal(source.observe(np.zeros(3), None).positions, before)
+    np.testing.assert_array_equal(source().positions, before)
 
 
 def test_the_oracle_avoids_what_staying_runs_into():
@@ -51,7 +51,7 @@ def test_the_oracle_avoids_what_staying_runs_into():
         planner = make_planner(
             "shooting", BallsDynamics(env.rules), options, torch.Generator().manual_seed(0)
         )
-        agent = PlannerAgent(planner, SimulatorState(env))
+        agent = PlannerAgent(planner, simulator_states(env))
         assert isinstance(agent, Agent)
         observations, _ = env.reset(seed=0)
         agent.reset(n)
@@ -67,5 +67,10 @@ def test_the_oracle_avoids_what_staying_runs_into():
 def test_worlds_without_a_player_are_refused():
     with pytest.raises(ConfigError, match="no player"):
         BallsDynamics(preset("balls4mass64"))
-    with pytest.raises(ConfigError, match="3 environments"):
-        SimulatorState(BouncingBallsVectorEnv(2)).reset(3)
+    planner = make_planner("shooting", BallsDynamics(preset("stove")), {}, torch.Generator())
+    env = BouncingBallsVectorEnv(2, preset="stove")
+    env.reset(seed=0)
+    agent = PlannerAgent(planner, simulator_states(env))
+    agent.reset(3)
+    with pytest.raises(ConfigError, match="3 environments are played, and the planner looks at 2"):
+        agent.act(np.zeros(3))

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("ale_py")
 
 from rnem_world.cli import collect_atari
-from rnem_world.data.storage import Dataset
+from rnem_world.data.dataset import Dataset
 from rnem_world.training import checkpoint
 from tests.envs.atari_cache import black
 

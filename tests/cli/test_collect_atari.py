@@ -11,7 +11,8 @@ from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 from rnem_world.cli.collect import command
 from rnem_world.cli.collect_atari import collect_atari
 from rnem_world.data import collector
-from rnem_world.data.storage import Dataset, write_shard
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.writer import write_shard
 from rnem_world.envs.atari import AtariVectorEnv
 from rnem_world.envs.atari_frames import chosen_background
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError, RnemWorldError

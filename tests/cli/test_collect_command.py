@@ -6,7 +6,7 @@ import sys
 from click.testing import CliRunner
 
 from rnem_world.cli.collect import command
-from rnem_world.data.storage import Dataset
+from rnem_world.data.dataset import Dataset
 
 SMALL = ["--num-train", "4", "--num-valid", "2", "--num-test", "2", "--frames", "5"]
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from rnem_world.cli.data import command, parse_ratio, parse_size
 from rnem_world.cli.main import main
-from rnem_world.data.episode import EpisodeBatch
-from rnem_world.data.schema import DatasetAttributes
-from rnem_world.data.storage import Dataset, write_shard
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
+from rnem_world.data.writer import write_shard
 from rnem_world.errors import ConfigError
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from rnem_world.data.episode import EpisodeBatch
-from rnem_world.data.schema import DatasetAttributes
+from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
 
 ACTIONS = 5
 ATTRIBUTES = DatasetAttributes(

@@ -14,10 +14,10 @@ import pytest
 
 from rnem_world.agents.base import baseline
 from rnem_world.cli.collect import collect_balls, default_dataset
-from rnem_world.data.collector import CollectorConfig, collect
-from rnem_world.data.recording import Recorder
+from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.recorder import Recorder
 from rnem_world.data.schema import DatasetAttributes
-from rnem_world.data.storage import Dataset
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.physics import DIRECTIONS, preset
@@ -77,7 +77,7 @@ def read_all(path: Path, split: str = "training") -> dict[str, np.ndarray]:
 
 
 def test_entries_t_belong_to_the_transition_out_of_frame_t():
-    recorder = Recorder(5, 3, number_of_actions=3, maximum_value=255)
+    recorder = Recorder(5, 3, maximum_value=255)
     for _ in range(2):  # two batches of two for three sequences
         recorder.record(Counter(2, length=5), Clock(), [0, 1])
     episodes = recorder.episodes()
@@ -167,7 +167,7 @@ def test_no_sequence_comes_twice_in_a_shard_of_several_batches(tmp_path):
     make_env = partial(BouncingBallsVectorEnv, preset="stove", ground_truth=True)
     make_agent = partial(draw_agent, policy="random")
     attributes = DatasetAttributes(number_of_actions=9)
-    collect(make_env, make_agent, config, tmp_path / "x.h5", 1, attributes, progress=False)
+    collect_dataset(Source(make_env, make_agent, attributes), config, tmp_path / "x.h5", progress=False)
     data = read_all(tmp_path / "x.h5")
     assert len(np.unique(data["positions"][0].reshape(9, -1), axis=0)) == 9
     assert len(np.unique(data["actions"].T, axis=0)) > 5
@@ -205,7 +205,7 @@ def interrupted(tmp_path: Path, monkeypatch) -> Path:
         with pytest.raises(OutputError, match="no space"):
             collect_balls("stove", tmp_path / "x.h5", **SMALL, progress=False)
     parts = tmp_path / "x.h5.parts"
-    assert len(list(parts.glob("*.h5"))) == 5
+    assert len(list(parts.glob("[!.]*.h5"))) == 5
     assert not (tmp_path / "x.h5").exists()
     return parts
 
@@ -216,8 +216,8 @@ def test_a_rerun_makes_only_what_is_missing_or_damaged(tmp_path, monkeypatch):
     (parts / "training-00001.h5").unlink()
     damaged = parts / "validation-00000.h5"
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    (parts / ".training-00001.h5.somewhere-1-2.tmp").write_bytes(b"half")
-    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.h5")}
+    (parts / ".training-00001.somewhere-1-2.tmp.h5").write_bytes(b"half")
+    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("[!.]*.h5")}
     written = []
     from rnem_world.data import collector
 
@@ -254,13 +254,13 @@ def test_a_killed_collection_goes_on(tmp_path):
     process = subprocess.Popen([sys.executable, "run.py"], cwd=tmp_path)
     parts = tmp_path / "x.h5.parts"
     deadline = time.monotonic() + 30
-    while len(list(parts.glob("*.h5"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+    while len(list(parts.glob("[!.]*.h5"))) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(0.5)  # its workers notice that it is gone
     assert not (tmp_path / "x.h5").exists()
-    finished = len(list(parts.glob("*.h5")))
+    finished = len(list(parts.glob("[!.]*.h5")))
     assert 3 <= finished < 40
     path = collect_balls("balls3small32", tmp_path / "x.h5", 200, 0, 0, 12, shard_size=5, progress=False)
     assert path.read_bytes() == whole.read_bytes()
@@ -297,27 +297,35 @@ def test_an_episode_that_ends_too_soon_is_named_and_leaves_nothing(tmp_path, wor
     config = CollectorConfig(4, 0, 0, number_of_frames=5, shard_size=2)
     attributes = DatasetAttributes(number_of_actions=3, maximum_value=255)
     with pytest.raises(DataError, match="ended after 3 steps"):
-        collect(failing_env, make_clock, config, tmp_path / "x.h5", workers, attributes, progress=False)
+        collect_dataset(
+            Source(failing_env, make_clock, attributes),
+            config,
+            tmp_path / "x.h5",
+            workers=workers,
+            progress=False,
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_two_collections_dont_share_a_folder(tmp_path):
     config = CollectorConfig(2, 0, 0, number_of_frames=3)
     attributes = DatasetAttributes(number_of_actions=3, maximum_value=255)
-    call = partial(collect, Counter, config=config, out=tmp_path / "x.h5", workers=1, attributes=attributes)
+
+    def call(make_agent):
+        collect_dataset(Source(Counter, make_agent, attributes), config, tmp_path / "x.h5", progress=False)
 
     def make_agent(env, generator):
-        with pytest.raises(DataError, match="another collection"):
-            call(make_agent=make_clock)
+        with pytest.raises(OutputError, match=r"x\.h5 is being collected by process \d+ on "):
+            call(make_clock)
         return Clock()
 
-    call(make_agent=make_agent)
+    call(make_agent)
     assert read_all(tmp_path / "x.h5")["features"].shape == (3, 2, 4, 4, 1)
 
 
 def test_frames_that_arent_binary_are_refused():
     with pytest.raises(DataError, match="binary"):
-        Recorder(3, 2, 3, maximum_value=1).record(Counter(2), Clock(), [0, 1])
+        Recorder(3, 2).record(Counter(2), Clock(), [0, 1])
 
 
 def test_the_default_dataset_is_collected_once(tmp_path):

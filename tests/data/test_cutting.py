@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rnem_world.data.cutting import EpisodeCutter
+from rnem_world.data.recorder import Recorder
 from rnem_world.errors import DataError
 
 
@@ -48,7 +48,7 @@ class Timer:
 
 
 def cut(frames: int, sequences: int, envs: int, lengths: list[int]):
-    cutter = EpisodeCutter(frames, sequences, maximum_value=255)
+    cutter = Recorder(frames, sequences, maximum_value=255, whole_episodes=True)
     cutter.record(Episodes(envs, lengths), Timer(), list(range(envs)))
     return cutter.episodes()
 
@@ -89,7 +89,7 @@ def test_episodes_that_are_too_short_are_named():
 
 
 def test_it_can_be_given_up_and_says_when_it_is_not_full():
-    cutter = EpisodeCutter(3, 2, 255)
+    cutter = Recorder(3, 2, 255, whole_episodes=True)
     with pytest.raises(InterruptedError):
         cutter.record(Episodes(1, [9]), Timer(), [0], lambda: True)
     with pytest.raises(DataError, match="expected 2"):
@@ -98,4 +98,4 @@ def test_it_can_be_given_up_and_says_when_it_is_not_full():
 
 def test_frames_that_are_not_binary_are_refused():
     with pytest.raises(DataError, match="aren't binary"):
-        EpisodeCutter(3, 2, 1).record(Episodes(3, [9]), Timer(), [0, 1, 2])
+        Recorder(3, 2, whole_episodes=True).record(Episodes(3, [9]), Timer(), [0, 1, 2])

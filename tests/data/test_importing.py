@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rnem_world.data.dealing import counts_by_ratio
-from rnem_world.data.importing import ImportConfig, import_frames
-from rnem_world.data.storage import Dataset
-from rnem_world.data.validation import validate
+from rnem_world.data.check import check_dataset
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.importing import ImportConfig, counts_by_ratio, import_frames
+from rnem_world.data.schema import SPLITS
 from rnem_world.errors import ConfigError, DataError, OutputError
-from rnem_world.types import SPLITS
 
 ALL_TRAINING = (1, 0, 0)
 
@@ -66,7 +65,7 @@ class TestSources:
         expected = sorted(range(2), key=lambda n: (sequences[n] > 0).astype(np.uint8).tobytes())
         for n, m in zip(order, expected, strict=True):
             np.testing.assert_array_equal(features[:, n, ..., 0], sequences[m] > 0)
-        assert validate(tmp_path / "o.h5").problem is None
+        assert check_dataset(tmp_path / "o.h5").problem is None
         assert sorted(os.listdir(tmp_path)) == [f"a{suffix}", "o.h5"]
 
     @pytest.mark.parametrize(
@@ -362,7 +361,7 @@ class TestWrongInput:
         np.save(tmp_path / "a.npy", video(4))
         with pytest.raises(OutputError, match="it is a folder"):
             import_frames(tmp_path / "a.npy", tmp_path)
-        with pytest.raises(OutputError, match="can't be written"):
+        with pytest.raises(OutputError, match="can't write"):
             import_frames(tmp_path / "a.npy", tmp_path / "a.npy" / "o.h5")
 
     @pytest.mark.parametrize(

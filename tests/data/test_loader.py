@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.episode import EpisodeBatch
-from rnem_world.data.loader import Batch, LoaderConfig, SequenceLoader, read_batch
-from rnem_world.data.prefetch import prefetch
-from rnem_world.data.schema import DatasetAttributes
-from rnem_world.data.storage import write_shard
+from rnem_world.data.loader import Batch, LoaderConfig, SequenceLoader, prefetch, read_batch
+from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
+from rnem_world.data.writer import write_shard
 from rnem_world.errors import ConfigError, DataError
 
 N, T = 23, 9
@@ -52,7 +50,7 @@ def assert_equal(one: Batch, other: Batch) -> None:
 
 
 def prefetch_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "rnem-world-prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("rnem-world-prefetch")]
 
 
 class TestContent:

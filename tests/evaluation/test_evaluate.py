@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rnem_world.data.batch import Batch, read_batch
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.loader import Batch, read_batch
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rnem_world.data.batch import read_batch
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.loader import read_batch
 from rnem_world.evaluation.pictures import attention_matrix, overview, rollout_panels
 from rnem_world.evaluation.plots import figure_to_array, slot_colours
 from rnem_world.models.config import ModelConfig

@@ -10,7 +10,7 @@ import torch
 from worlds_to_train import MODEL as WORLD
 from worlds_to_train import SIZE, STEPS
 
-from rnem_world.data.batch import Batch
+from rnem_world.data.loader import Batch
 from rnem_world.distributed import Processes
 from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.models.config import ModelConfig

@@ -1,23 +1,22 @@
-"""Writing datasets as HDF5, whole or not at all, and joining shards; :class:`Dataset` reads them."""
+"""Writing datasets as HDF5, whole or not at all, and joining shards."""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 
-from rnem_world.data.atomic import replacing
-from rnem_world.data.dataset import Dataset, SplitInfo
-from rnem_world.data.episode import EpisodeBatch
-from rnem_world.data.inspection import READ_ERRORS
-from rnem_world.data.schema import ARRAYS, SCHEMA_VERSION, DatasetAttributes
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.schema import ARRAYS, SCHEMA_VERSION, SPLITS, DatasetAttributes, EpisodeBatch, Split
+from rnem_world.data.shards import READ_ERRORS
 from rnem_world.errors import DataError
-from rnem_world.types import SPLITS, Split
-
-__all__ = ["Dataset", "SplitInfo", "merge_sequences", "merge_shards", "write_shard"]
+from rnem_world.io import atomic_file
 
 GZIP_LEVEL = 1
 
@@ -50,7 +49,7 @@ def write_shard(
             episodes.validate(attributes.number_of_actions, attributes.maximum_value)
         except DataError as error:
             raise DataError(f"{split!r} can't be written to {path}: {error}") from error
-    with replacing(Path(path)) as (file, check):
+    with new_hdf5(Path(path)) as (file, check):
         file.attrs.update(attributes.to_hdf5())
         for split in SPLITS:
             if split in splits:
@@ -98,7 +97,7 @@ def merge_sequences(
         DataError: If a source is damaged or has another layout than ours.
         OutputError: If the file can't be written.
     """
-    with replacing(Path(out)) as (file, check):
+    with new_hdf5(Path(out)) as (file, check):
         file.attrs.update(replace(dataset.attributes, schema_version=SCHEMA_VERSION).to_hdf5())
         for split, chosen in picks.items():
             if not chosen:
@@ -148,3 +147,90 @@ def _create(file: h5py.File, split: Split, name: str, shape: tuple[int, ...]) ->
         shuffle=False,
         track_times=False,
     )
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Opens a new HDF5 file that takes the place of ``path`` when the block ends well; see `atomic_file`.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        The file, open for writing, and a function that raises the error if writing has failed; call it now
+        and then, for HDF5 itself is not told.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    with atomic_file(path) as temporary:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        guarded = _GuardedFile(descriptor)
+
+        def check() -> None:
+            if guarded.failure is not None:
+                raise guarded.failure
+
+        try:
+            with h5py.File(guarded, "w") as file:
+                yield file, check
+            check()
+        finally:
+            os.close(descriptor)
+
+
+class _GuardedFile(io.RawIOBase):
+    """The file below HDF5: after a failed write it keeps the failure and goes on in memory.
+
+    HDF5 2.0 crashes the interpreter (segmentation fault) when a write fails while a file or an array is
+    closed, as on a full disk, so it never gets to see a failure.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.failure: OSError | None = None
+        self._descriptor = descriptor
+        self._position = 0
+        self._remembered: dict[int, bytes] = {}
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._descriptor).st_size}
+        self._position = base[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        content = self._remembered.get(self._position, b"")[: len(view)]
+        if not content:
+            content = os.pread(self._descriptor, len(view), self._position)
+        view[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def write(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        try:
+            done = 0
+            while self.failure is None and done < len(view):
+                done += os.pwrite(self._descriptor, view[done:], self._position + done)
+        except OSError as error:
+            self.failure = error
+        if self.failure is not None:
+            self._remembered[self._position] = bytes(view)
+        self._position += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        size = self._position if size is None else size
+        if self.failure is None:
+            try:
+                os.ftruncate(self._descriptor, size)
+            except OSError as error:
+                self.failure = error
+        return size
+
+    def flush(self) -> None:
+        """Nothing waits here; `atomic_file` calls fsync at the end."""

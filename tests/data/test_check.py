@@ -12,10 +12,9 @@ import pytest
 from fabricate import ACTIONS, ATTRIBUTES, discs, original_file
 from test_storage import break_file
 
-from rnem_world.data.episode import EpisodeBatch
-from rnem_world.data.schema import DatasetAttributes
-from rnem_world.data.storage import write_shard
-from rnem_world.data.validation import Problem, Report, validate
+from rnem_world.data.check import Problem, Report, check_dataset
+from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
+from rnem_world.data.writer import write_shard
 from rnem_world.errors import DataError
 
 
@@ -26,31 +25,31 @@ def path(tmp_path: Path) -> Path:
 
 
 def problem_of(path: Path) -> Problem:
-    problem = validate(path).problem
+    problem = check_dataset(path).problem
     assert problem is not None
     return problem
 
 
 class TestFine:
     def test_our_files(self, path: Path) -> None:
-        assert validate(path) == Report(path, {"training": 6, "test": 2}, None, ())
-        validate(path).raise_problem()
+        assert check_dataset(path) == Report(path, {"training": 6, "test": 2}, None, ())
+        check_dataset(path).raise_problem()
 
     @pytest.mark.parametrize("kind", ["bool", "float"])
     @pytest.mark.parametrize("actions", [False, True])
     def test_original_files(self, tmp_path: Path, kind: str, actions: bool) -> None:
         original_file(tmp_path / "o.h5", discs(5), kind, with_actions=actions)
-        report = validate(tmp_path / "o.h5")
+        report = check_dataset(tmp_path / "o.h5")
         assert (report.problem, report.warnings) == (None, ())
 
     def test_grey_frames(self, tmp_path: Path) -> None:
         attributes = DatasetAttributes(number_of_actions=ACTIONS, maximum_value=255)
         write_shard(tmp_path / "g.h5", {"test": discs(3, maximum=255, channels=3)}, attributes)
-        assert validate(tmp_path / "g.h5").problem is None
+        assert check_dataset(tmp_path / "g.h5").problem is None
 
     def test_folders(self, path: Path) -> None:
         write_shard(path.with_name("b.h5"), {"training": discs(3)}, ATTRIBUTES)
-        assert validate(path.parent).sequences == {"training": 9, "test": 2}
+        assert check_dataset(path.parent).sequences == {"training": 9, "test": 2}
 
 
 class TestProblems:
@@ -76,11 +75,11 @@ class TestProblems:
         assert message in problem.message
         assert problem.message.startswith(f"{path}: training/{name}, sequence")
         with pytest.raises(DataError, match=re.escape(problem.message)):
-            validate(path).raise_problem()
+            check_dataset(path).raise_problem()
 
     @pytest.mark.parametrize("name", ["rewards", "groups", "features"])
     def test_in_a_later_block(self, path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        monkeypatch.setattr("rnem_world.data.validation._BLOCK_BYTES", 1)
+        monkeypatch.setattr("rnem_world.data.check._BLOCK_BYTES", 1)
         with h5py.File(path, "r+") as file:
             file["training"][name][2, 4] = {"rewards": np.nan, "groups": 9, "features": 2}[name]
         problem = problem_of(path)
@@ -154,12 +153,12 @@ class TestWarnings:
         episodes.features[:, [1, 7]] = 0
         episodes.features[:-1, 4] = 0  # one frame has something
         write_shard(tmp_path / "a.h5", {"training": episodes}, ATTRIBUTES)
-        report = validate(tmp_path / "a.h5")
+        report = check_dataset(tmp_path / "a.h5")
         assert report.problem is None
         assert report.warnings == ("training: 2 of 9 sequences are all black (1, 7)",)
 
     def test_black_sequences_in_a_later_block(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("rnem_world.data.validation._BLOCK_BYTES", 1)
+        monkeypatch.setattr("rnem_world.data.check._BLOCK_BYTES", 1)
         self.test_black_sequences(tmp_path)
 
     def test_single_frames_and_different_sizes(self, tmp_path: Path) -> None:
@@ -168,7 +167,7 @@ class TestWarnings:
             "test": EpisodeBatch(discs(2, size=10).features),
         }
         write_shard(tmp_path / "a.h5", splits, DatasetAttributes())
-        one, two = validate(tmp_path / "a.h5").warnings
+        one, two = check_dataset(tmp_path / "a.h5").warnings
         assert "single frame" in one
         assert "differ in height" in two
 
@@ -177,10 +176,10 @@ class TestWarnings:
 def test_memory_stays_flat(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from rnem_world.data.validation import validate\n"
+        "from rnem_world.data.check import check_dataset\n"
         "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024\n"
-        "validate(sys.argv[1]); before = peak()\n"
-        "assert validate(sys.argv[2]).problem is None\n"
+        "check_dataset(sys.argv[1]); before = peak()\n"
+        "assert check_dataset(sys.argv[2]).problem is None\n"
         "print(peak() - before)\n"
     )
     for name, sequences in (("small.h5", 100), ("large.h5", 800)):

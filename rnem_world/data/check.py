@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.episode import find_wrong_value
-from rnem_world.data.schema import ARRAYS, ORIGINAL_LAYOUT
+from rnem_world.data.schema import ARRAYS, ORIGINAL_LAYOUT, Split, find_wrong_value
 from rnem_world.errors import DataError
-from rnem_world.types import Split
 
 _BLOCK_BYTES = 2**23
 _NAMED_SEQUENCES = 5
@@ -43,7 +41,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`validate` found.
+    """What :func:`check_dataset` found.
 
     Attributes:
         path: The dataset.
@@ -72,7 +70,7 @@ class _Found(Exception):  # noqa: N818 it's how a search ends, no error
         self.problem = problem
 
 
-def validate(path: str | os.PathLike[str]) -> Report:
+def check_dataset(path: str | os.PathLike[str]) -> Report:
     """Reads every chunk of a dataset and checks shapes, dtypes and values; needs little memory.
 
     Args:
