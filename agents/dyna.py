@@ -14,24 +14,22 @@ import torch
 from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
-import rnem_world
 from rnem_world import physics
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
+from rnem_world.agents.collecting import BallsCollection
 from rnem_world.agents.contest import REAL_BALLS, Contest, ContestConfig
 from rnem_world.agents.dynamics import WatchedState
 from rnem_world.agents.policy import CONFIG_FILE, PolicyConfig
 from rnem_world.agents.scores import columns
 from rnem_world.config import build, check_at_least, check_between
-from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
+from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.schema import DatasetAttributes
-from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.starts import CONTEXT_FRAMES
 from rnem_world.envs.world import World, find_world
 from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.io import write_json
-from rnem_world.training import checkpoint, run_folder
-from rnem_world.training.setup import make_trainer
+from rnem_world.training import checkpoint
+from rnem_world.training.trainer import make_trainer
 
 
 @dataclass(frozen=True)
@@ -236,22 +234,22 @@ class Loop:
         out = self.folder / "data" / f"round-{number}.h5"
         if out.exists():
             return
-        rules = physics.preset(config.preset)
-        attributes = DatasetAttributes(
-            environment_id=REAL_BALLS,
-            settings={"preset": config.preset, "rules": asdict(rules), "policy": "loop"},
-            seed=config.seed + number,
-            number_of_actions=physics.number_of_actions(rules),
-            maximum_value=1,
-            package_version=rnem_world.__version__,
+        collection = BallsCollection(
+            config.sequences,
+            config.validation_sequences,
+            0,
+            config.frames,
+            config.seed + number,
+            preset=config.preset,
         )
-        sizes = CollectorConfig(
-            config.sequences, config.validation_sequences, 0, config.frames, config.seed + number
+        source = collection.source()
+        settings = source.attributes.settings | {"policy": "loop"}
+        source = replace(
+            source,
+            make_agent=partial(self._collecting_agent, number),
+            attributes=replace(source.attributes, settings=settings),
         )
-        source = Source(
-            partial(_make_balls, rules=rules), partial(self._collecting_agent, number), attributes
-        )
-        collect_dataset(source, sizes, out)
+        collect_dataset(source, collection.sizes(), out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
         actions = int(env.single_action_space.n)
@@ -285,7 +283,7 @@ class Loop:
         )
         data = self.folder / "data"
         config = replace(before, training=training, data=str(data), environment=REAL_BALLS)
-        done = run_folder.updates_of(run)
+        done = checkpoint.updates_of(run)
         # A batch of several chunks makes several updates, the last of which may go beyond the number.
         if done and int(done[-1].name.removeprefix("update-")) >= self.config.world_updates:
             return None
@@ -344,10 +342,6 @@ class Loop:
         transitions = (config.sequences + config.validation_sequences) * (config.frames - 1) * (number + 1)
         stay, oracle = found["stay"].real.mean, found[f"oracle {config.oracle}"].real.mean
         return {"round": number, "real_transitions": transitions, **score, "stay": stay, "oracle": oracle}
-
-
-def _make_balls(number: int, rules: physics.BallsConfig) -> BouncingBallsVectorEnv:
-    return BouncingBallsVectorEnv(number, preset=rules, max_episode_steps=None, ground_truth=True)
 
 
 def _fitting(steps: int, chunk: int | None, frames: int) -> int:

@@ -19,8 +19,7 @@ from rnem_world.envs.vector import BatchedVectorEnv
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, DependencyError, RnemWorldError, suggest
 from rnem_world.physics import PRESETS, BallsConfig, preset
-from rnem_world.training.checkpoint import read_config
-from rnem_world.training.run_folder import find_checkpoint, pretrained_names
+from rnem_world.training.checkpoint import find_checkpoint, pretrained_names, read_config
 
 BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
 ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"

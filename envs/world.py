@@ -26,9 +26,8 @@ from rnem_world.models.imagination import DreamState, start_imagination
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.seeding import torch_generator
-from rnem_world.training.checkpoint import load_model
+from rnem_world.training.checkpoint import MODEL_FILE, find_checkpoint, load_model
 from rnem_world.training.config import RunConfig
-from rnem_world.training.run_folder import MODEL_FILE, find_checkpoint
 
 if TYPE_CHECKING:
     from rnem_world.envs.start_source import EncodedStarts

@@ -1,18 +1,22 @@
-"""Options: from the values of files and flags to frozen dataclasses, with errors that name the option."""
+"""Options: from the nested values of files and flags to frozen dataclasses, with errors that name the option."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import re
 import types
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rnem_world.errors import ConfigError, suggest
 
 Options = TypeVar("Options")
+# Of products and convolutions; see rnem_world.training.config.ExecutionConfig.
+Precision = Literal["float32", "tf32", "bf16"]
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
@@ -115,15 +119,16 @@ def check_at_least(options: object, least: float | int, *names: str) -> None:
             raise ConfigError(f"{name} is {value}, it must be at least {least:g}")
 
 
-def check_between(options: object, low: float, high: float, *names: str) -> None:
-    """Checks that numbers among options are in a range, its bounds included.
+def check_between(options: object, low: float | int, high: float | int, *names: str) -> None:
+    """Checks that numbers among options are in a range, its bounds included; None passes.
 
     Raises:
         ConfigError: If one isn't.
     """
     for name in names:
-        if not low <= getattr(options, name) <= high:
-            raise ConfigError(f"{name} is {getattr(options, name)}, it must be {low:g} to {high:g}")
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"{name} is {value}, it must be {low:g} to {high:g}")
 
 
 def check_above_zero(options: object, *names: str) -> None:
@@ -147,3 +152,60 @@ def check_one_of(options: object, name: str, known: Iterable[str]) -> None:
     value, known = getattr(options, name), list(known)
     if value not in known:
         raise ConfigError(f"unknown {name} {value!r}: {suggest(str(value), known)}")
+
+
+def described(cls: type) -> dict[str, str]:
+    """Reads what a dataclass's docstring says of each of its attributes, on one line."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in (inspect.getdoc(cls) or "").partition("Attributes:")[2].splitlines():
+        if line and not line.startswith(" "):  # the next section
+            break
+        if match := re.fullmatch(r" {4}(\w+): (.*)", line):
+            name, text = match.groups()
+            found[name] = text
+        elif line.strip() and name:
+            found[name] += f" {line.strip()}"
+    return {name: text.replace("``", "") for name, text in found.items()}
+
+
+def set_path(values: dict[str, Any], path: str, value: Any) -> None:
+    """Sets ``values["a"]["b"]`` for the path ``a.b``."""
+    *parents, last = path.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+    values[last] = value
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges nested values; ``over`` wins."""
+    result = dict(base)
+    for name, value in over.items():
+        old = result.get(name)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[name] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def read_options_file(path: Path) -> dict[str, Any]:
+    """Reads options from a YAML or JSON file.
+
+    Raises:
+        ConfigError: If it can't be read or holds no mapping.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read the options file {path}: {error}") from error
+    try:
+        if path.suffix == ".json":
+            values = json.loads(text)
+        else:
+            import yaml
+
+            values = yaml.safe_load(text)
+    except Exception as error:  # YAML and JSON raise errors of many kinds
+        raise ConfigError(f"the options file {path} is no valid {path.suffix or 'YAML'}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"the options file {path} must hold a mapping such as {{training: {{epochs: 10}}}}")
+    return {name: value for name, value in values.items() if name not in ("format", "version")}

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+# What gloo and NCCL say when a process at the other end is gone.
+LOST = (
+    "connection closed",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "remote process exit",
+    "ncclremoteerror",
+    "timed out waiting",
+)
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -116,7 +127,7 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     """Joins the others: by gloo on the CPU, by NCCL on CUDA devices.
 
     Raises:
-        ProcessError: If another process ends before its time.
+        ProcessError: If another process ends before its time, or they can't work together.
     """
     if processes.world_size == 1:
         yield
@@ -130,22 +141,27 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         yield
     except RuntimeError as error:
-        if not _is_lost_connection(error):
-            raise
-        raise ProcessError(
-            f"the connection is lost: another of the {processes.world_size} processes has ended, "
-            "and its own message says why; mend that and continue with --resume"
-        ) from error
+        if _is_lost_connection(error):
+            raise ProcessError(
+                f"the connection is lost: another of the {processes.world_size} processes has ended, "
+                "and its own message says why; mend that and continue with --resume"
+            ) from error
+        if isinstance(error, distributed.DistError):
+            raise ProcessError(
+                f"the {processes.world_size} processes can't work together: {str(error).strip().splitlines()[0]}"
+            ) from error
+        raise
     distributed.destroy_process_group()
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether an error means that another process is gone; gloo says so in plain RuntimeErrors."""
     from torch import distributed
 
-    if isinstance(error, distributed.DistError):
+    if isinstance(error, (distributed.DistNetworkError, distributed.DistStoreError)):
         return True
     text = str(error).lower()
-    return any(word in text for word in ("gloo", "nccl", "connection closed", "connection reset"))
+    return any(word in text for word in LOST)
 
 
 def _device_of_talk() -> torch.device:

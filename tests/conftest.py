@@ -116,7 +116,8 @@ class Tiny(NamedTuple):
     def trainer(self, run: Path, config: Any = None, resume: bool = False, **options: Any) -> Iterator[Any]:
         import torch
 
-        from rnem_world.training.setup import fit_model_to, make_trainer
+        from rnem_world.training.presets import fit_model_to
+        from rnem_world.training.trainer import make_trainer
 
         with Dataset.open(self.data) as dataset:
             fitted = fit_model_to(dataset, config or tiny_config(**options), False, None)

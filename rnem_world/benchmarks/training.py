@@ -26,11 +26,10 @@ from rnem_world.models.config import ARCHITECTURES, ImageArchitecture, LossConfi
 from rnem_world.models.layers import has_onednn
 from rnem_world.models.world_model import WorldModel
 from rnem_world.training import checkpoint
-from rnem_world.training.config import HeadLossConfig, RunConfig
-from rnem_world.training.learner import Learner
+from rnem_world.training.config import HeadLossConfig, OptimizerConfig, RunConfig
+from rnem_world.training.learner import Learner, make_optimizer
 from rnem_world.training.losses import SequenceBatch, SequenceLoss
-from rnem_world.training.optimizer import OptimizerConfig, make_optimizer
-from rnem_world.training.setup import make_loader
+from rnem_world.training.trainer import make_loader
 
 Variant = Literal["plain", "ours"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -218,7 +217,7 @@ def compare_loader(
 
     Args:
         dataset: The data; its training split is read.
-        config: The run, as :func:`rnem_world.training.setup.fit_model_to` completes it.
+        config: The run, as :func:`rnem_world.training.presets.fit_model_to` completes it.
         device: Where to train.
         how: How much to measure.
 

@@ -86,7 +86,7 @@ def loader(
     from rnem_world.data.dataset import Dataset
     from rnem_world.io import write_json
     from rnem_world.training.config import RunConfig, TrainingConfig
-    from rnem_world.training.setup import fit_model_to
+    from rnem_world.training.presets import fit_model_to
 
     if model_name not in MODELS:
         raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")

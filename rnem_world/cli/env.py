@@ -26,7 +26,7 @@ def list_command() -> None:
 
     from rnem_world.envs import register_environments
     from rnem_world.envs.real import world_of
-    from rnem_world.training.run_folder import pretrained_names
+    from rnem_world.training.checkpoint import pretrained_names
 
     register_environments()
     for name in sorted(gymnasium.registry):

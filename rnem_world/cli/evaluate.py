@@ -78,7 +78,7 @@ def command(
     from rnem_world.models.config import validate_slots
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model
-    from rnem_world.training.setup import check_fits, wanted_arrays
+    from rnem_world.training.presets import check_fits, wanted_arrays
 
     check_output(out)
     check_output(figure, FIGURES)
@@ -176,7 +176,7 @@ def _imagine(
     from rnem_world.evaluation.truth import read_truth
     from rnem_world.io import write_json
     from rnem_world.seeding import torch_generator
-    from rnem_world.training.setup import check_fits
+    from rnem_world.training.presets import check_fits
 
     device = next(model.parameters()).device
     with Dataset.open(data) as dataset:

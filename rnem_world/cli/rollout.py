@@ -88,7 +88,7 @@ def command(
     from rnem_world.models.rollout import roll_out
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model
-    from rnem_world.training.setup import check_fits
+    from rnem_world.training.presets import check_fits
 
     check_output(out, VIDEOS)
     check_output(json_path)

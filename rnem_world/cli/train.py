@@ -199,7 +199,8 @@ def _run(
 ) -> None:
     from rnem_world.data.dataset import Dataset
     from rnem_world.distributed import joined
-    from rnem_world.training.setup import fit_model_to, make_trainer
+    from rnem_world.training.presets import fit_model_to
+    from rnem_world.training.trainer import make_trainer
 
     processes = from_torchrun()
     place = resolve_device(device, threads, processes)

@@ -1,20 +1,16 @@
-"""Checkpoints: folders with ``config.json``, ``model.safetensors`` and, to train on, ``trainer.pt``.
+"""Checkpoints: folders of ``config.json``, ``model.safetensors`` and, to train on, ``trainer.pt``; and where they are.
 
-A checkpoint is written to a temporary folder beside its place, synchronised to the disk and renamed: what is there
-is whole. Nothing in it is ever unpickled.
+A checkpoint appears whole or not at all. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
-import shutil
-import tempfile
+import re
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +19,75 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rnem_world.config import build
-from rnem_world.errors import CheckpointError, ConfigError
-from rnem_world.io import synchronise, write_json, writing
+from rnem_world.errors import CheckpointError, ConfigError, suggest
+from rnem_world.io import atomic_folder, write_json
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
 from rnem_world.training.config import RunConfig
-from rnem_world.training.run_folder import CONFIG_FILE, DISPLACED, MODEL_FILE, TRAINER_FILE, find_checkpoint
 
-FORMAT = "rnem-world checkpoint"
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "rnem-world checkpoint", 1
+CONFIG_FILE, MODEL_FILE, TRAINER_FILE = "config.json", "model.safetensors", "trainer.pt"
+CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"
+PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
+_NAME = re.compile(r"update-\d+")
+
+
+def pretrained_names() -> list[str]:
+    """Lists the worlds that are shipped with the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG_FILE}"))
+
+
+def updates_of(run: Path) -> list[Path]:
+    """Lists a run's checkpoints, the oldest first."""
+    return sorted(path for path in (run / CHECKPOINTS).glob("update-*") if _NAME.fullmatch(path.name))
+
+
+def best_of(run: Path) -> Path | None:
+    """Finds a run's best checkpoint; None if there is none yet, or it was deleted.
+
+    Raises:
+        CheckpointError: If ``best.json`` is broken.
+    """
+    path = run / BEST_FILE
+    try:
+        values = json.loads(path.read_text())
+        best = run / CHECKPOINTS / str(values["checkpoint"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is broken ({error}): delete it, or name a checkpoint in {run / CHECKPOINTS}"
+        ) from error
+    return best if (best / MODEL_FILE).is_file() else None
+
+
+def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
+    """Finds the checkpoint folder that a path or a shipped name means.
+
+    Args:
+        path: A checkpoint, a run (then its best or last checkpoint), or the name of a shipped world.
+        prefer: ``best`` or ``last``.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    folder = Path(path)
+    if (folder / MODEL_FILE).is_file():
+        return folder
+    updates = updates_of(folder)
+    if updates:
+        best = best_of(folder) if prefer == "best" else None
+        return updates[-1] if best is None else best
+    shipped = PRETRAINED / str(path)
+    if len(folder.parts) == 1 and (shipped / MODEL_FILE).is_file():
+        return shipped
+    if folder.exists():
+        raise CheckpointError(f"{folder} holds no checkpoint (no {MODEL_FILE} and no {CHECKPOINTS}/update-*)")
+    known = pretrained_names()
+    hint = f"; of the shipped worlds: {suggest(str(path), known)}" if known else ""
+    raise CheckpointError(
+        f"there is no checkpoint at {folder}: give a run folder or a checkpoint folder{hint}"
+    )
 
 
 def _config_values(config: RunConfig) -> dict[str, Any]:
@@ -61,50 +117,18 @@ def save_checkpoint(
     Raises:
         OutputError: If it can't be written; what was there before is unharmed.
     """
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    with atomic_folder(folder) as temporary:
+        (temporary / CONFIG_FILE).write_text(json.dumps(_config_values(config), indent=2) + "\n")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         try:
-            temporary.chmod(0o755)
-            (temporary / CONFIG_FILE).write_text(json.dumps(_config_values(config), indent=2) + "\n")
-            tensors = {
-                name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-            }
+            save_file(tensors, temporary / MODEL_FILE)
+        except SafetensorError as error:
+            raise OSError(0, str(error)) from error
+        if trainer is not None:
             try:
-                save_file(tensors, temporary / MODEL_FILE)
-            except SafetensorError as error:
-                raise OSError(0, str(error)) from error
-            if trainer is not None:
-                try:
-                    torch.save(dict(trainer), temporary / TRAINER_FILE)
-                except RuntimeError as error:  # torch reports a full disk so
-                    raise OSError(0, str(error).splitlines()[0]) from error
-            for file in temporary.iterdir():
-                file.chmod(0o644)  # safetensors makes files that only their owner may read
-                synchronise(file)
-            synchronise(temporary)
-            if folder.exists():
-                displaced = Path(
-                    tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
-                )
-                try:
-                    os.replace(
-                        folder, displaced / DISPLACED
-                    )  # should this be the end: see `run_folder.put_back`
-                    try:
-                        os.replace(temporary, folder)
-                    except OSError:
-                        os.replace(displaced / DISPLACED, folder)
-                        raise
-                    shutil.rmtree(displaced, ignore_errors=True)
-                finally:
-                    with suppress(OSError):  # only an empty one is left after a failure
-                        displaced.rmdir()
-            else:
-                os.replace(temporary, folder)
-            synchronise(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                torch.save(dict(trainer), temporary / TRAINER_FILE)
+            except RuntimeError as error:  # torch reports a full disk so
+                raise OSError(0, str(error).splitlines()[0]) from error
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -6,13 +6,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from rnem_world.errors import ConfigError, suggest
+from rnem_world.config import Precision, check_above_zero, check_at_least, check_between, check_one_of
+from rnem_world.errors import ConfigError
 from rnem_world.models.config import LossConfig, ModelConfig
-from rnem_world.training.execution import ExecutionConfig
-from rnem_world.training.optimizer import OptimizerConfig
 
 NoiseType = Literal["bitflip", "none"]
+OptimizerName = Literal["adam", "sgd", "momentum", "adadelta", "adagrad", "rmsprop"]
+ScheduleName = Literal["constant", "cosine", "linear"]
+ClipBy = Literal["parameter", "global"]
 COLD_START_WEIGHT = 0.2
+# What is left of the learning rate at the end of a schedule, unless the user says otherwise.
+FINAL_RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,8 @@ class NoiseConfig:
     per_sequence: bool = False
 
     def __post_init__(self) -> None:
-        if self.type not in get_args(NoiseType):
-            raise ConfigError(f"unknown noise {self.type!r}: {suggest(self.type, get_args(NoiseType))}")
-        if not 0.0 <= self.probability <= 1.0:
-            raise ConfigError(f"the noise's probability is {self.probability}, it must lie in [0, 1]")
+        check_one_of(self, "type", get_args(NoiseType))
+        check_between(self, 0, 1, "probability")
 
     @property
     def flip_probability(self) -> float:
@@ -51,6 +53,99 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer, the schedule of its learning rate, and the gradient's clipping.
+
+    Attributes:
+        name: The optimizer; all but ``momentum``'s and ``sgd``'s own settings are TensorFlow's defaults.
+        learning_rate: Its step size, the largest one where there is a schedule.
+        momentum: Of ``momentum`` only.
+        clip_norm: Largest norm of a gradient; None doesn't clip.
+        clip_by: Whether each parameter's gradient is clipped by itself, as the original does, or all together.
+        clip_factor: Scale gradients down whose norm exceeds so many times its running mean; None doesn't.
+        schedule: How the learning rate falls: not at all, along half a cosine, or along a line.
+        schedule_after: Updates before it begins to fall.
+        schedule_updates: Updates, counted from the run's first, after which it has fallen to
+            ``final_learning_rate``, where it stays.
+        final_learning_rate: Where it ends; None takes a hundredth of ``learning_rate``.
+        warm_up_updates: Updates at the start of a run in which the learning rate rises along a line.
+    """
+
+    name: OptimizerName = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    clip_norm: float | None = None
+    clip_by: ClipBy = "parameter"
+    clip_factor: float | None = None
+    schedule: ScheduleName = "constant"
+    schedule_after: int = 0
+    schedule_updates: int | None = None
+    final_learning_rate: float | None = None
+    warm_up_updates: int = 0
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "name", get_args(OptimizerName))
+        check_one_of(self, "clip_by", get_args(ClipBy))
+        check_one_of(self, "schedule", get_args(ScheduleName))
+        check_at_least(self, 0, "warm_up_updates", "schedule_after")
+        check_at_least(self, 1, "clip_factor")
+        check_above_zero(self, "learning_rate", "clip_norm")
+        if not 0.0 <= self.momentum < 1.0:
+            raise ConfigError(f"momentum is {self.momentum}, it must lie in [0, 1)")
+        if self.schedule != "constant" and self.schedule_updates is None:
+            raise ConfigError(
+                f"the learning rate schedule {self.schedule!r} needs schedule_updates (--schedule-updates), the "
+                "number of updates at whose end the rate has fallen"
+            )
+        begin = max(self.warm_up_updates, self.schedule_after)
+        if self.schedule_updates is not None and self.schedule_updates <= begin:
+            raise ConfigError(
+                f"schedule_updates is {self.schedule_updates}, it must be above the {begin} updates before the "
+                "learning rate begins to fall (warm_up_updates, schedule_after)"
+            )
+        final = self.final_learning_rate
+        if final is not None and not 0.0 <= final <= self.learning_rate:
+            raise ConfigError(
+                f"final_learning_rate is {final}, it must lie between 0 and the learning_rate {self.learning_rate}"
+            )
+
+    def rate_at(self, updates: int) -> float:
+        """Gives the learning rate of an update; it depends on the update's number alone.
+
+        Args:
+            updates: Number of updates before it.
+        """
+        if updates < self.warm_up_updates:
+            return self.learning_rate * (updates + 1) / self.warm_up_updates
+        if self.schedule == "constant" or self.schedule_updates is None:
+            return self.learning_rate
+        begin = max(self.warm_up_updates, self.schedule_after)
+        part = min(max((updates - begin) / (self.schedule_updates - begin), 0.0), 1.0)
+        left = 1.0 - part if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * part))
+        final = self.final_learning_rate
+        final = FINAL_RATE * self.learning_rate if final is None else final
+        return final + left * (self.learning_rate - final)
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """How training computes; it changes neither the model nor, up to rounding, what it learns.
+
+    Attributes:
+        precision: Of the products and convolutions within the model's layers: ``float32``; ``tf32``, which is float32
+            with shorter mantissas and several times quicker on NVIDIA GPUs since Ampere; or ``bf16`` (torch's automatic
+            mixed precision), with which weights, slots, losses and the E-step stay in float32.
+        compile: Whether ``torch.compile`` makes kernels of its own for the layers.
+    """
+
+    precision: Precision = "float32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "precision", get_args(Precision))
+
+
+@dataclass(frozen=True)
 class HeadLossConfig:
     """Weights of the heads' losses beside the pixels' nats.
 
@@ -63,9 +158,7 @@ class HeadLossConfig:
     termination_weight: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("reward_weight", "termination_weight"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0.0):
-                raise ConfigError(f"{name} is {getattr(self, name)}, it must be a number of at least 0")
+        check_at_least(self, 0, "reward_weight", "termination_weight")
 
 
 @dataclass(frozen=True)
@@ -86,17 +179,9 @@ class ClosedLoopConfig:
     latent_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.fraction <= 1.0:
-            raise ConfigError(f"the closed loop's fraction is {self.fraction}, it must lie in [0, 1]")
-        if not 0.0 <= self.latent_fraction <= 1.0:
-            raise ConfigError(
-                f"the closed loop's latent_fraction is {self.latent_fraction}, it must lie in [0, 1]"
-            )
-        if self.steps < 1 or self.after_updates < 0:
-            raise ConfigError(
-                f"the closed loop's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
-                "least 1 and 0"
-            )
+        check_between(self, 0, 1, "fraction", "latent_fraction")
+        check_at_least(self, 1, "steps")
+        check_at_least(self, 0, "after_updates")
 
 
 @dataclass(frozen=True)
@@ -120,17 +205,10 @@ class PriorCodeConfig:
     weight: float = 30.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight > 0.0):
-            raise ConfigError(f"the prior code's weight is {self.weight}, it must be a number above 0")
-        if not 0.0 < self.fraction <= 1.0:
-            raise ConfigError(
-                f"the prior code's fraction is {self.fraction}, it must be above 0 and at most 1"
-            )
-        if self.steps < 1 or self.after_updates < 0:
-            raise ConfigError(
-                f"the prior code's steps is {self.steps} and its after_updates {self.after_updates}: they must be at "
-                "least 1 and 0"
-            )
+        check_above_zero(self, "weight", "fraction")
+        check_between(self, 0, 1, "fraction")
+        check_at_least(self, 1, "steps")
+        check_at_least(self, 0, "after_updates")
 
 
 @dataclass(frozen=True)
@@ -204,17 +282,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         counts = ("sequence_steps", "batch_size", "epochs", "patience", "keep_checkpoints", "score_every")
-        for name in (*counts, "last_steps", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
-        for name in ("train_size", "valid_size", "test_size", "max_updates"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}, it must be at least 1; leave it out for no limit")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, it must be at least 0")
-        if self.cold_start_steps < 0:
-            raise ConfigError(f"cold_start_steps is {self.cold_start_steps}, it must be at least 0")
+        limits = ("train_size", "valid_size", "test_size", "max_updates")
+        check_at_least(self, 1, *counts, "last_steps", "accumulate", *limits)
+        check_at_least(self, 0, "seed", "cold_start_steps")
         chunk = self.chunk_steps
         if chunk is not None and (chunk < 1 or self.sequence_steps % chunk):
             raise ConfigError(
@@ -224,10 +294,7 @@ class TrainingConfig:
             raise ConfigError(
                 f"accumulate is {self.accumulate}, it must divide the batch_size of {self.batch_size}"
             )
-        for name in ("checkpoint_minutes", "max_minutes"):
-            minutes = getattr(self, name)
-            if minutes is not None and not minutes > 0.0:
-                raise ConfigError(f"{name} is {minutes}, it must be above 0")
+        check_above_zero(self, "checkpoint_minutes", "max_minutes")
         for start in range(0, self.sequence_steps, chunk or self.sequence_steps):
             if not any(self.weights[start : start + (chunk or self.sequence_steps)]):
                 raise ConfigError(

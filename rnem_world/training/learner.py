@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 
 from rnem_world.data.loader import Batch
+from rnem_world.device import execute_layers, multiplying, send
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, TrainingError
 from rnem_world.evaluation import metrics
-from rnem_world.models.world_model import WorldModel
+from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.seeding import derive_seed
-from rnem_world.training.config import RunConfig, TrainingConfig
-from rnem_world.training.execution import execute_as
+from rnem_world.training.config import OptimizerConfig, RunConfig, TrainingConfig
 from rnem_world.training.losses import SequenceBatch, SequenceLoss, draw_own_frames
-from rnem_world.training.optimizer import clip_gradients, make_optimizer
 
 # How fast the running norm of the gradient follows the norm.
 NORM_RATE = 0.02
@@ -41,6 +44,15 @@ class Lesson:
     updates: int
     steps: list[float]
     figures: dict[str, float]
+
+
+@dataclass
+class _Part:
+    """A micro-batch on its way through the chunks: its rows, its slots and its responsibilities so far."""
+
+    rows: slice
+    state: SlotState
+    gammas: list[Tensor]
 
 
 class Learner:
@@ -65,7 +77,7 @@ class Learner:
         self.processes = processes
         check_shares(self.options, processes)
         self.device = next(model.parameters()).device
-        execute_as(model, self.options.execution)
+        execute_layers(model, self.options.execution.precision, self.options.execution.compile)
         self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
         self.loss = SequenceLoss(
             model, self.options.loss, self.options.head_loss, self.options.prior_code
@@ -73,6 +85,8 @@ class Learner:
         self.parallel_loss = processes.parallel(self.loss)
         self.step_weights = torch.tensor(self.options.weights, device=self.device)
         self.generator = torch.Generator(self.device)
+        # What decides which work is done is drawn here, so that nobody waits for the device to tell.
+        self.host_generator = self.generator if self.device.type == "cpu" else torch.Generator()
         self.gradient_norm = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,49 +118,59 @@ class Learner:
         Raises:
             TrainingError: If the loss or the gradient is NaN or infinite; the weights are then as before.
         """
+        options = self.options
         self.model.train()
-        self.generator.manual_seed(derive_seed(self.options.seed, "update", updates))
+        for generator in (self.generator, self.host_generator):
+            generator.manual_seed(derive_seed(options.seed, "update", updates))
+        with_score = with_score and batch.groups is not None
         shares = self._shares(batch.frames.shape[0])
         whole = self._sequences(batch)
         size = whole.frames.shape[0] * self.processes.world_size
         state = self.model.initial_state(size, generator=self.generator).rows(self.processes.rows(size))
-        states = [state.rows(rows) for rows in shares]
-        steps = self.options.sequence_steps
-        length = self.options.chunk_steps or steps
-        with_score = with_score and batch.groups is not None
+        parts = [_Part(rows, state.rows(rows), []) for rows in shares]
+        length = options.chunk_steps or options.sequence_steps
         figures: list[list[float]] = []
         priors: list[float] = []
-        gammas: list[list[Tensor]] = [[] for _ in shares]
-        for number, start in enumerate(range(0, steps, length)):
-            chunk = self._chunk(whole, start, length, updates + number)
-            weights = self.step_weights[start : start + length]
-            self.optimizer.zero_grad(set_to_none=True)
-            measured: list[Tensor] = []
-            for index, rows in enumerate(shares):
-                is_last = index == len(shares) - 1
-                with nullcontext() if is_last else self.processes.holding_back(self.parallel_loss):
-                    part = chunk.rows(rows)
-                    result = self.parallel_loss(states[index], part, weights, with_gammas=with_score)
-                    (result.loss / len(shares)).backward()
-                states[index] = result.state.detach()
-                shared = torch.stack([result.loss.detach(), result.heads, result.prior])
-                measured.append(torch.cat([shared, result.steps]))
-                if result.gammas is not None:
-                    gammas[index].append(result.gammas)
-            means = self.processes.mean(torch.stack(measured).mean(dim=0)).tolist()
-            self._update(means[0], updates + number)
-            figures.append(means)
-            if chunk.imagined is not None:
-                priors.append(means[2])
+        with multiplying(options.execution.precision, self.device):
+            for number, start in enumerate(range(0, options.sequence_steps, length)):
+                chunk = self._chunk(whole, start, length, updates + number)
+                weights = self.step_weights[start : start + length]
+                measured = self._add_gradients(chunk, weights, parts, with_score)
+                means = self._update(self.processes.mean(measured), updates + number)
+                figures.append(means)
+                if chunk.imagined is not None:
+                    priors.append(means[2])
         count = len(figures)
         further = {"heads": sum(means[1] for means in figures) / count} if self.config.model.heads else {}
         if priors:
             further["prior_code"] = sum(priors) / len(priors)
         if with_score and batch.groups is not None:
-            scores = [self._score(gammas[index], batch.groups[rows]) for index, rows in enumerate(shares)]
-            further["ari"] = float(self.processes.mean(torch.stack(scores).mean()))
+            scores = torch.stack([self._score(part.gammas, batch.groups[part.rows]) for part in parts])
+            further["ari"] = float(self.processes.mean(scores.mean()))
         step_losses = [round(step, 3) for means in figures for step in means[3:]]
         return Lesson(sum(means[0] for means in figures) / count, count, step_losses, further)
+
+    def _add_gradients(
+        self, chunk: SequenceBatch, weights: Float[Tensor, " t"], parts: list[_Part], with_score: bool
+    ) -> Float[Tensor, " n"]:
+        """Adds up a chunk's gradient over the micro-batches, and takes their slots on.
+
+        Returns:
+            Float (3 + t,), means over micro-batches: the loss, the heads' and the prior code's shares, and the steps'.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        measured: list[Tensor] = []
+        for part in parts:
+            with nullcontext() if part is parts[-1] else self.processes.holding_back(self.parallel_loss):
+                rows = chunk.rows(part.rows)
+                result = self.parallel_loss(part.state, rows, weights, with_gammas=with_score)
+                (result.loss / len(parts)).backward()
+            part.state = result.state.detach()
+            shared = torch.stack([result.loss.detach(), result.heads, result.prior])
+            measured.append(torch.cat([shared, result.steps]))
+            if result.gammas is not None:
+                part.gammas.append(result.gammas)
+        return torch.stack(measured).mean(dim=0)
 
     def _shares(self, size: int) -> list[slice]:
         """Cuts this process's rows into micro-batches."""
@@ -154,12 +178,12 @@ class Learner:
         return [slice(start, start + length) for start in range(0, size, length)]
 
     def _score(self, gammas: list[Tensor], groups: Tensor) -> Tensor:
-        there = groups[:, 1:].to(self.device)
+        there = send(groups[:, 1:], self.device)
         return metrics.adjusted_rand_index(torch.cat(gammas, dim=1), there, self.step_weights).ari
 
     def _sequences(self, batch: Batch) -> SequenceBatch:
         noise, steps, model = self.options.noise, self.options.sequence_steps, self.config.model
-        frames = self.model.likelihood.from_uint8(batch.frames.to(self.device), batch.maximum_value)
+        frames = self.model.likelihood.from_uint8(send(batch.frames, self.device), batch.maximum_value)
         # Drawn for the global batch, so that a process's own rows get what they would get in one process alone.
         shape = torch.Size([frames.shape[0] * self.processes.world_size, *frames[:, :-1].shape[1:]])
         probability: float | Tensor = noise.flip_probability
@@ -171,11 +195,11 @@ class Learner:
             flips = flips[self.processes.rows(shape[0])]
         actions = rewards = terminations = None
         if model.number_of_actions and batch.actions is not None:
-            actions = batch.actions[:, :steps].to(self.device)
+            actions = send(batch.actions[:, :steps], self.device)
         if model.heads and batch.rewards is not None:
-            rewards = batch.rewards[:, :steps].to(self.device)
+            rewards = send(batch.rewards[:, :steps], self.device)
         if model.heads and batch.terminations is not None:
-            terminations = batch.terminations[:, :steps].to(self.device, torch.float32)
+            terminations = send(batch.terminations[:, :steps], self.device).float()
         return SequenceBatch(frames, flips, actions, rewards, terminations)
 
     def _chunk(self, whole: SequenceBatch, start: int, length: int, updates: int) -> SequenceBatch:
@@ -187,11 +211,11 @@ class Learner:
         if loop.fraction > 0.0 and updates >= loop.after_updates:
             size = whole.frames.shape[0] * self.processes.world_size
             rows = self.processes.rows(size)
-            drawn = draw_own_frames(size, length, loop.fraction, loop.steps, self.generator)
+            drawn = draw_own_frames(size, length, loop.fraction, loop.steps, self.host_generator)
             own_frames = drawn[rows]
             if self.model.prior_code is not None and loop.latent_fraction > 0.0:
-                draw = torch.rand(size, 1, generator=self.generator, device=self.device)
-                expected_codes = own_frames & (draw[rows] < loop.latent_fraction)
+                is_latent = torch.rand(size, 1, generator=self.host_generator) < loop.latent_fraction
+                expected_codes = own_frames & is_latent.numpy()[rows]
         return SequenceBatch(
             whole.frames[:, start : start + length + 1],
             part(whole.flips),
@@ -203,7 +227,7 @@ class Learner:
             self._imagined(whole.frames.shape[0], start, updates),
         )
 
-    def _imagined(self, batch_size: int, start: int, updates: int) -> Tensor | None:
+    def _imagined(self, batch_size: int, start: int, updates: int) -> Float32[np.ndarray, " b"] | None:
         """Chooses the sequences that train the prior code: none before the slots have watched some frames.
 
         They are spread evenly over the batch, so that processes have equally much to do.
@@ -214,23 +238,32 @@ class Learner:
             return None
         size = batch_size * self.processes.world_size
         number = max(1, round(options.fraction * size))
-        is_chosen = torch.arange(size, device=self.device) * number % size < number
-        return (is_chosen * (size / number))[self.processes.rows(size)]
+        is_chosen = np.arange(size) * number % size < number
+        return (is_chosen * np.float32(size / number))[self.processes.rows(size)]
 
-    def _update(self, loss: float, updates: int) -> None:
-        """Moves the weights by the gradient; loss and gradient are those of all processes together."""
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} at update {updates + 1}")
+    def _update(self, means: Float[Tensor, " n"], updates: int) -> list[float]:
+        """Moves the weights by the gradient; figures and gradient are those of all processes together.
+
+        Args:
+            means: The loss, and other figures behind it.
+            updates: Number of updates before this one.
+
+        Returns:
+            The figures: the host waits for the device once in an update, here.
+        """
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = float(torch.stack(torch._foreach_norm(gradients)).norm())
-        if not math.isfinite(norm):
-            raise TrainingError(f"the gradient's norm is {norm} at update {updates + 1}")
+        norm_there = torch.stack(torch._foreach_norm(gradients)).norm()
+        *figures, norm = torch.cat([means, norm_there[None]]).tolist()
+        for what, value in (("loss", figures[0]), ("gradient's norm", norm)):
+            if not math.isfinite(value):
+                raise TrainingError(f"the {what} is {value} at update {updates + 1}")
         if self.options.optimizer.clip_factor is not None:
             self._clip_outlier(gradients, norm, self.options.optimizer.clip_factor)
         clip_gradients(self.model.parameters(), self.options.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.optimizer.rate_at(updates)
         self.optimizer.step()
+        return figures
 
     def _clip_outlier(self, gradients: list[Tensor], norm: float, factor: float) -> None:
         """Scales a gradient down that is much larger than those before; the running norm sees the scaled one."""
@@ -255,3 +288,35 @@ def check_shares(options: TrainingConfig, processes: Processes) -> None:
             f"batch_size is {options.batch_size}, which {processes.world_size} processes with {options.accumulate} "
             f"micro-batches each (accumulate) can't share evenly: give a --batch-size that is a multiple of {parts}"
         )
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+    """Makes the optimizer that the configuration names."""
+    parameters, rate = list(parameters), config.learning_rate
+    match config.name:
+        case "adam":
+            return Adam(parameters, lr=rate, eps=1e-8)
+        case "sgd":
+            return SGD(parameters, lr=rate)
+        case "momentum":
+            return SGD(parameters, lr=rate, momentum=config.momentum)
+        case "adadelta":
+            return Adadelta(parameters, lr=rate, rho=0.95, eps=1e-8)
+        case "adagrad":
+            return Adagrad(parameters, lr=rate, initial_accumulator_value=0.1)
+        case "rmsprop":
+            return RMSprop(parameters, lr=rate, alpha=0.9, eps=1e-10)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> None:
+    """Scales gradients down to the configured norm, in place."""
+    if config.clip_norm is None:
+        return
+    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    if config.clip_by == "global":
+        nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch._foreach_norm(gradients)
+    scales = [(config.clip_norm / norm).clamp(max=1.0) for norm in norms]
+    torch._foreach_mul_(gradients, scales)

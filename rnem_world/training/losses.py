@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from rnem_world.device import send
 from rnem_world.models.config import LossConfig
 from rnem_world.models.heads import HeadOutput
 from rnem_world.models.world_model import SlotState, WorldModel
@@ -18,6 +20,9 @@ from rnem_world.training.config import HeadLossConfig, PriorCodeConfig
 
 class SequenceBatch(NamedTuple):
     """What a model is unrolled over: t transitions of b sequences.
+
+    Tensors are on the model's device. Which sequences and steps are special is drawn on the host, in NumPy arrays: the
+    loss then knows what to compute without waiting for the device.
 
     Attributes:
         frames: Float (b, t + 1, c, h, w) in [0, 1], without noise.
@@ -38,13 +43,13 @@ class SequenceBatch(NamedTuple):
     actions: Tensor | None = None
     rewards: Tensor | None = None
     terminations: Tensor | None = None
-    own_frames: Tensor | None = None
-    expected_codes: Tensor | None = None
-    imagined: Tensor | None = None
+    own_frames: Bool[np.ndarray, "b t"] | None = None
+    expected_codes: Bool[np.ndarray, "b t"] | None = None
+    imagined: Float32[np.ndarray, " b"] | None = None
 
     def rows(self, rows: slice) -> SequenceBatch:
         """Takes some of the sequences."""
-        return SequenceBatch._make(None if tensor is None else tensor[rows] for tensor in self)
+        return SequenceBatch._make(None if array is None else array[rows] for array in self)
 
 
 class SequenceLosses(NamedTuple):
@@ -109,13 +114,15 @@ class SequenceLoss(nn.Module):
         frames, shown = batch.frames, batch.frames[:, 0]
         before = state.theta
         prior = frames.new_zeros(())
-        if batch.imagined is not None and bool(batch.imagined.any()):
+        own_frames = _Mask(batch.own_frames, frames.device)
+        expected_codes = _Mask(batch.expected_codes, frames.device)
+        if batch.imagined is not None and batch.imagined.any():
             options = self.prior_code
             prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
         for step in range(frames.shape[1] - 1):
             seen = likelihood.add_noise(shown, None if batch.flips is None else batch.flips[:, step])
             actions = None if batch.actions is None else batch.actions[:, step]
-            expects = _at(batch.expected_codes, step)
+            expects = expected_codes.at(step)
             if expects is None:
                 transition = self.model.predict(state, seen, actions)
             else:
@@ -134,7 +141,7 @@ class SequenceLoss(nn.Module):
             if transition.heads is not None:
                 head_losses.append(self._head_loss(transition.heads, batch, step))
             shown = target
-            own = _at(batch.own_frames, step + 1)
+            own = own_frames.at(step + 1)
             if own is not None:
                 drawn = likelihood.own_frame(transition.prediction.detach())
                 shown = torch.where(own[:, None, None, None], drawn, target)
@@ -180,9 +187,11 @@ def prior_code_loss(
         The squared errors of the codes and of the slots that they lead to, each mean over all, the sequences with
         their weights. It has a gradient for the prior code's weights alone.
     """
-    imagined = state.theta.new_ones(state.theta.shape[0]) if batch.imagined is None else batch.imagined
-    rows = imagined.nonzero()[:, 0]
-    weights = imagined[rows] / imagined.shape[0]
+    size, device = state.theta.shape[0], state.theta.device
+    imagined = np.ones(size, np.float32) if batch.imagined is None else batch.imagined
+    chosen = imagined.nonzero()[0]
+    rows = send(torch.from_numpy(chosen), device)
+    weights = send(torch.from_numpy(imagined[chosen] / size), device)
     core = model.core
     frozen = {name: parameter.detach() for name, parameter in core.named_parameters()}
     with torch.no_grad():
@@ -207,15 +216,23 @@ def prior_code_loss(
     return torch.stack(losses).mean()
 
 
-def _at(where: Tensor | None, step: int) -> Tensor | None:
-    if where is None or step >= where.shape[1] or not bool(where[:, step].any()):
-        return None
-    return where[:, step]
+class _Mask:
+    """A mask of sequences and steps, known to the host and the device; None is empty."""
+
+    def __init__(self, mask: Bool[np.ndarray, "b t"] | None, device: torch.device) -> None:
+        self._steps: list[bool] = [] if mask is None else np.asarray(mask.any(axis=0)).tolist()
+        self._tensor = send(torch.from_numpy(mask), device) if mask is not None and any(self._steps) else None
+
+    def at(self, step: int) -> Bool[Tensor, " b"] | None:
+        """The sequences of a step; None if there are none."""
+        if self._tensor is None or step >= len(self._steps) or not self._steps[step]:
+            return None
+        return self._tensor[:, step]
 
 
 def draw_own_frames(
     batch_size: int, steps: int, fraction: float, longest: int, generator: torch.Generator
-) -> Bool[Tensor, "b t"]:
+) -> Bool[np.ndarray, "b t"]:
     """Draws where short closed loops lie: at most one a sequence, of 1 to ``longest`` frames, never at step 0.
 
     Args:
@@ -223,12 +240,11 @@ def draw_own_frames(
         steps: Number of steps.
         fraction: Probability that a sequence has one.
         longest: Most frames of one.
-        generator: Draws them; its device is the result's.
+        generator: Draws them, on the host.
     """
-    device = generator.device
-    has_one = torch.rand(batch_size, generator=generator, device=device) < fraction
-    start = torch.randint(1, max(steps, 2), (batch_size,), generator=generator, device=device)
-    length = torch.randint(1, longest + 1, (batch_size,), generator=generator, device=device)
-    step: Int64[Tensor, " t"] = torch.arange(steps, device=device)
+    has_one = torch.rand(batch_size, generator=generator) < fraction
+    start = torch.randint(1, max(steps, 2), (batch_size,), generator=generator)
+    length = torch.randint(1, longest + 1, (batch_size,), generator=generator)
+    step = torch.arange(steps)
     inside = (step >= start[:, None]) & (step < (start + length)[:, None])
-    return inside & has_one[:, None]
+    return (inside & has_one[:, None]).numpy()

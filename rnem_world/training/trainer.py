@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+import torch
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from rnem_world.config import build
-from rnem_world.data.loader import Batch, SequenceLoader
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.loader import Batch, LoaderConfig, SequenceLoader
+from rnem_world.data.schema import Split
+from rnem_world.device import check_execution
 from rnem_world.distributed import ALONE, Processes, Stop, Stopped
 from rnem_world.errors import CheckpointError, TrainingError
-from rnem_world.evaluation.evaluate import Evaluation
+from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
+from rnem_world.evaluation.pictures import overview
+from rnem_world.evaluation.plots import figure_to_array
+from rnem_world.models.rollout import roll_out
 from rnem_world.models.world_model import WorldModel
-from rnem_world.training import checkpoint, run_folder
-from rnem_world.training.config import RunConfig, TrainingConfig
-from rnem_world.training.learner import Learner
-from rnem_world.training.progress import Progress
-from rnem_world.training.run_lock import RunLock
-from rnem_world.training.run_writer import RunWriter
-from rnem_world.training.validation import Validator
-from rnem_world.training.waiting import WaitingClock
+from rnem_world.seeding import derive_seed, torch_generator
+from rnem_world.training import checkpoint
+from rnem_world.training.config import RunConfig
+from rnem_world.training.learner import Learner, check_shares
+from rnem_world.training.presets import check_trains, wanted_arrays
+from rnem_world.training.run import RunFolder, RunProgress
 
 
 class Trainer:
-    """Trains a model and keeps its run folder, see :class:`rnem_world.training.run_writer.RunWriter`.
+    """Trains a model and keeps its run folder, see :class:`rnem_world.training.run.RunFolder`.
 
     Of several processes each has a trainer, and all do the same on their own shares of the data; the first one writes.
 
@@ -49,18 +56,16 @@ class Trainer:
         report: Callable[[str], None],
         processes: Processes = ALONE,
     ) -> None:
-        self.model, self.config, self.run = model, config, run
+        self.model, self.config, self.options = model, config, config.training
         self.training, self.validation, self.report = training, validation, report
         self.processes = processes
-        self.options: TrainingConfig = config.training
-        self.validator = Validator(model, config, validation, processes)
-        self.progress = Progress()
+        self.device = next(model.parameters()).device
         self.learner = Learner(model, config, processes)
-        self.writer = RunWriter(run, model, config, processes.is_first)
-        self.lock = RunLock(run)
+        self.folder = RunFolder(run, model, config, processes.is_first)
+        self.progress = RunProgress()
         self._stop = Stop(config.training.max_minutes, processes)
         self._minutes_before = 0.0
-        self._clock = WaitingClock()
+        self._waited = self._worked = self._last_wait = 0.0
 
     @property
     def signal(self) -> int | None:
@@ -68,15 +73,16 @@ class Trainer:
         return self._stop.signal
 
     def begin(self) -> None:
-        """Reads the data, and saves the first checkpoint of a new run.
+        """Makes the folder of a new run, reads the data, and saves the first checkpoint; or leaves nothing behind.
 
         Raises:
             DataError: If the data is damaged.
-            OutputError: If the checkpoint can't be written.
+            OutputError: If a run is in the way, another training has the folder, or it can't be written.
         """
-        for loader in (self.training, self.validation):
-            loader.epoch(0)
-        self.writer.save(self.progress, self.learner.state_dict)
+        with self.folder.created():
+            for loader in (self.training, self.validation):
+                loader.epoch(0)
+            self.folder.save(self.progress, self.learner.state_dict)
 
     def resume(self) -> None:
         """Continues from the run's latest checkpoint.
@@ -85,18 +91,20 @@ class Trainer:
 
         Raises:
             CheckpointError: If there is none, it is broken, or other processes see another one.
+            OutputError: If another training has the folder.
         """
-        if self.processes.is_first:
-            run_folder.put_back(self.run)
+        self.folder.reopen()
         self.processes.wait()
-        folders = run_folder.updates_of(self.run)
+        folders = checkpoint.updates_of(self.folder.path)
         if not folders:
-            raise CheckpointError(f"{self.run} holds no checkpoint to resume from: train without --resume")
+            raise CheckpointError(
+                f"{self.folder.path} holds no checkpoint to resume from: train without --resume"
+            )
         state = checkpoint.load_trainer(folders[-1])
         checkpoint.load_weights(self.model, folders[-1])
         try:
             self.learner.load_state_dict(state)
-            self.progress = build(Progress, state["progress"])
+            self.progress = build(RunProgress, state["progress"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"the training state in {folders[-1]} doesn't fit this run ({error}): delete that folder to resume "
@@ -106,11 +114,12 @@ class Trainer:
         most, negative_least = self.processes.largest([updates, -updates])
         if most != -negative_least:
             raise CheckpointError(
-                f"process {self.processes.rank} sees update {updates} in {self.run}, another sees "
+                f"process {self.processes.rank} sees update {updates} in {self.folder.path}, another sees "
                 f"{int(most if updates < most else -negative_least)}: keep the run in a folder that all machines share"
             )
-        self.writer.restore_best(self.progress)
+        self.folder.restore_best(self.progress)
         self.report(f"resumed after update {updates} ({self.progress.minutes:.1f} min so far)")
+        self.folder.reconfigure()
 
     def fit(self) -> Evaluation | None:
         """Trains until an end is reached: epochs, patience, ``max_updates``, ``max_minutes``, or a signal.
@@ -125,11 +134,9 @@ class Trainer:
             TrainingError: If the loss is NaN or infinite; the last good checkpoint stays.
             OutputError: If a checkpoint can't be written, or another process trains in the folder.
         """
-        if self.processes.is_first:
-            self.lock.acquire()
         evaluation = None
         try:
-            self.writer.begin(self.progress)
+            self.folder.begin(self.progress)
             self._minutes_before = self.progress.minutes
             with self._stop.watching():
                 while (end := self._end()) is None:
@@ -142,8 +149,7 @@ class Trainer:
                 self.processes.wait()
             self.report(f"stopped after update {self.progress.updates}: {self._stop.reason or end}")
         finally:
-            self.writer.close()
-            self.lock.release()
+            self.folder.close()
         return evaluation
 
     def _end(self) -> str | None:
@@ -168,7 +174,7 @@ class Trainer:
         progress, options = self.progress, self.options
         batches = self.training.epoch(progress.epoch, progress.batch)
         bar = tqdm(
-            self._clock.waiting(batches),
+            self._timed(batches),
             desc=f"epoch {progress.epoch + 1}",
             total=len(self.training),
             initial=progress.batch,
@@ -181,20 +187,31 @@ class Trainer:
             figures |= self._learn(batch)
             progress.batch += 1
             seconds = time.monotonic() - started
-            frames = options.batch_size * options.sequence_steps
-            figures["frames_per_second"] = frames / seconds
-            figures["waiting"] = self._clock.share(seconds)
+            self._worked += seconds
+            figures["frames_per_second"] = options.batch_size * options.sequence_steps / seconds
+            figures["waiting"] = self._waited / (self._waited + self._worked)
             progress.minutes = self._minutes_before + self._stop.minutes
             bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
             self._stop.look()
             is_over = self._stop.reason is not None or self._limit_reached()
-            if is_over or self.writer.save_is_due():
-                self.writer.save(progress, self.learner.state_dict)
+            if is_over or self.folder.save_is_due():
+                self.folder.save(progress, self.learner.state_dict)
                 latest = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
                 self.report(f"update {progress.updates} ({progress.minutes:.1f} min): {latest}")
             if is_over:
                 bar.close()
                 return
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Passes batches on and measures how long training waits for each."""
+        while True:
+            started = time.monotonic()
+            batch = next(batches, None)
+            self._last_wait = time.monotonic() - started
+            if batch is None:
+                return
+            self._waited += self._last_wait
+            yield batch
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         progress = self.progress
@@ -204,7 +221,7 @@ class Trainer:
         try:
             lesson = self.learner.learn(batch, progress.updates, is_due)
         except TrainingError as error:
-            folders = run_folder.updates_of(self.run)
+            folders = checkpoint.updates_of(self.folder.path)
             raise TrainingError(
                 f"{error} (epoch {progress.epoch + 1}): training stopped before it touched the weights; the last good "
                 f"checkpoint is {folders[-1] if folders else 'none'}; lower --learning-rate or set --clip-norm, then "
@@ -217,47 +234,47 @@ class Trainer:
         figures = {"loss": lesson.loss, **lesson.figures}
         if is_due:
             logged = {**figures, "learning_rate": rate, "steps": lesson.steps}
-            self.writer.log("training", progress, logged)
+            self.folder.log("training", progress, logged)
             seconds = time.monotonic() - started
             speed = {
                 "sequences_per_second": self.options.batch_size / seconds,
-                "waiting": self._clock.last / (self._clock.last + seconds),
+                "waiting": self._last_wait / (self._last_wait + seconds),
             }
-            self.writer.log_speed(progress, speed)
+            self.folder.log_speed(progress, speed)
         return figures
 
     def _complete_epoch(self) -> Evaluation | None:
         """Validates and goes on to the next epoch; if a signal stops it, a resumed run begins again from here."""
         progress, options = self.progress, self.options
         try:
-            evaluation = self.validator.evaluate(self._stop.check)
+            evaluation = self._validate()
         except Stopped:
-            self.writer.save(progress, self.learner.state_dict)
+            self.folder.save(progress, self.learner.state_dict)
             return None
         progress.epoch += 1
         means = {"epoch": progress.epoch, "loss": progress.epoch_loss / progress.batch}
-        self.writer.log("epoch", progress, means)
+        self.folder.log("epoch", progress, means)
         progress.batch, progress.epoch_loss = 0, 0.0
         self._log_validation(evaluation)
         if progress.epoch in options.save_epochs:
-            self.writer.keep_epoch(progress)
+            self.folder.keep_epoch(progress)
         is_best = evaluation.loss < progress.best_loss
         if is_best:
             progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
-            progress.best_checkpoint = self.writer.folder(progress).name
-        self.writer.save(progress, self.learner.state_dict, is_best)
+            progress.best_checkpoint = self.folder.checkpoint(progress).name
+        self.folder.save(progress, self.learner.state_dict, is_best)
         return evaluation
 
     def _validate_midway(self) -> Evaluation | None:
         """Validates in the middle of an epoch; the checkpoint doesn't know of it, see :meth:`fit`."""
         progress = self.progress
         try:
-            evaluation = self.validator.evaluate(self._stop.check)
+            evaluation = self._validate()
         except Stopped:
             return None
         self._log_validation(evaluation)
         if evaluation.loss < progress.best_loss:
-            self.writer.write_best(progress, evaluation.loss)
+            self.folder.write_best(progress, evaluation.loss)
         return evaluation
 
     def _log_validation(self, evaluation: Evaluation) -> None:
@@ -266,5 +283,141 @@ class Trainer:
         if "ari" in evaluation.scores:
             line += f", ARI {evaluation.scores['ari']:.3f}"
         self.report(f"{line} ({progress.minutes:.1f} min)")
-        self.writer.log("validation", progress, {"epoch": progress.epoch, **evaluation.to_dict()})
-        self.writer.picture(progress, lambda: self.validator.overview(progress.updates))
+        self.folder.log("validation", progress, {"epoch": progress.epoch, **evaluation.to_dict()})
+        self.folder.picture(progress, self.overview)
+
+    def _validate(self) -> Evaluation:
+        """Evaluates one step ahead, always with the same noise and responsibilities.
+
+        Raises:
+            Stopped: If a signal came.
+        """
+
+        def watched(batches: Iterable[Batch]) -> Iterator[Batch]:
+            for batch in batches:
+                self._stop.check()
+                yield batch
+
+        options = self.options
+        how = EvaluationConfig(
+            step_weights=options.weights,
+            noise=options.noise.usual_probability,
+            loss=options.loss,
+            last_steps=options.last_steps,
+            ami_sequences=0,
+            honest=False,
+        )
+        generator = torch_generator(options.seed, "validation", device=self.device)
+        return evaluate(self.model, watched(self.validation.epoch(0)), how, generator, self.processes)
+
+    def overview(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Draws the overview figure of the first validation sequence."""
+        options = self.options
+        batch = next(iter(self.validation.epoch(0))).to(self.device)
+        frames = self.model.likelihood.from_uint8(batch.frames[:1], batch.maximum_value)
+        actions = None
+        if self.config.model.number_of_actions and batch.actions is not None:
+            actions = batch.actions[:1, : options.sequence_steps]
+        rollout = roll_out(
+            self.model,
+            frames,
+            context=options.sequence_steps,
+            horizon=0,
+            actions=actions,
+            noise=options.noise.usual_probability,
+            generator=torch_generator(options.seed, "overview", device=self.device),
+        )
+        return figure_to_array(overview(rollout, frames, 0, f"after {self.progress.updates} updates"))
+
+
+def make_loader(
+    dataset: Dataset, split: Split, config: RunConfig, limit: int | None, processes: Processes = ALONE
+) -> SequenceLoader:
+    """Makes the loader of a split; training batches are full and shuffled, others neither.
+
+    Of several processes each gets its share of the training batches, and the other splits' whole batches. Together
+    those of a machine keep no more in memory than one would.
+
+    Args:
+        dataset: The data.
+        split: Which split.
+        config: The run.
+        limit: At most so many sequences; None takes all.
+        processes: Those that share the training batches.
+    """
+    options = config.training
+    there = dataset.info(split).number_of_sequences
+    is_training = split == "training"
+    shares = processes.world_size if is_training else 1
+    names = wanted_arrays(dataset, split, config)
+    if is_training:  # collisions only weigh reported losses
+        names = [name for name in names if name not in ("collisions", "events")]
+        if config.model.heads:
+            names += [name for name in ("rewards", "terminations") if name in dataset.info(split).arrays]
+    return SequenceLoader(
+        dataset,
+        split,
+        LoaderConfig(
+            batch_size=options.batch_size // shares,
+            number_of_frames=options.sequence_steps + 1,
+            window=options.window if is_training else "start",
+            limit=None if limit is None else min(limit, there),
+            memory_gigabytes=options.memory_gigabytes / processes.per_machine,
+            drop_last=is_training,
+            shuffle=is_training,
+        ),
+        seed=options.seed,
+        rank=processes.rank if is_training else 0,
+        world_size=shares,
+        arrays=names,
+    )
+
+
+def make_trainer(
+    config: RunConfig,
+    dataset: Dataset,
+    run: Path,
+    device: torch.device,
+    report: Callable[[str], None],
+    resume: bool = False,
+    start_from: str | None = None,
+    processes: Processes = ALONE,
+) -> Trainer:
+    """Prepares a run's folder and its trainer.
+
+    Args:
+        config: The run, as :func:`fit_model_to` completes it.
+        dataset: The data.
+        run: The run's folder.
+        device: Where to train.
+        report: Receives lines for people.
+        resume: Continue the run that is there.
+        start_from: A checkpoint whose weights the model starts with.
+        processes: Those that train together; the first one writes.
+
+    Raises:
+        ConfigError: If data and model don't fit, or the processes can't share a batch evenly.
+        CheckpointError: If there is nothing to resume, or the starting weights belong to another model.
+        DataError: If the data is damaged.
+        OutputError: If a run is in the way, another training has the folder, or it can't be made; nothing is left
+            behind then.
+    """
+    options = config.training
+    check_trains(config, dataset)
+    check_shares(options, processes)
+    check_execution(device, options.execution.precision, options.execution.compile)
+    training = make_loader(dataset, "training", config, options.train_size, processes)
+    validation = make_loader(dataset, "validation", config, options.valid_size, processes)
+    if start_from is not None:
+        model = checkpoint.start_model(config.model, start_from)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(options.seed, "weights"))
+            model = WorldModel(config.model)
+    model = checkpoint.to_device(model, device)
+    trainer = Trainer(model, config, run, training, validation, report, processes)
+    if resume:
+        trainer.resume()
+    else:
+        trainer.begin()
+    return trainer

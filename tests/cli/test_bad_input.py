@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rnem_world.cli.main import group
-from rnem_world.training import run_folder
+from rnem_world.training import checkpoint
 
 TINY = "--hidden-size 16 --slots 2 --steps 3 --batch-size 4 --threads 1 --max-updates 1"
 TRAIN = f"train --data discs.h5 {TINY}"
@@ -75,10 +75,10 @@ def place(tmp_path_factory, make_discs) -> Path:
 
     def damaged(name: str) -> Path:
         shutil.copytree(folder / "run", folder / name)
-        (latest,) = (entry for entry in run_folder.updates_of(folder / name) if entry.name.endswith("1"))
+        (latest,) = (entry for entry in checkpoint.updates_of(folder / name) if entry.name.endswith("1"))
         return latest
 
-    lstm = run_folder.updates_of(folder / "lstm")[-1]
+    lstm = checkpoint.updates_of(folder / "lstm")[-1]
     shutil.copy(lstm / "model.safetensors", damaged("swapped") / "model.safetensors")
     torch.save({"weights": Malicious(folder / "mark")}, damaged("pickled") / "model.safetensors")
     torch.save({"optimizer": Malicious(folder / "mark")}, damaged("malicious") / "trainer.pt")
@@ -286,7 +286,7 @@ def test_a_full_disk_while_resuming_harms_no_checkpoint(
 ):
     monkeypatch.chdir(place)
     shutil.copytree("run", tmp_path / "run")
-    checkpoints = tmp_path / "run" / run_folder.CHECKPOINTS
+    checkpoints = tmp_path / "run" / checkpoint.CHECKPOINTS
     before = listing(checkpoints)
     with file_size_limit(10**6):
         outcome = rnem(*f"train --resume --out {tmp_path / 'run'} --threads 1 --max-updates 3".split())

@@ -14,7 +14,7 @@ import pytest
 
 from rnem_world.cli.main import COMMANDS, group
 from rnem_world.models.config import MODELS
-from rnem_world.training import checkpoint, run_folder
+from rnem_world.training import checkpoint
 from rnem_world.training.logging import read_log
 
 TINY = "--hidden-size 16 --steps 3 --batch-size 4 --threads 1"
@@ -87,7 +87,7 @@ def test_every_model_trains_resumes_and_is_evaluated(model, good, place):
     out = good(f"train --resume --out {run} --threads 1 --max-updates 3 --learning-rate 1e-4")
     assert "resumed after update 2" in out
     assert checkpoint.read_config(run).training.optimizer.learning_rate == 1e-4
-    assert checkpoint.load_trainer(run_folder.updates_of(run)[-1])["progress"]["updates"] == 3
+    assert checkpoint.load_trainer(checkpoint.updates_of(run)[-1])["progress"]["updates"] == 3
     out = good(f"evaluate {run} --slots 4 --noise-probability 0 --ami-sequences 1 --threads 1")
     assert "4 sequences, 3 steps, 4 slots" in out
     assert f"written to {run / 'evaluation-balls3small32-4-slots.json'}" in out
@@ -186,27 +186,27 @@ def test_starting_from_a_checkpoint(good, place):
     good(
         f"train --data data/stove.h5 --slots 2 {TINY} --start-from run --max-updates 1 --learning-rate 1e-9 --out tuned"
     )
-    start = checkpoint.read_weights(run_folder.find_checkpoint(place / "run"))
-    tuned = checkpoint.read_weights(run_folder.find_checkpoint(place / "tuned"))
+    start = checkpoint.read_weights(checkpoint.find_checkpoint(place / "run"))
+    tuned = checkpoint.read_weights(checkpoint.find_checkpoint(place / "tuned"))
     assert all(float((tuned[name] - value).abs().max()) < 1e-7 for name, value in start.items())
 
 
 def test_a_preset_without_data_is_collected_first(place, tmp_path, rnem, monkeypatch):
-    from rnem_world.cli import collect
+    from rnem_world.agents import collecting
 
     collected = []
 
-    def small(preset, out, **options):
-        collected.append(preset)
-        return real(preset, out, num_train=4, num_valid=2, num_test=2, frames=5)
+    def small(environment, out, *, preset, workers):
+        collected.append((environment, preset, out))
+        return real(environment, out, preset=preset, num_train=4, num_valid=2, num_test=2, frames=5)
 
-    real = collect.collect_balls
-    monkeypatch.setattr(collect, "collect_balls", small)
+    real = collecting.collect
+    monkeypatch.setattr(collecting, "collect", small)
     monkeypatch.chdir(tmp_path)
     for run in ("a", "b"):
         outcome = rnem(*f"train --preset balls3small32 {TINY} --slots 2 --max-updates 1 --out {run}".split())
         assert outcome.code == 0, outcome
-    assert collected == ["balls3small32"]
+    assert collected == [("balls", "balls3small32", Path("data/balls3small32.h5"))]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
 from rnem_world.envs.slots import SlotObservation, SlotVectorObservation
 from rnem_world.envs.starts import game_starts
 from rnem_world.errors import ConfigError, DependencyError
-from rnem_world.training import run_folder
+from rnem_world.training import checkpoint
 from rnem_world.training.checkpoint import load_model, save_checkpoint
 from tests.envs.atari_cache import short_run
 
@@ -136,7 +136,7 @@ def test_a_broken_cache_is_made_anew(monkeypatch):
 
 
 def test_the_world_of_a_game_is_the_shipped_one(world, monkeypatch):
-    monkeypatch.setattr(run_folder, "PRETRAINED", world.parent)
+    monkeypatch.setattr(checkpoint, "PRETRAINED", world.parent)
     for game in ("SpaceInvaders", "space_invaders"):
         env = LearnedEnv(game=game)
         assert env.batch.world.folder == world.resolve()

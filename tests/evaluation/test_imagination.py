@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rnem_world import physics
-from rnem_world.cli.collect import collect_balls
+from rnem_world.agents.collecting import collect
 from rnem_world.data.dataset import Dataset
 from rnem_world.errors import ConfigError, DataError
 from rnem_world.evaluation import imagination
@@ -30,7 +30,16 @@ MODEL = ModelConfig(
 
 @pytest.fixture(scope="module")
 def avoid(tmp_path_factory):
-    return collect_balls("avoid", tmp_path_factory.mktemp("avoid") / "a.h5", 4, 2, N, FRAMES, progress=False)
+    return collect(
+        "balls",
+        tmp_path_factory.mktemp("avoid") / "a.h5",
+        preset="avoid",
+        num_train=4,
+        num_valid=2,
+        num_test=N,
+        frames=FRAMES,
+        progress=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +234,16 @@ def test_truth_is_in_pixels_where_the_groups_are(truth):
 
 
 def test_truth_of_balls_that_differ(tmp_path):
-    data = collect_balls("balls678mass64", tmp_path / "b.h5", 2, 2, 6, 8, progress=False)
+    data = collect(
+        "balls",
+        tmp_path / "b.h5",
+        preset="balls678mass64",
+        num_train=2,
+        num_valid=2,
+        num_test=6,
+        frames=8,
+        progress=False,
+    )
     with Dataset.open(data) as dataset:
         truth = read_truth(dataset, "test", 6, 8, torch.device("cpu"))
     there = truth.positions.isfinite().all(dim=3).all(dim=1)

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from rnem_world.errors import CheckpointError, OutputError
+from rnem_world.io import DISPLACED, put_back_folders
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
-from rnem_world.training import checkpoint, run_folder
+from rnem_world.training import checkpoint
 from rnem_world.training.config import RunConfig
+from rnem_world.training.run import prune
 
 CONFIG = RunConfig(ModelConfig(core="rnn", architecture="conv32", slots=2, hidden_size=8))
 
@@ -45,7 +47,7 @@ def folder(tmp_path):
 
 
 def update(run, number: int, value: float) -> None:
-    path = run / run_folder.CHECKPOINTS / f"update-{number:09d}"
+    path = run / checkpoint.CHECKPOINTS / f"update-{number:09d}"
     checkpoint.save_checkpoint(path, model_of(value), CONFIG, {"n": number})
 
 
@@ -64,7 +66,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 def test_half_precision_weights_are_widened(folder):
     weights = {name: value.half() for name, value in checkpoint.read_weights(folder).items()}
-    save_file(weights, folder / run_folder.MODEL_FILE)
+    save_file(weights, folder / checkpoint.MODEL_FILE)
     model, _ = checkpoint.load_model(folder)
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     assert {float(value.min()) for value in model.state_dict().values()} == {1.0}
@@ -125,15 +127,15 @@ def test_a_replacement_that_was_killed_is_put_back(folder):
     run = folder.parents[1]
     displaced = folder.with_name(f".{folder.name}.abc.tmp")
     displaced.mkdir()
-    os.replace(folder, displaced / run_folder.DISPLACED)
-    assert run_folder.updates_of(run) == []
-    run_folder.put_back(run)
+    os.replace(folder, displaced / DISPLACED)
+    assert checkpoint.updates_of(run) == []
+    put_back_folders(folder.parent)
     assert value_of(folder) == 1.0
     # And where the new one had found its place already, that one stays.
     displaced.mkdir(exist_ok=True)
-    shutil.copytree(folder, displaced / run_folder.DISPLACED)
+    shutil.copytree(folder, displaced / DISPLACED)
     checkpoint.save_checkpoint(folder, model_of(2.0), CONFIG, {"n": 2})
-    run_folder.prune(run, 2, set())
+    prune(run, 2, set())
     assert value_of(folder) == 2.0
     assert os.listdir(folder.parent) == [folder.name]
 
@@ -141,11 +143,11 @@ def test_a_replacement_that_was_killed_is_put_back(folder):
 def test_pruning_keeps_the_latest_the_protected_and_what_is_not_an_update(tmp_path):
     for number in range(1, 6):
         update(tmp_path, number, float(number))
-    place = tmp_path / run_folder.CHECKPOINTS
+    place = tmp_path / checkpoint.CHECKPOINTS
     shutil.copytree(place / "update-000000001", place / "epoch-0001")
     (place / "update-mine").mkdir()
     (place / ".update-000000009.xyz.tmp").mkdir()
-    run_folder.prune(tmp_path, 2, {"update-000000002"})
+    prune(tmp_path, 2, {"update-000000002"})
     left = ["epoch-0001", "update-000000002", "update-000000004", "update-000000005", "update-mine"]
     assert sorted(os.listdir(place)) == left
 
@@ -154,28 +156,28 @@ def test_a_checkpoint_is_never_half_deleted(tmp_path, monkeypatch):
     for number in (1, 2):
         update(tmp_path, number, float(number))
     monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # killed before it begins
-    run_folder.prune(tmp_path, 1, set())
-    assert [folder.name for folder in run_folder.updates_of(tmp_path)] == ["update-000000002"]
+    prune(tmp_path, 1, set())
+    assert [folder.name for folder in checkpoint.updates_of(tmp_path)] == ["update-000000002"]
 
 
 def test_best_and_last_are_found(tmp_path):
     for number in (1, 2, 3):
         update(tmp_path, number, float(number))
-    assert run_folder.find_checkpoint(tmp_path).name == "update-000000003"  # none is best yet
-    (tmp_path / run_folder.BEST_FILE).write_text(json.dumps({"checkpoint": "update-000000002"}))
-    assert run_folder.find_checkpoint(tmp_path).name == "update-000000002"
-    assert run_folder.find_checkpoint(tmp_path, "last").name == "update-000000003"
-    shutil.rmtree(tmp_path / run_folder.CHECKPOINTS / "update-000000002")
-    assert run_folder.find_checkpoint(tmp_path).name == "update-000000003"
+    assert checkpoint.find_checkpoint(tmp_path).name == "update-000000003"  # none is best yet
+    (tmp_path / checkpoint.BEST_FILE).write_text(json.dumps({"checkpoint": "update-000000002"}))
+    assert checkpoint.find_checkpoint(tmp_path).name == "update-000000002"
+    assert checkpoint.find_checkpoint(tmp_path, "last").name == "update-000000003"
+    shutil.rmtree(tmp_path / checkpoint.CHECKPOINTS / "update-000000002")
+    assert checkpoint.find_checkpoint(tmp_path).name == "update-000000003"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"update-000000001"'])
 def test_a_broken_best_json_is_named(text, folder):
     run = folder.parents[1]
-    (run / run_folder.BEST_FILE).write_text(text)
+    (run / checkpoint.BEST_FILE).write_text(text)
     with pytest.raises(CheckpointError, match=r"best\.json is broken"):
-        run_folder.find_checkpoint(run)
-    assert run_folder.find_checkpoint(run, "last") == folder
+        checkpoint.find_checkpoint(run)
+    assert checkpoint.find_checkpoint(run, "last") == folder
 
 
 class Malicious:
@@ -192,9 +194,9 @@ def test_a_pickle_in_place_of_weights_is_not_executed(folder, tmp_path):
     mark = tmp_path / "mark"
     for content in (pickle.dumps(Malicious(mark)), None):
         if content is None:
-            torch.save({"weights": Malicious(mark)}, folder / run_folder.MODEL_FILE)
+            torch.save({"weights": Malicious(mark)}, folder / checkpoint.MODEL_FILE)
         else:
-            (folder / run_folder.MODEL_FILE).write_bytes(content)
+            (folder / checkpoint.MODEL_FILE).write_bytes(content)
         with pytest.raises(CheckpointError, match="not a whole safetensors file"):
             checkpoint.load_model(folder)
         assert not mark.exists()
@@ -204,9 +206,9 @@ def test_a_pickle_in_place_of_the_training_state_is_not_executed(folder, tmp_pat
     mark = tmp_path / "mark"
     for content in (pickle.dumps(Malicious(mark)), None):
         if content is None:
-            torch.save({"progress": Malicious(mark)}, folder / run_folder.TRAINER_FILE)
+            torch.save({"progress": Malicious(mark)}, folder / checkpoint.TRAINER_FILE)
         else:
-            (folder / run_folder.TRAINER_FILE).write_bytes(content)
+            (folder / checkpoint.TRAINER_FILE).write_bytes(content)
         with pytest.raises(CheckpointError, match="never loaded") as error:
             checkpoint.load_trainer(folder)
         assert "weights_only" not in str(error.value)
@@ -216,18 +218,18 @@ def test_a_pickle_in_place_of_the_training_state_is_not_executed(folder, tmp_pat
 
 
 @pytest.mark.parametrize("cut", [0, 10, 0.5, 0.99])
-@pytest.mark.parametrize("name", [run_folder.MODEL_FILE, run_folder.TRAINER_FILE])
+@pytest.mark.parametrize("name", [checkpoint.MODEL_FILE, checkpoint.TRAINER_FILE])
 def test_a_truncated_file_is_named(name, cut, folder):
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: cut if isinstance(cut, int) else int(cut * len(content))])
-    load = checkpoint.load_model if name == run_folder.MODEL_FILE else checkpoint.load_trainer
+    load = checkpoint.load_model if name == checkpoint.MODEL_FILE else checkpoint.load_trainer
     with pytest.raises(CheckpointError) as error:
         load(folder)
     assert str(folder / name) in str(error.value)
 
 
 def test_a_missing_training_state_says_how_to_go_on(folder):
-    (folder / run_folder.TRAINER_FILE).unlink()
+    (folder / checkpoint.TRAINER_FILE).unlink()
     with pytest.raises(CheckpointError, match="--start-from"):
         checkpoint.load_trainer(folder)
 
@@ -243,14 +245,14 @@ def test_a_missing_training_state_says_how_to_go_on(folder):
     ],
 )
 def test_a_broken_configuration_is_named(text, message, folder):
-    (folder / run_folder.CONFIG_FILE).write_text(text)
+    (folder / checkpoint.CONFIG_FILE).write_text(text)
     with pytest.raises(CheckpointError, match=message) as error:
         checkpoint.load_model(folder)
-    assert str(folder / run_folder.CONFIG_FILE) in str(error.value)
+    assert str(folder / checkpoint.CONFIG_FILE) in str(error.value)
 
 
 def test_a_missing_configuration_is_named(folder):
-    (folder / run_folder.CONFIG_FILE).unlink()
+    (folder / checkpoint.CONFIG_FILE).unlink()
     with pytest.raises(CheckpointError, match=r"can't read .*config.json"):
         checkpoint.load_model(folder)
 
@@ -279,13 +281,13 @@ def test_weights_of_another_model_are_refused_and_the_model_is_unchanged(other, 
 
 def test_unknown_weights_are_refused(folder):
     weights = checkpoint.read_weights(folder)
-    save_file({**weights, "extra": torch.ones(1)}, folder / run_folder.MODEL_FILE)
+    save_file({**weights, "extra": torch.ones(1)}, folder / checkpoint.MODEL_FILE)
     with pytest.raises(CheckpointError, match="has an unknown 'extra'"):
         checkpoint.load_model(folder)
 
 
 def test_what_holds_no_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
-        run_folder.find_checkpoint(tmp_path / "nothing")
+        checkpoint.find_checkpoint(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        run_folder.find_checkpoint(tmp_path)
+        checkpoint.find_checkpoint(tmp_path)

@@ -13,10 +13,10 @@ from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
     NoiseConfig,
+    OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )
-from rnem_world.training.optimizer import OptimizerConfig
 
 
 def test_defaults_are_the_originals():

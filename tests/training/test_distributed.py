@@ -22,9 +22,9 @@ from rnem_world.distributed import ALONE, Processes, from_torchrun
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
-from rnem_world.training import checkpoint, run_folder, validation
+from rnem_world.training import checkpoint
 from rnem_world.training.logging import LOG_FILE, read_log
-from rnem_world.training.setup import make_loader, make_trainer
+from rnem_world.training.trainer import Trainer, make_loader, make_trainer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -46,10 +46,19 @@ class Both(NamedTuple):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Both:
-    from rnem_world.cli.collect import collect_balls
+    from rnem_world.agents.collecting import collect
 
     folder = tmp_path_factory.mktemp("both")
-    data = collect_balls("avoid", folder / "a.h5", 12, 6, 2, 12, progress=False)
+    data = collect(
+        "balls",
+        folder / "a.h5",
+        preset="avoid",
+        num_train=12,
+        num_valid=6,
+        num_test=2,
+        frames=12,
+        progress=False,
+    )
     program = Path(__file__).with_name("two_processes.py")
     command = [*TORCHRUN, str(program), str(data), str(folder)]
     result = subprocess.run(
@@ -62,7 +71,7 @@ def both(tmp_path_factory) -> Both:
 def one_process(both: Both, run: Path, resume: bool = False, **options: Any) -> Any:
     black = np.zeros((4, 4, 3), np.uint8)
     with pytest.MonkeyPatch.context() as patch, Dataset.open(both.data) as dataset:
-        patch.setattr(validation.Validator, "overview", lambda validator, updates: black)
+        patch.setattr(Trainer, "overview", lambda trainer: black)
         config = run_config(**options)
         trainer = make_trainer(config, dataset, run, torch.device("cpu"), lambda line: None, resume)
         trainer.fit()
@@ -84,7 +93,7 @@ def assert_same_log(one: Path, other: Path) -> None:
 
 
 def assert_same_weights(one: Path, other: Path, exactly: bool) -> None:
-    states = [checkpoint.read_weights(run_folder.updates_of(run)[-1]) for run in (one, other)]
+    states = [checkpoint.read_weights(checkpoint.updates_of(run)[-1]) for run in (one, other)]
     for name, value in states[0].items():
         if exactly:
             assert torch.equal(value, states[1][name]), name
@@ -97,7 +106,7 @@ def test_two_processes_train_as_one_does(both, tmp_path):
     assert_same_log(tmp_path / "one", both.folder / "two")
     assert_same_weights(tmp_path / "one", both.folder / "two", exactly=False)
     states = [
-        checkpoint.load_trainer(run_folder.updates_of(run)[-1])
+        checkpoint.load_trainer(checkpoint.updates_of(run)[-1])
         for run in (tmp_path / "one", both.folder / "two")
     ]
     assert states[0]["gradient_norm"] == pytest.approx(states[1]["gradient_norm"], rel=1e-3)
@@ -137,7 +146,7 @@ def test_two_processes_are_two_micro_batches_bit_for_bit(both, tmp_path):
 
 def test_a_signal_to_one_stops_both_at_the_same_update(both, tmp_path):
     assert both.found[0]["signal"] == [signal.SIGTERM, 6]
-    assert run_folder.updates_of(both.folder / "stopped")[-1].name == "update-000000006"
+    assert checkpoint.updates_of(both.folder / "stopped")[-1].name == "update-000000006"
     # One process goes on where two have stopped.
     one_process(both, both.folder / "stopped", resume=True, max_updates=9)
     assert_same_weights(both.folder / "stopped", both.folder / "two", exactly=False)
@@ -195,10 +204,10 @@ def test_the_command_line_under_torchrun_stops_in_order_and_goes_on_alone(tiny, 
     assert out.count("by 2 processes") == 1
     assert "rnem-world" not in err
     assert "find_unused_parameters" not in err
-    updates = checkpoint.load_trainer(run_folder.updates_of(run)[-1])["progress"]["updates"]
-    assert run_folder.updates_of(run)[-1].name == f"update-{updates:09d}"
+    updates = checkpoint.load_trainer(checkpoint.updates_of(run)[-1])["progress"]["updates"]
+    assert checkpoint.updates_of(run)[-1].name == f"update-{updates:09d}"
     assert rnem("train", "--resume", "--out", run, *common, "--max-updates", updates + 1).code == 0
-    assert run_folder.updates_of(run)[-1].name == f"update-{updates + 1:09d}"
+    assert checkpoint.updates_of(run)[-1].name == f"update-{updates + 1:09d}"
 
 
 def test_who_a_process_is(monkeypatch):

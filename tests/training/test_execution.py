@@ -9,12 +9,10 @@ import torch
 from test_learner import MODEL, STEPS, learner_of, make_batch, weights
 
 from rnem_world.config import build
+from rnem_world.device import check_execution, has_bfloat16, multiplying
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import ModelConfig
-from rnem_world.training import execution
-from rnem_world.training.config import NoiseConfig
-from rnem_world.training.execution import ExecutionConfig, check_device, has_bfloat16
-from rnem_world.training.optimizer import OptimizerConfig
+from rnem_world.training.config import ExecutionConfig, NoiseConfig, OptimizerConfig
 
 CPU = torch.device("cpu")
 WITH_PRIOR = dataclasses.replace(MODEL, prior_code=True)
@@ -117,29 +115,44 @@ def test_the_state_of_a_model_does_not_depend_on_how_it_is_computed():
 
 
 def test_what_a_device_cannot_do_is_refused(monkeypatch):
-    check_device(ExecutionConfig(), torch.device("meta"))
+    check_execution(torch.device("meta"), "float32", compiled=False)
     assert not has_bfloat16(torch.device("meta"))
     with pytest.raises(ConfigError, match=r"meta has no bfloat16.*leave out --precision"):
-        check_device(ExecutionConfig("bf16"), torch.device("meta"))
-    monkeypatch.setattr(execution.shutil, "which", lambda name: None)
+        check_execution(torch.device("meta"), "bf16", compiled=False)
+    with pytest.raises(ConfigError, match=r"cpu has no TF32.*leave out --precision"):
+        check_execution(CPU, "tf32", compiled=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
-        check_device(ExecutionConfig(compile=True), CPU)
+        check_execution(CPU, "float32", compiled=True)
     with pytest.raises(ConfigError, match="precision is 'bf61': did you mean 'bf16'"):
         build(ExecutionConfig, {"precision": "bf61"})
 
 
 @pytest.mark.skipif(not has_bfloat16(CPU), reason="this processor has no bfloat16")
 def test_a_bf16_run_resumes_exactly_and_may_go_on_in_float32(tiny, tmp_path):
-    from rnem_world.training import checkpoint, run_folder
+    from rnem_world.training import checkpoint
 
     bf16 = {"execution": ExecutionConfig("bf16")}
     tiny.fit(tmp_path / "whole", max_updates=4, **bf16)
     tiny.fit(tmp_path / "parts", max_updates=2, **bf16)
     tiny.fit(tmp_path / "parts", max_updates=4, resume=True, **bf16)
     states = [
-        checkpoint.read_weights(run_folder.updates_of(tmp_path / name)[-1]) for name in ("whole", "parts")
+        checkpoint.read_weights(checkpoint.updates_of(tmp_path / name)[-1]) for name in ("whole", "parts")
     ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert checkpoint.read_config(tmp_path / "parts").training.execution.precision == "bf16"
     tiny.fit(tmp_path / "parts", max_updates=5, resume=True)
     assert checkpoint.read_config(tmp_path / "parts").training.execution.precision == "float32"
+
+
+@pytest.mark.parametrize(("precision", "rounds"), [("float32", False), ("tf32", True), ("bf16", False)])
+def test_tf32_is_a_choice_and_the_setting_is_put_back(precision, rounds):
+    def settings() -> list[bool]:
+        return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+
+    before = settings()
+    with multiplying(precision, torch.device("cuda")):
+        assert settings() == [rounds, rounds]
+    assert settings() == before
+    with multiplying(precision, CPU):
+        assert settings() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from worlds_to_train import MODEL as WORLD
@@ -20,13 +21,13 @@ from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
     NoiseConfig,
+    OptimizerConfig,
     PriorCodeConfig,
     RunConfig,
     TrainingConfig,
 )
 from rnem_world.training.learner import NORM_RATE, Learner, check_shares
 from rnem_world.training.losses import draw_own_frames, prior_code_loss
-from rnem_world.training.optimizer import OptimizerConfig
 
 # Plain gradient descent whose steps are far below rounding: weights stay as they are.
 STILL = OptimizerConfig("sgd", 1e-30)
@@ -115,22 +116,21 @@ def test_the_gradient_does_not_pass_from_chunk_to_chunk():
 
 
 class TestClosedLoops:
-    def draw(self, steps: int, fraction: float, longest: int, size: int = 4000) -> torch.Tensor:
+    def draw(self, steps: int, fraction: float, longest: int, size: int = 4000) -> np.ndarray:
         return draw_own_frames(size, steps, fraction, longest, torch.Generator().manual_seed(0))
 
     def test_where_they_are_drawn(self):
         own = self.draw(12, 0.3, 3)
         assert own.shape == (4000, 12)
         assert not own[:, 0].any()
-        assert float(own.any(dim=1).float().mean()) == pytest.approx(0.3, abs=0.03)
-        starts = (own[:, 1:] & ~own[:, :-1]).sum(dim=1)
+        assert own.any(axis=1).mean() == pytest.approx(0.3, abs=0.03)
+        starts = (own[:, 1:] & ~own[:, :-1]).sum(axis=1)
         assert starts.max() == 1  # one a sequence
-        assert own[:, 1:].any(dim=0).all()  # anywhere
+        assert own[:, 1:].any(axis=0).all()  # anywhere
 
     def test_how_long_they_are(self):
         own = self.draw(50, 1.0, 3)
-        lengths = own.sum(dim=1)
-        counts = torch.bincount(lengths, minlength=4)
+        counts = np.bincount(own.sum(axis=1), minlength=4)
         assert counts[0] == 0
         assert len(counts) == 4
         # A third each; those that begin at the end are cut off.
@@ -157,7 +157,7 @@ class TestClosedLoops:
     def test_the_model_is_shown_its_own_frames_and_learns_from_the_true_ones(self, monkeypatch):
         from rnem_world.training import learner as module
 
-        own = torch.zeros(SIZE, STEPS, dtype=torch.bool)
+        own = np.zeros((SIZE, STEPS), bool)
         own[1, 2:4] = own[3, 5] = True
         monkeypatch.setattr(module, "draw_own_frames", lambda *arguments: own)
         loop = ClosedLoopConfig(0.5, 2)
@@ -170,7 +170,8 @@ class TestClosedLoops:
             expected = frames[:, step].clone()
             if step:
                 drawn = Bernoulli(1).own_frame(transitions[step - 1].prediction)
-                expected[own[:, step]] = drawn[own[:, step]]
+                rows = torch.from_numpy(own[:, step])
+                expected[rows] = drawn[rows]
                 # The responsibilities too are those of the frame that is shown.
                 torch.testing.assert_close(
                     gamma, Bernoulli(1).e_step(transitions[step - 1].prediction, expected)
@@ -340,11 +341,20 @@ class TestHeads:
         assert lesson.loss == pytest.approx(pixels + expected, abs=2e-3)
 
     def test_rewards_reach_the_learner_from_the_file(self, tmp_path):
-        from rnem_world.cli.collect import collect_balls
+        from rnem_world.agents.collecting import collect
         from rnem_world.data.dataset import Dataset
-        from rnem_world.training.setup import make_loader
+        from rnem_world.training.trainer import make_loader
 
-        data = collect_balls("avoid", tmp_path / "a.h5", 4, 2, 2, 8, progress=False)
+        data = collect(
+            "balls",
+            tmp_path / "a.h5",
+            preset="avoid",
+            num_train=4,
+            num_valid=2,
+            num_test=2,
+            frames=8,
+            progress=False,
+        )
         config = RunConfig(
             dataclasses.replace(MODEL, number_of_actions=9), TrainingConfig(sequence_steps=3, batch_size=2)
         )
@@ -364,7 +374,7 @@ class TestOutliers:
         count = sum(parameter.numel() for parameter in parameters)
         learner.optimizer.zero_grad()
         (direction * (gradient / math.sqrt(count))).backward()
-        learner._update(1.0, 0)
+        learner._update(torch.ones(1), 0)
         moved = [new.detach() - old for new, old in zip(parameters, before, strict=True)]
         return float(torch.cat([move.flatten() for move in moved]).double().norm())
 
@@ -400,13 +410,23 @@ class TestOutliers:
 
 def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
     """Chunks, closed loops, noise per sequence, heads, actions, clipping, on collected data."""
-    from rnem_world.cli.collect import collect_balls
+    from rnem_world.agents.collecting import collect
     from rnem_world.data.dataset import Dataset
-    from rnem_world.training import checkpoint, run_folder, validation
+    from rnem_world.training import checkpoint
     from rnem_world.training.logging import LOG_FILE
-    from rnem_world.training.setup import fit_model_to, make_trainer
+    from rnem_world.training.presets import fit_model_to
+    from rnem_world.training.trainer import Trainer, make_trainer
 
-    data = collect_balls("avoid", tmp_path / "a.h5", 12, 2, 2, 12, progress=False)
+    data = collect(
+        "balls",
+        tmp_path / "a.h5",
+        preset="avoid",
+        num_train=12,
+        num_valid=2,
+        num_test=2,
+        frames=12,
+        progress=False,
+    )
     options = {
         "sequence_steps": STEPS,
         "chunk_steps": 2,
@@ -429,14 +449,12 @@ def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
             make_trainer(config, dataset, run, torch.device("cpu"), lambda line: None, resume=resume).fit()
 
     with pytest.MonkeyPatch.context() as patch:
-        import numpy as np
-
         black = np.zeros((4, 4, 3), np.uint8)
-        patch.setattr(validation.Validator, "overview", lambda validator, updates: black)
+        patch.setattr(Trainer, "overview", lambda trainer: black)
         sit(tmp_path / "whole", 20, False)
         for number, updates in enumerate((4, 9, 13, 20)):
             sit(tmp_path / "parts", updates, number > 0)
-    latest = [run_folder.updates_of(tmp_path / name)[-1] for name in ("whole", "parts")]
+    latest = [checkpoint.updates_of(tmp_path / name)[-1] for name in ("whole", "parts")]
     assert latest[0].name == latest[1].name == "update-000000021"  # a batch is never cut in two
     one, other = (checkpoint.read_weights(folder) for folder in latest)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -451,7 +469,7 @@ def test_the_prior_code_learns_alone_and_the_others_without_it() -> None:
     options = {"sequence_steps": 6, "chunk_steps": 3, "prior_code": PriorCodeConfig(0.5, 3)}
     learner = learner_of(config, **options)
     own = {name for name, _ in learner.model.named_parameters() if name.startswith("prior_code.")}
-    batch = learner._sequences(make_batch())._replace(imagined=torch.tensor([2.0, 0.0, 2.0, 0.0]))
+    batch = learner._sequences(make_batch())._replace(imagined=np.array([2.0, 0.0, 2.0, 0.0], np.float32))
     state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
     prior_code_loss(learner.model, state, batch, 3).backward()
     moved = {name for name, parameter in learner.model.named_parameters() if parameter.grad is not None}
@@ -467,7 +485,7 @@ def test_the_prior_code_learns_alone_and_the_others_without_it() -> None:
 def test_the_prior_code_learns_to_imagine_as_in_pixels() -> None:
     config = dataclasses.replace(MODEL, prior_code=True)
     learner = learner_of(config, prior_code=PriorCodeConfig(1.0, 3), optimizer=OptimizerConfig("adam", 3e-3))
-    batch = learner._sequences(make_batch())._replace(imagined=torch.ones(SIZE))
+    batch = learner._sequences(make_batch())._replace(imagined=np.ones(SIZE, np.float32))
     state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(learner.model.prior_code.parameters(), 3e-3)
     losses = []
@@ -498,9 +516,9 @@ def test_latent_closed_loops_are_part_of_the_closed_loops_and_teach_the_prior_co
     assert chunk.own_frames is not None
     assert chunk.expected_codes is not None
     assert not (chunk.expected_codes & ~chunk.own_frames).any()
-    latent = chunk.expected_codes.any(dim=1)
+    latent = chunk.expected_codes.any(axis=1)
     assert 16 < int(latent.sum()) < 48
-    assert torch.equal(chunk.expected_codes[latent], chunk.own_frames[latent])
+    assert np.array_equal(chunk.expected_codes[latent], chunk.own_frames[latent])
     state = learner.model.initial_state(64, generator=torch.Generator().manual_seed(0))
     learner.loss(state, chunk._replace(imagined=None), learner.step_weights).loss.backward()
     gradients = [parameter.grad for parameter in learner.model.prior_code.parameters()]

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from rnem_world.errors import ConfigError
-from rnem_world.training.optimizer import OptimizerConfig, clip_gradients, make_optimizer
+from rnem_world.training.config import OptimizerConfig
+from rnem_world.training.learner import clip_gradients, make_optimizer
 
 RATE = 0.1
 

@@ -15,8 +15,10 @@ import torch
 
 from rnem_world.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from rnem_world.models.config import MODELS
-from rnem_world.training import checkpoint, run_folder, validation
+from rnem_world.training import checkpoint
+from rnem_world.training import trainer as module
 from rnem_world.training.logging import LOG_FILE, read_log
+from rnem_world.training.run import RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def _no_pictures(request, monkeypatch):
     """The overview takes longer than an epoch here; one test looks at it."""
     if "with_pictures" not in request.fixturenames:
         black = np.zeros((4, 4, 3), np.uint8)
-        monkeypatch.setattr(validation.Validator, "overview", lambda validator, updates: black)
+        monkeypatch.setattr(module.Trainer, "overview", lambda trainer: black)
 
 
 @pytest.fixture
@@ -72,11 +74,11 @@ def assert_same_state(one: Path, other: Path) -> None:
 
 
 def assert_same_run(one: Path, other: Path, same_folders: bool = True) -> None:
-    for name in (LOG_FILE, run_folder.BEST_FILE):
+    for name in (LOG_FILE, checkpoint.BEST_FILE):
         assert (one / name).read_text() == (other / name).read_text(), name
-    folders = [sorted(path.name for path in (run / run_folder.CHECKPOINTS).iterdir()) for run in (one, other)]
+    folders = [sorted(path.name for path in (run / checkpoint.CHECKPOINTS).iterdir()) for run in (one, other)]
     assert folders[0] == folders[1] or not same_folders
-    assert_same_state(run_folder.updates_of(one)[-1], run_folder.updates_of(other)[-1])
+    assert_same_state(checkpoint.updates_of(one)[-1], checkpoint.updates_of(other)[-1])
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -126,11 +128,11 @@ def test_sigterm_stops_and_the_resumed_run_equals_an_uninterrupted_one(tiny, tmp
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (128 + signal.SIGTERM, b"")
     assert b"SIGTERM received; continue with --resume" in out
-    last = checkpoint.load_trainer(run_folder.updates_of(killed)[-1])["progress"]
+    last = checkpoint.load_trainer(checkpoint.updates_of(killed)[-1])["progress"]
     updates = last["updates"] + 2
     assert rnem("train", "--resume", "--out", killed, *common, "--max-updates", updates).code == 0
     assert rnem(*start, "--out", whole, "--max-updates", updates).code == 0
-    assert_same_state(run_folder.updates_of(killed)[-1], run_folder.updates_of(whole)[-1])
+    assert_same_state(checkpoint.updates_of(killed)[-1], checkpoint.updates_of(whole)[-1])
     assert (killed / LOG_FILE).read_text() == (whole / LOG_FILE).read_text()
 
 
@@ -150,7 +152,7 @@ def test_a_signal_during_validation_stops_at_once_and_the_resumed_run_validates_
         monkeypatch.setattr(trainer.validation, "epoch", interrupted)
         assert trainer.fit() is None
     assert not [entry for entry in read_log(parts) if entry["kind"] != "training"]
-    assert run_folder.updates_of(parts)[-1].name == "update-000000003"
+    assert checkpoint.updates_of(parts)[-1].name == "update-000000003"
     tiny.fit(parts, epochs=2, resume=True)
     assert_same_run(whole, parts)
 
@@ -188,34 +190,34 @@ def test_random_kills_lose_nothing():
 def test_max_updates_in_the_middle_of_an_epoch_ends_with_a_validation_and_a_best_checkpoint(tiny, tmp_path):
     with tiny.trainer(tmp_path / "run", max_updates=2) as trainer:
         evaluation = trainer.fit()
-    best = json.loads((tmp_path / "run" / run_folder.BEST_FILE).read_text())
+    best = json.loads((tmp_path / "run" / checkpoint.BEST_FILE).read_text())
     assert best == {"checkpoint": "update-000000002", "validation_loss": evaluation.loss, "epoch": 0}
-    assert run_folder.find_checkpoint(tmp_path / "run").name == "update-000000002"
+    assert checkpoint.find_checkpoint(tmp_path / "run").name == "update-000000002"
     assert read_log(tmp_path / "run")[-1]["kind"] == "validation"
     # Once more without a higher limit: the same validation, and no double in the log.
     log = (tmp_path / "run" / LOG_FILE).read_text()
     tiny.fit(tmp_path / "run", max_updates=2, resume=True)
     assert (tmp_path / "run" / LOG_FILE).read_text() == log
-    assert json.loads((tmp_path / "run" / run_folder.BEST_FILE).read_text()) == best
+    assert json.loads((tmp_path / "run" / checkpoint.BEST_FILE).read_text()) == best
 
 
 def test_the_best_checkpoint_survives_a_validation_midway_and_a_resumption(tiny, tmp_path, monkeypatch):
     losses = iter([10.0, 5.0, 20.0])  # at the end of epoch 1, midway, at the end of epoch 2
-    evaluate = validation.evaluate
+    evaluate = module.evaluate
 
     def scripted(*arguments):
         evaluation = evaluate(*arguments)
         evaluation.losses["loss"]["total"] = next(losses)
         return evaluation
 
-    monkeypatch.setattr(validation, "evaluate", scripted)
+    monkeypatch.setattr(module, "evaluate", scripted)
     run = tmp_path / "run"
     options = {"keep_checkpoints": 1, "checkpoint_minutes": 1e-9}
     tiny.fit(run, max_updates=5, **options)
-    assert run_folder.find_checkpoint(run).name == "update-000000005"
+    assert checkpoint.find_checkpoint(run).name == "update-000000005"
     tiny.fit(run, max_updates=6, resume=True, **options)
-    assert run_folder.find_checkpoint(run).name == "update-000000003"
-    assert [folder.name for folder in run_folder.updates_of(run)] == ["update-000000003", "update-000000006"]
+    assert checkpoint.find_checkpoint(run).name == "update-000000003"
+    assert [folder.name for folder in checkpoint.updates_of(run)] == ["update-000000003", "update-000000006"]
 
 
 def test_what_a_kill_between_checkpoint_and_best_json_leaves_is_mended(tiny, tmp_path, monkeypatch):
@@ -226,7 +228,7 @@ def test_what_a_kill_between_checkpoint_and_best_json_leaves_is_mended(tiny, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, tiny.trainer(parts, epochs=2) as trainer:
-        patch.setattr(run_folder, "write_best", killed)
+        patch.setattr(RunFolder, "_write_best", killed)
         with pytest.raises(KeyboardInterrupt):
             trainer.fit()
     tiny.fit(parts, epochs=2, resume=True)
@@ -300,14 +302,14 @@ def test_noise_probability_0_is_no_noise(tiny, tmp_path):
 
 
 def test_patience_ends_training(tiny, tmp_path, monkeypatch):
-    evaluate = validation.evaluate
+    evaluate = module.evaluate
 
     def never_better(*arguments):
         evaluation = evaluate(*arguments)
         evaluation.losses["loss"]["total"] = 7.0
         return evaluation
 
-    monkeypatch.setattr(validation, "evaluate", never_better)
+    monkeypatch.setattr(module, "evaluate", never_better)
     trainer = tiny.fit(tmp_path / "run", epochs=9, patience=2, train_size=4)
     assert (trainer.progress.epoch, trainer.progress.best_epoch) == (3, 1)
     resumed = tiny.fit(tmp_path / "run", epochs=9, patience=2, train_size=4, resume=True)
@@ -339,7 +341,7 @@ def test_nan_stops_training_before_it_reaches_a_checkpoint(what, tiny, tmp_path,
 
 
 def test_a_huge_learning_rate_is_an_error_that_names_the_update(tiny, tmp_path):
-    from rnem_world.training.optimizer import OptimizerConfig
+    from rnem_world.training.config import OptimizerConfig
 
     with pytest.raises(TrainingError, match=r"at update \d.*lower --learning-rate"):
         tiny.fit(tmp_path / "run", optimizer=OptimizerConfig("sgd", 1e38))
@@ -347,7 +349,7 @@ def test_a_huge_learning_rate_is_an_error_that_names_the_update(tiny, tmp_path):
 
 
 def test_a_resumed_run_takes_the_new_learning_rate(tiny, tmp_path):
-    from rnem_world.training.optimizer import OptimizerConfig
+    from rnem_world.training.config import OptimizerConfig
 
     tiny.fit(tmp_path / "run", max_updates=1)
     with tiny.trainer(
@@ -362,20 +364,20 @@ def test_a_resumed_run_takes_the_new_learning_rate(tiny, tmp_path):
 
 def test_checkpoints_that_are_kept(tiny, tmp_path):
     tiny.fit(tmp_path / "run", epochs=4, save_epochs=(1, 3), keep_checkpoints=2, checkpoint_minutes=1e-9)
-    names = sorted(path.name for path in (tmp_path / "run" / run_folder.CHECKPOINTS).iterdir())
-    best = run_folder.find_checkpoint(tmp_path / "run").name
+    names = sorted(path.name for path in (tmp_path / "run" / checkpoint.CHECKPOINTS).iterdir())
+    best = checkpoint.find_checkpoint(tmp_path / "run").name
     latest = {"update-000000011", "update-000000012"}
     assert set(names) == {"epoch-0001", "epoch-0003", best} | latest
-    first = checkpoint.read_weights(tmp_path / "run" / run_folder.CHECKPOINTS / "epoch-0001")
+    first = checkpoint.read_weights(tmp_path / "run" / checkpoint.CHECKPOINTS / "epoch-0001")
     tiny.fit(tmp_path / "other", epochs=1)
-    other = checkpoint.read_weights(tmp_path / "other" / run_folder.CHECKPOINTS / "update-000000003")
+    other = checkpoint.read_weights(tmp_path / "other" / checkpoint.CHECKPOINTS / "update-000000003")
     assert all(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_a_full_disk_while_training_harms_no_checkpoint(tiny, tmp_path, file_size_limit, listing):
     run = tmp_path / "run"
     tiny.fit(run, max_updates=2)
-    before = checkpoint.read_weights(run_folder.updates_of(run)[-1])
+    before = checkpoint.read_weights(checkpoint.updates_of(run)[-1])
     with (
         tiny.trainer(run, resume=True, save_epochs=()) as trainer,
         file_size_limit(10**6),
@@ -383,7 +385,7 @@ def test_a_full_disk_while_training_harms_no_checkpoint(tiny, tmp_path, file_siz
     ):
         trainer.fit()
     assert not [name for name in listing(run) if name.endswith(".tmp")]
-    after = checkpoint.read_weights(run_folder.updates_of(run)[-1])
+    after = checkpoint.read_weights(checkpoint.updates_of(run)[-1])
     assert all(torch.equal(after[name], before[name]) for name in before)
     tiny.fit(tmp_path / "whole", max_updates=4)
     tiny.fit(run, max_updates=4, resume=True)
@@ -446,7 +448,7 @@ def test_training_state_of_another_run_is_refused(other, tiny, tmp_path):
     tiny.fit(tmp_path / "run", max_updates=1)
     tiny.fit(tmp_path / "other", config)
     place, source = (
-        run_folder.updates_of(tmp_path / name)[-1] / run_folder.TRAINER_FILE for name in ("run", "other")
+        checkpoint.updates_of(tmp_path / name)[-1] / checkpoint.TRAINER_FILE for name in ("run", "other")
     )
     place.write_bytes(source.read_bytes())
     with pytest.raises(CheckpointError, match="doesn't fit this run"):
@@ -455,7 +457,7 @@ def test_training_state_of_another_run_is_refused(other, tiny, tmp_path):
 
 def test_data_that_does_not_fit_is_refused_when_resuming(tiny, tmp_path, make_discs, listing):
     from rnem_world.data.dataset import Dataset
-    from rnem_world.training.setup import make_trainer
+    from rnem_world.training.trainer import make_trainer
 
     trainer = tiny.fit(tmp_path / "run", max_updates=1)
     make_discs(tmp_path / "large.h5", size=64)

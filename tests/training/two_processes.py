@@ -20,9 +20,7 @@ from rnem_world.distributed import from_torchrun, joined
 from rnem_world.errors import RnemWorldError
 from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
-from rnem_world.training import validation
-from rnem_world.training.setup import make_loader, make_trainer
-from rnem_world.training.trainer import Trainer
+from rnem_world.training.trainer import Trainer, make_loader, make_trainer
 
 PROCESSES = from_torchrun()
 REPORTS: list[str] = []
@@ -42,7 +40,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     torch.set_num_threads(1)
     black = np.zeros((4, 4, 3), np.uint8)
-    validation.Validator.overview = lambda *arguments: black  # type: ignore[method-assign,assignment,return-value]
+    Trainer.overview = lambda *arguments: black  # type: ignore[method-assign,assignment,return-value]
     with joined(PROCESSES, torch.device("cpu")), Dataset.open(data) as dataset:
         with trainer(dataset, folder / "two", max_updates=9) as two:
             evaluation = two.fit()

@@ -8,11 +8,11 @@ from rnem_world.models.config import ModelConfig
 from rnem_world.training.config import (
     ClosedLoopConfig,
     NoiseConfig,
+    OptimizerConfig,
     PriorCodeConfig,
     RunConfig,
     TrainingConfig,
 )
-from rnem_world.training.optimizer import OptimizerConfig
 
 STEPS, SIZE = 6, 4
 MODEL = ModelConfig(

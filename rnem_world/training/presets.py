@@ -1,0 +1,242 @@
+"""Configurations by name, the paper's and those of world models, and what the data decides in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rnem_world.config import build, merged
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.schema import Split
+from rnem_world.errors import ConfigError, suggest
+from rnem_world.models.config import ARCHITECTURES, MODELS, architecture_for
+from rnem_world.physics.presets import PRESETS
+from rnem_world.training.config import RunConfig
+
+# What a model needs to dream in, beyond the paper; each is an option of its own, see docs/world-model.md.
+WORLD_MODEL: dict[str, Any] = {
+    "model": {
+        "hidden_size": 128,
+        "attention_size": 64,
+        "slot_inputs": "error_frame_motion",
+        "theta_update": "gated",
+        "heads": True,
+        "prior_code": True,
+    },
+    "training": {
+        "sequence_steps": 72,
+        "chunk_steps": 12,
+        "cold_start_steps": 5,
+        "window": "random",
+        "batch_size": 32,
+        "valid_size": 200,
+        "patience": 100,
+        "noise": {"per_sequence": True},
+        "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000, "latent_fraction": 0.5},
+        "prior_code": {"after_updates": 3000},
+        "optimizer": {"clip_factor": 2.0},
+    },
+}
+# The data that a world model of balls is trained on, where the user has none.
+WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 101}
+
+ENVIRONMENTS = ("balls", "atari")
+# The paper's options for Atari (`enc_dec_84_atari`, which follows from the size of the frames) ...
+ATARI: dict[str, Any] = {
+    "model": {"slots": 4},
+    "training": {
+        "sequence_steps": 25,
+        "batch_size": 32,
+        "window": "random",
+        "noise": {"probability": 0.002},
+    },
+}
+# ... and what a world model of a game takes instead of the balls'.
+ATARI_WORLD: dict[str, Any] = {
+    "model": {"slots": 4},
+    "training": {
+        "sequence_steps": 48,
+        "chunk_steps": 12,
+        "batch_size": 16,
+        "loss": {"motion_weight": 5.0},
+        "noise": {"probability": 0.002, "per_sequence": True},
+        "closed_loop": {"after_updates": 8000},
+        "prior_code": {"after_updates": 8000},
+    },
+}
+
+
+def paper_model(
+    model: str = "r_nem", environment: str = "balls", options: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Gives the configuration with which the paper trains one of its models.
+
+    Args:
+        model: A key of :data:`rnem_world.models.config.MODELS`.
+        environment: ``balls`` or a preset of theirs, or ``atari``.
+        options: What shall be otherwise, nested, for example ``{"training": {"batch_size": 16}}``.
+
+    Raises:
+        ConfigError: If there is no such model or environment, or an option makes no sense.
+    """
+    return build(RunConfig, merged(usual_options(model, environment), options or {}))
+
+
+def world_model(environment: str = "balls", options: Mapping[str, Any] | None = None) -> RunConfig:
+    """Gives the configuration of a model to dream in.
+
+    Args:
+        environment: ``balls`` or a preset of theirs, ``avoid`` for example, or ``atari``.
+        options: What shall be otherwise, nested, for example ``{"model": {"slots": 6}}``.
+
+    Raises:
+        ConfigError: If there is no such environment, or an option makes no sense.
+    """
+    values = usual_options("r_nem", environment, is_world_model=True)
+    return build(RunConfig, merged(values, options or {}))
+
+
+def usual_options(model: str, environment: str, is_world_model: bool = False) -> dict[str, Any]:
+    """Gives the options of a kind of run, where they differ from those of the configuration's classes.
+
+    Args:
+        model: A key of :data:`rnem_world.models.config.MODELS`.
+        environment: ``balls`` or a preset of theirs, or ``atari``.
+        is_world_model: Whether to train a world model.
+
+    Raises:
+        ConfigError: If there is no such model or environment.
+    """
+    if model not in MODELS:
+        raise ConfigError(f"unknown model {model!r}: {suggest(model, MODELS)}")
+    if environment not in (*ENVIRONMENTS, *PRESETS):
+        raise ConfigError(
+            f"unknown environment {environment!r}: {suggest(environment, [*ENVIRONMENTS, *PRESETS])}"
+        )
+    core, slots = MODELS[model]
+    values: dict[str, Any] = {"model": {"core": core, "slots": slots}}
+    if is_world_model:
+        values = merged(values, WORLD_MODEL)
+    if environment == "atari":
+        values = merged(values, ATARI_WORLD if is_world_model else ATARI)
+        if slots == 1:  # one stays one
+            values = merged(values, {"model": {"slots": 1}})
+    return values
+
+
+def fit_model_to(
+    dataset: Dataset,
+    config: RunConfig,
+    feed_actions: bool = False,
+    architecture: str | None = None,
+    as_it_can: bool = False,
+) -> RunConfig:
+    """Chooses what the data decides: the architecture, the channels and the number of actions.
+
+    Args:
+        dataset: The data; its training split is looked at.
+        config: The run, complete but for that.
+        feed_actions: Whether the model shall see the actions.
+        architecture: The user's choice; None takes the one for the size of the frames.
+        as_it_can: Whether to take what a world model can use: actions and rewards where the data has them, and the
+            architecture without convolutions where there is one for the size of the frames.
+
+    Raises:
+        ConfigError: If actions or rewards are wanted and the data has none, or no architecture fits, or the frames
+            aren't black and white.
+        DataError: If there is no training split.
+    """
+    info = dataset.info("training")
+    if as_it_can:
+        projection = f"projection{info.height}"
+        architecture = architecture or (projection if projection in ARCHITECTURES else None)
+        feed_actions = feed_actions or info.number_of_actions is not None
+        if "rewards" not in info.arrays:
+            config = replace(config, model=replace(config.model, heads=False))
+    if feed_actions and info.number_of_actions is None:
+        raise ConfigError(
+            f"--feed-actions: {dataset.path} holds no actions; collect from an environment with a player "
+            "(`rnem-world collect --preset control`) or leave the flag out"
+        )
+    if config.model.heads and not {"rewards", "terminations"} & set(info.arrays):
+        raise ConfigError(
+            f"model.heads: {dataset.path} holds neither rewards nor terminations; collect from an environment with a "
+            "player (`rnem-world collect --preset avoid`) or set heads to false"
+        )
+    if architecture is None:
+        if info.height != info.width:
+            raise ConfigError(
+                f"the frames in {dataset.path} are {info.height}x{info.width}, square ones are needed: import them "
+                "again with --size"
+            )
+        architecture = architecture_for(info.height)
+    actions = info.number_of_actions if feed_actions else None
+    model = replace(
+        config.model, architecture=architecture, channels=info.channels, number_of_actions=actions or 0
+    )
+    config = replace(
+        config, model=model, data=str(dataset.path), environment=dataset.attributes.environment_id
+    )
+    check_trains(config, dataset)
+    return config
+
+
+def check_trains(config: RunConfig, dataset: Dataset) -> None:
+    """Checks that a model can be trained on the training split of a dataset.
+
+    Raises:
+        ConfigError: If frames or actions differ from the model's, or frames aren't black and white.
+    """
+    info = dataset.info("training")
+    largest = dataset.attributes.maximum_value
+    if largest != 1 or info.channels != 1:
+        raise ConfigError(
+            f"the frames in {dataset.path} have {info.channels} channels of values 0..{largest}, and models are "
+            "trained on black and white ones: import them with `rnem-world data import --channels 1 --binarise 0.5`, "
+            "or collect Atari without --grayscale and --rgb"
+        )
+    check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+
+
+def check_fits(config: RunConfig, channels: int, size: tuple[int, int], actions: int | None) -> None:
+    """Checks that a dataset is one the model can be trained or run on.
+
+    Args:
+        config: The run.
+        channels: Channels of the data's frames.
+        size: Height and width of the data's frames.
+        actions: Number of actions in the data; None if it has none.
+
+    Raises:
+        ConfigError: If frames or actions differ from the model's.
+    """
+    model = config.model
+    needed = model.image.image_size
+    if size != (needed, needed) or channels != model.channels:
+        raise ConfigError(
+            f"the data's frames are {size[0]}x{size[1]} with {channels} channels, and the model "
+            f"({model.architecture}) needs {needed}x{needed} with {model.channels}: choose other data or another "
+            "--architecture"
+        )
+    if model.number_of_actions and actions != model.number_of_actions:
+        given = "no actions" if actions is None else f"{actions} actions"
+        raise ConfigError(
+            f"the data has {given} and the model was made for {model.number_of_actions}: choose data of the same "
+            "environment, or train without --feed-actions"
+        )
+
+
+def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str]:
+    """Lists the arrays that training and evaluation can make use of, among those that are there."""
+    wish = config.training.relational_loss
+    there = dataset.info(split).arrays
+    names = ["groups"] if "groups" in there else []
+    marks = ["collisions", "events"] if wish is None else [wish]
+    names += [name for name in marks if name in there][:1]
+    if wish not in (None, "none") and wish not in there:
+        dataset.require(split, [str(wish)])
+    if config.model.number_of_actions:
+        dataset.require(split, ["actions"])
+        names.append("actions")
+    return names
