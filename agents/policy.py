@@ -112,7 +112,7 @@ def shows_slots(space: Space) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 2
 
 
-def described(observation_space: Space, action_space: Space) -> dict[str, Any]:
+def describe_spaces(observation_space: Space, action_space: Space) -> dict[str, Any]:
     """Describes spaces for a policy's configuration: two that differ in this need different policies."""
     return {
         "observations": list(observation_space.shape or ()),
@@ -129,7 +129,7 @@ def check_policy_spaces(
     Raises:
         CheckpointError: If it sees or does something else.
     """
-    given = described(observation_space, action_space)
+    given = describe_spaces(observation_space, action_space)
     names = {"actions": "actions", "observations": "observations of the shape", "dtype": "dtype"}
     for name, what in names.items():
         before, now = trained.get(name, []), given[name]

@@ -23,7 +23,7 @@ from rnem_world.agents.policy import (
     PolicyConfig,
     check_policy_spaces,
     checkpoints_of,
-    described,
+    describe_spaces,
     last_checkpoint,
     read_policy_config,
     read_policy_weights,
@@ -133,7 +133,7 @@ def train_policy(
         elif start_from is not None:
             check_policy_spaces(start_from, read_policy_config(start_from)[1], *spaces)
             model.policy.load_state_dict(read_policy_weights(last_checkpoint(start_from)))
-        write_policy_config(folder, config, described(*spaces))
+        write_policy_config(folder, config, describe_spaces(*spaces))
         return _learn(model, env, config, folder, Stop(max_minutes), report)
     finally:
         env.close()
