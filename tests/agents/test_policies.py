@@ -26,7 +26,7 @@ from rnem_world.agents.policy import (
 )
 from rnem_world.agents.policy_agent import load_policy
 from rnem_world.agents.policy_training import make_training_environment, train_policy
-from rnem_world.envs.any import make_environment
+from rnem_world.envs.real import make_environment
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError
 
 SMALL = {
