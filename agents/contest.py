@@ -22,11 +22,11 @@ from rnem_world.agents.dynamics import (
 from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.policy import read_policy_config
 from rnem_world.agents.scores import Episodes, Score, compared, play
-from rnem_world.envs.any import make_environment, world_of
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import LearnedWorld, load_world
-from rnem_world.envs.slots import SlotVectorObservation, check_spaces
+from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.learned import LearnedVectorEnv
+from rnem_world.envs.real import make_environment, world_of
+from rnem_world.envs.slots import SlotVectorObservation
+from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.seeding import numpy_generator, torch_generator
 
@@ -46,12 +46,10 @@ class Contest:
 
     def __init__(self, config: ContestConfig) -> None:
         self.config = config
-        self.world: LearnedWorld | None = (
-            load_world(config.checkpoint, config.device) if config.agents else None
-        )
+        self.world: World | None = World.load(config.checkpoint, config.device) if config.agents else None
         with closing(self.real(1)) as env:
             if self.world is not None:
-                check_spaces(self.world, env.single_observation_space, env.single_action_space)
+                self.world.check_spaces(env.single_observation_space, env.single_action_space)
             self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
             if isinstance(env, BouncingBallsVectorEnv):
                 BallsDynamics(env.rules)  # refuses balls without a player before anything is played
@@ -175,13 +173,13 @@ class Contest:
     def _check_world(self, folder: str, checkpoint: str) -> None:
         if checkpoint == self.config.checkpoint:
             return
-        if load_world(checkpoint, self.config.device).fingerprint != self._world().fingerprint:
+        if World.load(checkpoint, self.config.device).fingerprint != self._world().fingerprint:
             raise CheckpointError(
                 f"the agent {folder} sees the slots of the world {checkpoint}, and the world here is "
                 f"{self.config.checkpoint}: give --checkpoint {checkpoint}"
             )
 
-    def _world(self) -> LearnedWorld:
+    def _world(self) -> World:
         if self.world is None:
-            self.world = load_world(self.config.checkpoint, self.config.device)
+            self.world = World.load(self.config.checkpoint, self.config.device)
         return self.world

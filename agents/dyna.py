@@ -23,7 +23,7 @@ from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset
-from rnem_world.envs.learned_world import LearnedWorld, find_world, load_world
+from rnem_world.envs.world import World, find_world
 from rnem_world.errors import CheckpointError
 from rnem_world.io import write_json
 from rnem_world.training import checkpoint
@@ -79,9 +79,7 @@ class ExploringAgent:
         generator: Where chance comes from.
     """
 
-    def __init__(
-        self, policy: Agent, world: LearnedWorld, share: float, generator: np.random.Generator
-    ) -> None:
+    def __init__(self, policy: Agent, world: World, share: float, generator: np.random.Generator) -> None:
         self._policy, self._share, self._generator = policy, share, generator
         self._watching = WatchedState(world)
         self._random = RepeatedRandomAgent(world.number_of_actions, generator)
@@ -197,10 +195,9 @@ class Loop:
         if number == 0:
             return RepeatedRandomAgent(actions, generator)
         from rnem_world.agents.policy_agent import load_policy
-        from rnem_world.envs.learned_observation import observation_space
 
-        world = load_world(self._world(number - 1), self.device)
-        space = observation_space(world, "slots", world.check_slots(None))
+        world = World.load(self._world(number - 1), self.device)
+        space = world.slot_space(world.check_slots(None))
         policy = load_policy(self._policy(number - 1), space, env.single_action_space, self.device)
         return ExploringAgent(policy, world, self.config.exploration, generator)
 

@@ -20,7 +20,7 @@ from rnem_world.agents.scores import (
     play,
     score_table,
 )
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import CheckpointError, ConfigError
 
 PLANNER = "shooting:population=4,horizon=2"
