@@ -17,10 +17,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
 
-from rnem_world.agents.features import ALGORITHMS, policy_kind
+from rnem_world.agents.config import CONFIG_FILE, PolicyConfig
 from rnem_world.agents.policy import (
-    CONFIG_FILE,
-    PolicyConfig,
     check_policy_spaces,
     checkpoints_of,
     describe_spaces,
@@ -32,6 +30,7 @@ from rnem_world.agents.policy import (
     write_policy_checkpoint,
     write_policy_config,
 )
+from rnem_world.agents.policy_agent import ALGORITHMS, policy_kind
 from rnem_world.agents.sb3 import VectorEnvAdapter
 from rnem_world.distributed import Stop
 from rnem_world.envs.real import make_environment

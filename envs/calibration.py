@@ -16,8 +16,7 @@ from rnem_world.envs.dream import DreamBatch
 from rnem_world.envs.uncertainty import Calibration
 from rnem_world.envs.world import World
 from rnem_world.errors import DataError
-from rnem_world.evaluation.imagination import match_slots
-from rnem_world.evaluation.truth import read_truth
+from rnem_world.evaluation.truth import match_slots, read_truth
 
 SEQUENCES, CONTEXT = 400, 16
 LONGEST_HORIZON, SHORTEST_HORIZON = 50, 10
@@ -76,21 +75,21 @@ def measure_dreams(
             )
         number = min(sequences, info.number_of_sequences)
         truth = read_truth(dataset, split, number, CONTEXT + horizon, world.device)
-    actions = truth.actions
+    positions, actions = truth.require_objects().positions, truth.actions
     if actions is None:
         actions = torch.zeros(truth.frames.shape[:2], dtype=torch.int64, device=world.device)
     dreams = DreamBatch(world, number, None, imagination, measures_uncertainty=True)
-    context = truth.frames[:, :CONTEXT] > 0.5
+    context = world.model.likelihood.quantise(truth.frames[:, :CONTEXT])
     everyone = torch.arange(number, device=world.device)
-    dreams.begin(everyone, world.encode(context.float(), actions[:, : CONTEXT - 1], dreams.slots))
+    dreams.begin(everyone, world.encode(context, actions[:, : CONTEXT - 1], dreams.slots))
     places = dreams.details(("centroids", "masses"))
-    match = match_slots(places["centroids"], places["masses"], truth.positions[:, CONTEXT - 1])
+    match = match_slots(places["centroids"], places["masses"], positions[:, CONTEXT - 1])
     signs, errors = [], []
     for step in range(CONTEXT - 1, CONTEXT + horizon - 1):
         dreams.step(actions[:, step])
         found = dreams.details(("centroids",))["centroids"]
         found = found.gather(1, match[..., None].expand(-1, -1, 2))
-        errors.append((found - truth.positions[:, step + 1]).norm(dim=2).nanmean(dim=1))
+        errors.append((found - positions[:, step + 1]).norm(dim=2).nanmean(dim=1))
         signs.append(dreams.uncertainty_signs())
     return MeasuredDreams(torch.stack(signs, dim=1), torch.stack(errors, dim=1))
 

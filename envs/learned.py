@@ -25,7 +25,7 @@ from rnem_world.envs.uncertainty import read_calibration
 from rnem_world.envs.vector import ONLY, BatchedVectorEnv, SingleEnv
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.evaluation.plots import colour_grouping
+from rnem_world.evaluation.pictures import colour_grouping
 
 ObservationType = Literal["frame", "slots"]
 INFOS = (*DETAILS, "disagreement")

@@ -18,7 +18,7 @@ from rnem_world.envs.dream import DreamBatch
 from rnem_world.envs.editing import Remove, apply_edits
 from rnem_world.envs.episodes import EpisodesSnapshot
 from rnem_world.envs.world import World
-from rnem_world.evaluation.imagination import match_slots
+from rnem_world.evaluation.truth import match_slots
 from rnem_world.physics import preset
 
 STARTS, CONTEXT, HORIZON, SHOWN, REMOVED = 512, 16, 12, (6, 9, 12), 3

@@ -258,7 +258,7 @@ def test_without_ale_py_one_line_says_what_to_install(monkeypatch):
 def test_the_player_is_found_and_moves_as_it_is_told(game, action, sign):
     import torch
 
-    from rnem_world.evaluation.players import LANES
+    from rnem_world.evaluation.truth import LANES
 
     grey = AtariEnv(game, "grayscale")
     grey.reset(seed=0)
