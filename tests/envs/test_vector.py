@@ -117,5 +117,5 @@ def test_an_episode_may_terminate_and_be_truncated_at_once():
 def test_the_world_of_a_game_and_a_checkpoint_are_not_both_given(world):
     with pytest.raises(ConfigError, match="leave one out"):
         LearnedEnv(world, game="SpaceInvaders")
-    with pytest.raises(ConfigError, match="unknown option 'num_slot'.*did you mean 'num_slots'"):
+    with pytest.raises(ConfigError, match=r"unknown option 'num_slot'.*did you mean 'num_slots'"):
         LearnedEnv(world, num_slot=3)
