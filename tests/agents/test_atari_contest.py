@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rnem_world.agents.contest import Contest, ContestConfig
-from rnem_world.agents.policy import PolicyConfig
+from rnem_world.agents.config import ContestConfig, PolicyConfig
+from rnem_world.agents.contest import Contest
 from rnem_world.agents.scores import dream_beside_reality
 from rnem_world.envs import atari_frames, starts
 from rnem_world.errors import ConfigError

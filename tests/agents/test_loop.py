@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("stable_baselines3")
 
 from rnem_world.agents import policy_training
-from rnem_world.agents.dyna import ExploringAgent, Loop, LoopConfig, loop_table, read_loop
+from rnem_world.agents.config import LoopConfig
+from rnem_world.agents.dyna import ExploringAgent, Loop, loop_table, read_loop
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
