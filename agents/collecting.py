@@ -18,8 +18,8 @@ from rnem_world.data.schema import DatasetAttributes
 from rnem_world.errors import ConfigError, OutputError, suggest
 
 if TYPE_CHECKING:
-    from rnem_world.envs.atari_vector import AtariVectorEnv
-    from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+    from rnem_world.envs.atari import AtariVectorEnv
+    from rnem_world.envs.balls import BouncingBallsVectorEnv
 
 DATA_FOLDER = Path("data")
 """Where datasets are that are named by their preset or game."""
@@ -177,7 +177,7 @@ class AtariCollection(Collection):
             ConfigError: If there is no such game.
             DependencyError: If ale-py is not installed.
         """
-        from rnem_world.envs.atari_games import game_named
+        from rnem_world.envs.atari_console import game_named
 
         return game_named(self.game) + ("" if self.obs_type == "binary" else f"-{self.obs_type}")
 
@@ -195,9 +195,8 @@ class AtariCollection(Collection):
             DependencyError: If ale-py is not installed, or for a trained policy stable-baselines3.
         """
         import rnem_world
-        from rnem_world.envs.atari_background import RULE, to_text
-        from rnem_world.envs.atari_emulator import FRAME_SKIP, REPEAT_PROBABILITY
-        from rnem_world.envs.atari_observation import AtariRules
+        from rnem_world.envs.atari_console import FRAME_SKIP, REPEAT_PROBABILITY
+        from rnem_world.envs.atari_frames import RULE, AtariRules, to_text
 
         rules = AtariRules(self.game, self.obs_type, self.reward, self.background, REPEAT_PROBABILITY)
         settings: dict[str, Any] = {
@@ -305,13 +304,13 @@ def collect(
 
 
 def _make_balls(num_envs: int, rules: physics.BallsConfig) -> BouncingBallsVectorEnv:
-    from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+    from rnem_world.envs.balls import BouncingBallsVectorEnv
 
     return BouncingBallsVectorEnv(num_envs, preset=rules, max_episode_steps=None, ground_truth=True)
 
 
 def _make_atari(num_envs: int, game: str, obs_type: str, reward: str, background: Any) -> AtariVectorEnv:
-    from rnem_world.envs.atari_vector import AtariVectorEnv
+    from rnem_world.envs.atari import AtariVectorEnv
 
     return AtariVectorEnv(num_envs, game, obs_type, reward, background, autoreset_mode="Disabled")
 

@@ -28,7 +28,7 @@ def resolve_data(data: str, **options: Any) -> Path:
     Raises:
         DataError: If there is none of these.
     """
-    from rnem_world.envs.atari_games import PRESETS as GAMES
+    from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.presets import PRESETS
 
     path = Path(data)
@@ -90,7 +90,7 @@ def resolve_test_data(data: str, split: str) -> Path:
         DataError: If there is no such dataset and no preset or game of that name.
     """
     from rnem_world.agents import collecting
-    from rnem_world.envs.atari_games import PRESETS as GAMES
+    from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.presets import PRESETS
 
     folder = collecting.DATA_FOLDER

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, ParamSpec, TypeVar, get_args
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -13,6 +16,24 @@ from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.world_model import SlotState, WorldModel
 
 DreamImagination = Literal["latent", "pixels"]
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def own_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Lets a function compute in the model's own precision, whatever ``torch.autocast`` its caller is in."""
+
+    @functools.wraps(function)
+    def run(*args: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+        ambient = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+        if not ambient:
+            return function(*args, **keywords)
+        with contextlib.ExitStack() as stack:
+            for device in ambient:
+                stack.enter_context(torch.autocast(device, enabled=False))
+            return function(*args, **keywords)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -72,16 +93,16 @@ class Picture:
     gamma: Tensor
 
 
-def check_imagination(model: WorldModel, imagination: str) -> None:
-    """Checks that the model can imagine in this way.
+def check_imagination(
+    model: WorldModel, imagination: str, known: Sequence[str] = get_args(DreamImagination)
+) -> None:
+    """Checks that the model can imagine in this way, one of those known.
 
     Raises:
         ConfigError: If the way is unknown, or the model has no prior code for latent imagination.
     """
-    if imagination not in get_args(DreamImagination):
-        raise ConfigError(
-            f"unknown imagination {imagination!r}: {suggest(imagination, get_args(DreamImagination))}"
-        )
+    if imagination not in known:
+        raise ConfigError(f"unknown imagination {imagination!r}: {suggest(imagination, known)}")
     if imagination == "latent":
         model.require_prior_code()
 

@@ -13,8 +13,8 @@ from rnem_world.cli.collect import command
 from rnem_world.data import collector
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.writer import write_shard
-from rnem_world.envs.atari_background import chosen_background
-from rnem_world.envs.atari_vector import AtariVectorEnv
+from rnem_world.envs.atari import AtariVectorEnv
+from rnem_world.envs.atari_frames import chosen_background
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError, RnemWorldError
 from tests.envs.atari_cache import black
 

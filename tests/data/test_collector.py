@@ -17,7 +17,7 @@ from rnem_world.agents.collecting import BallsCollection, collect
 from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.physics import DIRECTIONS, preset
 

@@ -10,11 +10,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import rnem_world  # noqa: F401  # registers the environments
-from rnem_world.envs import atari_background
-from rnem_world.envs.atari import AtariEnv
-from rnem_world.envs.atari_background import background_of, from_text, to_text
-from rnem_world.envs.atari_games import game_named, games, require_ale
-from rnem_world.envs.atari_vector import AtariVectorEnv
+from rnem_world.envs import atari_frames
+from rnem_world.envs.atari import AtariEnv, AtariVectorEnv
+from rnem_world.envs.atari_console import game_named, games, require_ale
+from rnem_world.envs.atari_frames import background_of, from_text, to_text
 from rnem_world.errors import ConfigError, DataError, DependencyError
 from tests.envs.atari_cache import black, short_run
 
@@ -25,7 +24,7 @@ pytest.importorskip("ale_py")
 def cache(monkeypatch, tmp_path):
     short_run(monkeypatch, tmp_path)
     yield tmp_path
-    atari_background._background_of.cache_clear()
+    atari_frames._background_of.cache_clear()
 
 
 def play(env, steps: int, seed: int = 0) -> list[tuple]:
@@ -74,9 +73,9 @@ def test_a_binary_pixel_is_on_where_grey_differs_from_the_background(cache):
 
 def test_the_background_is_found_once_and_kept(cache, monkeypatch):
     first = background_of("Breakout")
-    atari_background._background_of.cache_clear()
+    atari_frames._background_of.cache_clear()
     (path,) = cache.rglob("*.npy")
-    monkeypatch.setattr(atari_background, "_play", lambda game: pytest.fail("played again"))
+    monkeypatch.setattr(atari_frames, "_play", lambda game: pytest.fail("played again"))
     np.testing.assert_array_equal(background_of("breakout"), first)
     monkeypatch.undo()
     short_run(monkeypatch, cache)
@@ -141,8 +140,7 @@ def test_a_copy_goes_on_exactly_sticky_actions_included(kind):
     play(env, 30)
     copy, before = env.get_state(), play(env, 40, seed=5)
     play(env, 3)
-    shown = env.set_state(copy)
-    assert shown.dtype == np.uint8
+    env.set_state(copy)
     assert same(play(env, 40, seed=5), before)
     env.set_state(copy)
     assert not same(play(env, 40, seed=6), before)
@@ -177,7 +175,7 @@ def test_what_happens_at_the_end_of_an_episode():
     first, rewards, _, truncations, _ = env.step(np.array([0, 2]))
     assert not rewards.any()
     assert not truncations.any()
-    assert (env.elapsed == 0).all()
+    assert (env.episodes.elapsed == 0).all()
 
     env, same_step = run("SameStep")
     np.testing.assert_array_equal(np.stack(same_step[4][4]["final_obs"]), steps[4][0])
@@ -188,7 +186,7 @@ def test_what_happens_at_the_end_of_an_episode():
     with pytest.raises(ResetNeeded, match=r"\[0, 1\]"):
         env.step(np.array([0, 0]))
     env.reset(options={"reset_mask": np.array([True, False])})
-    assert env.elapsed.tolist() == [0, 5]
+    assert env.episodes.elapsed.tolist() == [0, 5]
     with pytest.raises(ResetNeeded, match=r"\[1\]"):
         env.step(np.array([0, 0]))
 
@@ -230,7 +228,7 @@ def test_bad_arguments_are_named(tmp_path):
         (DataError, "expected \\(84, 84\\)", {"background": black()[:3]}),
         (DataError, "small.npy", {"background": tmp_path / "small.npy"}),
         (DataError, "nothing.npy", {"background": tmp_path / "nothing.npy"}),
-        (ConfigError, "render_mode", {"render_mode": "human"}),
+        (ConfigError, "render_mode", {"render_mode": "ansi"}),
     ):
         with pytest.raises(error, match=match):
             AtariEnv(**arguments)
@@ -260,7 +258,7 @@ def test_without_ale_py_one_line_says_what_to_install(monkeypatch):
 def test_the_player_is_found_and_moves_as_it_is_told(game, action, sign):
     import torch
 
-    from rnem_world.evaluation.players import LANES
+    from rnem_world.evaluation.truth import LANES
 
     grey = AtariEnv(game, "grayscale")
     grey.reset(seed=0)
@@ -278,3 +276,33 @@ def test_the_player_is_found_and_moves_as_it_is_told(game, action, sign):
     assert found.found.all()
     assert sign * float(found.positions[-1] - found.positions[0]) > 8
     assert (sign * found.positions.diff() >= 0).all()
+
+
+def test_wrappers_of_stable_baselines3_fit():
+    wrappers = pytest.importorskip("stable_baselines3.common.atari_wrappers")
+    env = wrappers.AtariWrapper(AtariEnv("Breakout", "rgb", repeat_probability=0.0), frame_skip=1)
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[2] for _ in range(60)]
+    assert any(ends)  # a lost life ends an episode for it
+    assert env.unwrapped.ale.lives() < 5
+
+
+def test_a_user_without_a_home_plays_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(atari_frames.Path, "home", no_home)
+    monkeypatch.setattr(atari_frames, "GAMES", 1)
+    monkeypatch.setattr(atari_frames, "STEPS", 20)
+    atari_frames._background_of.cache_clear()
+    try:
+        assert AtariEnv("Pong").reset(seed=0)[0].shape == (84, 84, 1)
+    finally:
+        atari_frames._background_of.cache_clear()
+
+
+def test_no_game_is_named():
+    with pytest.raises((ConfigError, TypeError), match="game"):
+        AtariEnv(None)

@@ -20,7 +20,7 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.device import choose_device
 from rnem_world.distributed import ALONE, Processes, from_torchrun
 from rnem_world.errors import ConfigError
-from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
+from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.logging import LOG_FILE, read_log
