@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnem_world.cli.world_defaults import GAME
 from rnem_world.errors import ConfigError, OutputError, suggest
+from rnem_world.training.presets import GAME
 
 if TYPE_CHECKING:
     import numpy as np

@@ -343,7 +343,7 @@ class TestHeads:
     def test_rewards_reach_the_learner_from_the_file(self, tmp_path):
         from rnem_world.cli.collect import collect_balls
         from rnem_world.data.dataset import Dataset
-        from rnem_world.training.trainer import make_loader
+        from rnem_world.training.presets import make_loader
 
         data = collect_balls("avoid", tmp_path / "a.h5", 4, 2, 2, 8, progress=False)
         config = RunConfig(
