@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from rnem_world.agents.base import BASELINES, Agent, baseline
+from rnem_world.agents.config import REAL_BALLS, ContestConfig
 from rnem_world.agents.dynamics import (
     BallsDynamics,
     LearnedDynamics,
@@ -19,74 +19,16 @@ from rnem_world.agents.dynamics import (
     dreamt_states,
     simulator_states,
 )
-from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner, planner_config
-from rnem_world.agents.policy import CONFIG_FILE, read_policy_config
+from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
+from rnem_world.agents.policy import read_policy_config
 from rnem_world.agents.scores import Episodes, Score, compared, play
-from rnem_world.config import check_at_least
-from rnem_world.envs.any import make_environment, world_of
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import LearnedWorld, load_world
-from rnem_world.envs.slots import SlotVectorObservation, check_spaces
+from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.learned import LearnedVectorEnv
+from rnem_world.envs.real import make_environment, world_of
+from rnem_world.envs.slots import SlotVectorObservation
+from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.seeding import numpy_generator, torch_generator
-
-REAL_BALLS = "RNEM-BallsReal-v0"
-
-
-@dataclass(frozen=True)
-class ContestConfig:
-    """Who plays what.
-
-    Attributes:
-        agents: Planners, as ``mcts`` or ``mcts:horizon=10,simulations=100``, and folders of policies. Baselines and,
-            for balls, the oracles of the planners play in any case.
-        checkpoint: The learned world.
-        env: Gymnasium id of the real environment.
-        env_options: Its keyword arguments.
-        episodes: Episodes that each plays.
-        steps: Steps of an episode.
-        seed: Of the first episode; the next one has the next.
-        oracle: The planner on the true simulator that policies are compared with; by default the planners' own
-            oracles serve, and without planners ``shooting``.
-        imagination: ``latent``, ``pixels``, or None: latent if the world can.
-        device: Where the world is.
-
-    Raises:
-        ConfigError: If a value makes no sense.
-    """
-
-    agents: tuple[str, ...] = ()
-    checkpoint: str = "balls"
-    env: str = REAL_BALLS
-    env_options: Any = field(default_factory=dict)
-    episodes: int = 100
-    steps: int = 100
-    seed: int = 10_000
-    oracle: str | None = None
-    imagination: str | None = None
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "episodes", "steps")
-        check_at_least(self, 0, "seed")
-        for given in [*self.planners, *([self.oracle] if self.oracle else [])]:
-            planner_config(*parse_planner(given))
-
-    @property
-    def planners(self) -> list[str]:
-        """The planners among the agents."""
-        return [agent for agent in self.agents if not _is_policy(agent)]
-
-    @property
-    def policies(self) -> list[str]:
-        """The policies among the agents."""
-        return [agent for agent in self.agents if _is_policy(agent)]
-
-
-def _is_policy(agent: str) -> bool:
-    return (Path(agent) / CONFIG_FILE).is_file()
-
 
 Entrant = tuple[Agent, VectorEnv[Any, Any, Any]]
 """An agent, and the environments in which it acts."""
@@ -104,12 +46,10 @@ class Contest:
 
     def __init__(self, config: ContestConfig) -> None:
         self.config = config
-        self.world: LearnedWorld | None = (
-            load_world(config.checkpoint, config.device) if config.agents else None
-        )
+        self.world: World | None = World.load(config.checkpoint, config.device) if config.agents else None
         with closing(self.real(1)) as env:
             if self.world is not None:
-                check_spaces(self.world, env.single_observation_space, env.single_action_space)
+                self.world.check_spaces(env.single_observation_space, env.single_action_space)
             self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
             if isinstance(env, BouncingBallsVectorEnv):
                 BallsDynamics(env.rules)  # refuses balls without a player before anything is played
@@ -233,13 +173,13 @@ class Contest:
     def _check_world(self, folder: str, checkpoint: str) -> None:
         if checkpoint == self.config.checkpoint:
             return
-        if load_world(checkpoint, self.config.device).fingerprint != self._world().fingerprint:
+        if World.load(checkpoint, self.config.device).fingerprint != self._world().fingerprint:
             raise CheckpointError(
                 f"the agent {folder} sees the slots of the world {checkpoint}, and the world here is "
                 f"{self.config.checkpoint}: give --checkpoint {checkpoint}"
             )
 
-    def _world(self) -> LearnedWorld:
+    def _world(self) -> World:
         if self.world is None:
-            self.world = load_world(self.config.checkpoint, self.config.device)
+            self.world = World.load(self.config.checkpoint, self.config.device)
         return self.world

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,83 +14,20 @@ import torch
 from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
-import rnem_world
-from rnem_world import physics
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
-from rnem_world.agents.contest import REAL_BALLS, Contest, ContestConfig
+from rnem_world.agents.collecting import BallsCollection
+from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig
+from rnem_world.agents.contest import Contest
 from rnem_world.agents.dynamics import WatchedState
-from rnem_world.agents.policy import CONFIG_FILE, PolicyConfig
 from rnem_world.agents.scores import columns
-from rnem_world.config import build, check_at_least, check_between
-from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
+from rnem_world.config import build
+from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.schema import DatasetAttributes
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned_world import LearnedWorld, find_world, load_world
-from rnem_world.envs.starts import CONTEXT_FRAMES
-from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.envs.world import World, find_world
+from rnem_world.errors import CheckpointError
 from rnem_world.io import write_json
 from rnem_world.training import checkpoint
 from rnem_world.training.trainer import make_trainer
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """What the rounds do.
-
-    Attributes:
-        rounds: Number of rounds; may be more when the loop is resumed.
-        preset: The real balls.
-        checkpoint: The learned world to begin with.
-        sequences: Real sequences that are collected for training in every round.
-        validation_sequences: And for validation.
-        frames: Frames of a sequence.
-        exploration: Share of random steps while collecting. The first round has random steps only.
-        world_updates: Updates by which the world is fine-tuned in every round.
-        world_learning_rate: Their step size.
-        timesteps: Dreamt steps by which the policy is trained on in every round.
-        num_envs: Dreams side by side.
-        hyperparameters: PPO's, beside the usual ones.
-        episodes: Real episodes of every evaluation.
-        steps: Steps of an episode, real or dreamt.
-        oracle: Planner on the true simulator that scores are normalised by.
-        seed: Of everything.
-
-    Raises:
-        ConfigError: If a value makes no sense.
-    """
-
-    rounds: int = 3
-    preset: str = "avoid"
-    checkpoint: str = "balls"
-    sequences: int = 500
-    validation_sequences: int = 50
-    frames: int = 101
-    exploration: float = 0.2
-    world_updates: int = 500
-    world_learning_rate: float = 3e-4
-    timesteps: int = 500_000
-    num_envs: int = 64
-    hyperparameters: Any = None
-    episodes: int = 100
-    steps: int = 100
-    oracle: str = "shooting"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "rounds", "sequences", "validation_sequences", "world_updates")
-        check_at_least(self, 1, "timesteps", "episodes")
-        if self.frames <= CONTEXT_FRAMES:
-            raise ConfigError(
-                f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
-            )
-        check_between(self, 0.0, 1.0, "exploration")
-        if not physics.preset(self.preset).player:
-            raise ConfigError(
-                f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
-            )
-        ContestConfig(oracle=self.oracle)
-
 
 LOOP_FILE = "loop.json"
 
@@ -142,9 +79,7 @@ class ExploringAgent:
         generator: Where chance comes from.
     """
 
-    def __init__(
-        self, policy: Agent, world: LearnedWorld, share: float, generator: np.random.Generator
-    ) -> None:
+    def __init__(self, policy: Agent, world: World, share: float, generator: np.random.Generator) -> None:
         self._policy, self._share, self._generator = policy, share, generator
         self._watching = WatchedState(world)
         self._random = RepeatedRandomAgent(world.number_of_actions, generator)
@@ -238,32 +173,31 @@ class Loop:
         out = self.folder / "data" / f"round-{number}.h5"
         if out.exists():
             return
-        rules = physics.preset(config.preset)
-        attributes = DatasetAttributes(
-            environment_id=REAL_BALLS,
-            settings={"preset": config.preset, "rules": asdict(rules), "policy": "loop"},
-            seed=config.seed + number,
-            number_of_actions=physics.number_of_actions(rules),
-            maximum_value=1,
-            package_version=rnem_world.__version__,
+        collection = BallsCollection(
+            config.sequences,
+            config.validation_sequences,
+            0,
+            config.frames,
+            config.seed + number,
+            preset=config.preset,
         )
-        sizes = CollectorConfig(
-            config.sequences, config.validation_sequences, 0, config.frames, config.seed + number
+        source = collection.source()
+        settings = source.attributes.settings | {"policy": "loop"}
+        source = replace(
+            source,
+            make_agent=partial(self._collecting_agent, number),
+            attributes=replace(source.attributes, settings=settings),
         )
-        source = Source(
-            partial(_make_balls, rules=rules), partial(self._collecting_agent, number), attributes
-        )
-        collect_dataset(source, sizes, out)
+        collect_dataset(source, collection.sizes(), out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
         actions = int(env.single_action_space.n)
         if number == 0:
             return RepeatedRandomAgent(actions, generator)
         from rnem_world.agents.policy_agent import load_policy
-        from rnem_world.envs.learned_observation import observation_space
 
-        world = load_world(self._world(number - 1), self.device)
-        space = observation_space(world, "slots", world.check_slots(None))
+        world = World.load(self._world(number - 1), self.device)
+        space = world.slot_space(world.check_slots(None))
         policy = load_policy(self._policy(number - 1), space, env.single_action_space, self.device)
         return ExploringAgent(policy, world, self.config.exploration, generator)
 
@@ -347,10 +281,6 @@ class Loop:
         transitions = (config.sequences + config.validation_sequences) * (config.frames - 1) * (number + 1)
         stay, oracle = found["stay"].real.mean, found[f"oracle {config.oracle}"].real.mean
         return {"round": number, "real_transitions": transitions, **score, "stay": stay, "oracle": oracle}
-
-
-def _make_balls(number: int, rules: physics.BallsConfig) -> BouncingBallsVectorEnv:
-    return BouncingBallsVectorEnv(number, preset=rules, max_episode_steps=None, ground_truth=True)
 
 
 def _fitting(steps: int, chunk: int | None, frames: int) -> int:

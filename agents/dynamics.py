@@ -13,12 +13,11 @@ from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.dream_batches import step_in_parts
-from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import LearnedWorld
-from rnem_world.envs.slot_filter import SlotFilter
-from rnem_world.envs.slots import watched
+from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.dream import step_dreams
+from rnem_world.envs.learned import LearnedVectorEnv
+from rnem_world.envs.slots import SlotFilter
+from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
 from rnem_world.models.imagination import DreamState, check_imagination
 from rnem_world.physics import BallsConfig, BallsState, number_of_actions, player_velocity, step
@@ -93,15 +92,13 @@ class LearnedDynamics:
         ConfigError: If the model can't dream so.
     """
 
-    def __init__(self, world: LearnedWorld, imagination: str | None = None) -> None:
-        if imagination is None:
-            imagination = "pixels" if world.model.prior_code is None else "latent"
+    def __init__(self, world: World, imagination: str | None = None) -> None:
+        imagination = world.ways[0] if imagination is None else imagination
         check_imagination(world.model, imagination)
         self.world = world
         self.imagination: Any = imagination
-        self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(world.number_of_actions)
+        self.action_space: spaces.Discrete | spaces.Box = world.action_space
         self.device = world.device
-        self._takes_actions = world.config.model.number_of_actions > 0
 
     def size(self, state: DreamState) -> int:
         """Returns the number of dreams."""
@@ -110,8 +107,7 @@ class LearnedDynamics:
     @torch.no_grad()
     def step(self, state: DreamState, actions: Int64[Tensor, " n"]) -> DynamicsStep[DreamState]:
         """Imagines one transition of all dreams."""
-        taken = actions if self._takes_actions else None
-        step = step_in_parts(self.world.model, state, taken, self.imagination)
+        step = step_dreams(self.world, state, actions, self.imagination)
         if step.rewards is None or step.termination is None:
             raise ConfigError("this model has no heads, which planning needs")
         return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination > 0.0)
@@ -138,7 +134,7 @@ class WatchedState:
         world: The world.
     """
 
-    def __init__(self, world: LearnedWorld) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
 
     def slots(self) -> NDArray[Any]:
@@ -154,10 +150,10 @@ class WatchedState:
             self._filter = SlotFilter(self._world, len(observations))
         else:
             done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(device)
-            self._filter.step(done, watched(observations, self._world))
+            self._filter.step(done, self._world.frames_for_model(observations))
         if begun.any():
             rows = torch.from_numpy(np.flatnonzero(begun)).to(device)
-            self._filter.reset(rows, watched(observations[begun], self._world))
+            self._filter.reset(rows, self._world.frames_for_model(observations[begun]))
         # Ordinary tensors: those of inference mode can't be changed in place by a search.
         return self._filter.start_imagination().map(torch.clone)
 
@@ -166,7 +162,7 @@ def dreamt_states(env: LearnedVectorEnv) -> StateSource[DreamState]:
     """Tells a planner in `LearnedDynamics` how a dreamt environment stands, whatever it shows."""
 
     def observe(*seen: Any) -> DreamState:
-        return env.get_state().dreams.dreams.map(lambda tensor: tensor[: env.num_envs].clone())
+        return env.dreams.state.dreams.map(torch.clone)
 
     return observe
 
@@ -214,6 +210,7 @@ def simulator_states(env: BouncingBallsVectorEnv) -> StateSource[BallsState]:
     """Tells a planner in `BallsDynamics` how a real environment stands: what makes it the oracle."""
 
     def observe(*seen: Any) -> BallsState:
-        return env.get_state().worlds.balls
+        balls: BallsState = env.get_state().state.balls
+        return balls
 
     return observe

@@ -7,11 +7,11 @@ from typing import Generic
 
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from rnem_world.agents.dynamics import Dynamics, DynamicsStep, State
-from rnem_world.agents.planner import Deadline, Plan, PlannerConfig, action_count, check_finite
+from rnem_world.agents.dynamics import Dynamics, State
+from rnem_world.agents.planner import Deadline, Plan, PlannerConfig, action_count, check_finite, follow
 from rnem_world.agents.tree import Leaves, Tree
 from rnem_world.config import check_at_least, check_between, check_one_of
 from rnem_world.errors import ConfigError
@@ -149,17 +149,23 @@ class MCTSPlanner(Generic[State]):
         repeated = rows.repeat_interleave(a)
         children = first * n * a + torch.arange(len(repeated), device=device)
         actions = torch.arange(a, device=device).repeat(len(rows))
-        depth = torch.cat([leaf.depth for leaf in leaves]).repeat_interleave(a)
+        left = self.config.horizon - 1 - torch.cat([leaf.depth for leaf in leaves]).repeat_interleave(a)
         rollouts = self._rollouts(actions, n, is_root=first == 0)
+        longest = int(left.max())
         parts = []
-        size = self.config.rows
+        size, discount, repeat = self.config.rows, self.config.discount, self.config.action_repeat
         for start in range(0, len(repeated), size):
             part = slice(start, start + size)
-            outcome = self._step(self.dynamics.select(source, repeated[part]), actions[part])
+            worlds = self.dynamics.select(source, repeated[part])
+            ones = torch.ones(len(repeated[part]), device=device)
+            state, earned, weights = follow(
+                self.dynamics, worlds, actions[part, None], ones, discount, repeat
+            )
             # Stored before the rollouts go on from it, since a state may be one that is changed in place.
-            self.dynamics.put(store, children[part], outcome.state)
-            rest = self._rolled_out(outcome, rollouts[part], depth[part] + 1)
-            parts.append((outcome.rewards, outcome.terminated, outcome.rewards + rest))
+            self.dynamics.put(store, children[part], state)
+            tails = rollouts[part, :longest]
+            rest = follow(self.dynamics, state, tails, weights, discount, repeat, left[part])[1]
+            parts.append((earned, weights == 0.0, earned + rest))
         rewards, ended, returns = (torch.cat(column).reshape(-1, n, a) for column in zip(*parts, strict=True))
         # A leaf that can't be expanded was stepped for nothing; what its world did is of no interest.
         real = torch.stack([leaf.can_expand for leaf in leaves])[:, :, None]
@@ -184,33 +190,6 @@ class MCTSPlanner(Generic[State]):
             last = self._incumbent[:, 1:].repeat_interleave(self._actions, dim=0)
             drawn = torch.where(follows[:, None], last, drawn)
         return drawn
-
-    def _rolled_out(
-        self, outcome: DynamicsStep[State], rollouts: Int64[Tensor, "m h"], depth: Int64[Tensor, " m"]
-    ) -> Float[Tensor, " m"]:
-        """Returns what rollouts earn up to the horizon, as seen from the step before them."""
-        discount = self.config.discount**self.config.action_repeat
-        total = torch.zeros(len(depth), device=depth.device)
-        weight = torch.where(outcome.terminated, 0.0, discount)
-        state = outcome.state
-        for step in range(self.config.horizon - int(depth.min())):
-            weight = torch.where(depth + step < self.config.horizon, weight, 0.0)
-            following = self._step(state, rollouts[:, step])
-            state = following.state
-            total = total + torch.where(weight > 0.0, weight * following.rewards, 0.0)
-            weight = weight * torch.where(following.terminated, 0.0, discount)
-        return total
-
-    def _step(self, state: State, actions: Int64[Tensor, " m"]) -> DynamicsStep[State]:
-        """Holds actions for as many steps as they are to be repeated."""
-        outcome = self.dynamics.step(state, actions)
-        rewards, terminated = outcome.rewards, outcome.terminated
-        for held in range(1, self.config.action_repeat):
-            outcome = self.dynamics.step(outcome.state, actions)
-            worth = torch.where(terminated, 0.0, self.config.discount**held)
-            rewards = rewards + torch.where(worth > 0.0, worth * outcome.rewards, 0.0)
-            terminated = terminated | outcome.terminated
-        return DynamicsStep(outcome.state, rewards, terminated)
 
     def _grown(self, store: State, rows: int) -> State:
         """Returns a store with more rows."""

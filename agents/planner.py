@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rnem_world.agents.dynamics import Dynamics, State
@@ -111,6 +111,42 @@ def action_count(space: spaces.Space[object]) -> int:
     )
 
 
+def follow(
+    dynamics: Dynamics[State],
+    state: State,
+    actions: Tensor,
+    weights: Float[Tensor, " n"],
+    discount: float,
+    action_repeat: int,
+    lengths: Int64[Tensor, " n"] | None = None,
+) -> tuple[State, Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Follows one action sequence in each of n worlds.
+
+    Args:
+        dynamics: The world.
+        state: N worlds, which stay as they are.
+        actions: Int64 (n, h) for discrete actions, float32 (n, h, d) for continuous ones.
+        weights: What the first rewards are worth; 0 where the episode is over.
+        discount: By how much a reward is worth less with every step.
+        action_repeat: Steps for which each action is held.
+        lengths: Actions of each sequence that count; None for all.
+
+    Returns:
+        The worlds at the end, the weighted sums of rewards up to the end of the sequence or of the episode, and what
+        the next rewards are worth.
+    """
+    total = torch.zeros_like(weights)
+    for index in range(actions.shape[1]):
+        if lengths is not None:
+            weights = torch.where(index < lengths, weights, 0.0)
+        for _ in range(action_repeat):
+            outcome = dynamics.step(state, actions[:, index])
+            state = outcome.state
+            total = total + torch.where(weights > 0.0, weights * outcome.rewards, 0.0)
+            weights = weights * torch.where(outcome.terminated, 0.0, discount)
+    return state, total, weights
+
+
 def sequence_returns(
     dynamics: Dynamics[State],
     state: State,
@@ -119,7 +155,7 @@ def sequence_returns(
     action_repeat: int = 1,
     rows: int = 8192,
 ) -> Float[Tensor, "n p"]:
-    """Tries out p action sequences in each of n worlds.
+    """Tries out p action sequences in each of n worlds; see `follow`.
 
     Args:
         dynamics: The world.
@@ -130,25 +166,18 @@ def sequence_returns(
         rows: Largest number of worlds that are stepped at once; bounds the memory.
 
     Returns:
-        The discounted sums of rewards up to the end of the sequence or of the episode.
+        The discounted sums of rewards.
 
     Raises:
         DivergenceError: If one of them isn't finite.
     """
-    n, p, horizon = sequences.shape[:3]
-    flat = sequences.flatten(0, 1)
+    n, p = sequences.shape[:2]
     owners = torch.arange(n, device=dynamics.device).repeat_interleave(p)
     parts = []
-    for actions, owner in zip(flat.split(rows), owners.split(rows), strict=True):
+    for actions, owner in zip(sequences.flatten(0, 1).split(rows), owners.split(rows), strict=True):
+        weights = torch.ones(len(owner), device=dynamics.device)
         worlds = dynamics.select(state, owner)
-        total = torch.zeros(len(owner), device=dynamics.device)
-        weight = torch.ones_like(total)
-        for step in range(horizon * action_repeat):
-            outcome = dynamics.step(worlds, actions[:, step // action_repeat])
-            worlds = outcome.state
-            total = total + torch.where(weight > 0.0, weight * outcome.rewards, 0.0)
-            weight = weight * torch.where(outcome.terminated, 0.0, discount)
-        parts.append(total)
+        parts.append(follow(dynamics, worlds, actions, weights, discount, action_repeat)[1])
     returns: Tensor = torch.cat(parts).unflatten(0, (n, p))
     check_finite(returns)
     return returns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,90 +16,16 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rnem_world.config import build, check_above_zero, check_at_least, check_one_of
-from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.agents.config import CONFIG_FILE, PolicyConfig
+from rnem_world.config import build
+from rnem_world.errors import CheckpointError
 from rnem_world.io import atomic_folder, remove_folder, write_json
 
-CONFIG_FILE, CHECKPOINTS = "agent.json", "checkpoints"
+CHECKPOINTS = "checkpoints"
 WEIGHTS_FILE, TRAINER_FILE, REPLAY_FILE = "policy.safetensors", "trainer.pt", "replay.npz"
 _NAME = re.compile(r"step-\d+")
 
 Space = spaces.Space[Any]
-
-# Our worlds run hundreds of copies at once, have episodes of 100 steps, and rewards that follow within a few.
-HYPERPARAMETERS: dict[str, dict[str, Any]] = {
-    "ppo": {
-        "learning_rate": 5e-4,
-        "n_steps": 32,
-        "batch_size": 512,
-        "n_epochs": 4,
-        "gamma": 0.95,
-        "gae_lambda": 0.9,
-        "ent_coef": 0.01,
-        "max_grad_norm": 0.5,
-    },
-    "dqn": {
-        "learning_rate": 5e-4,
-        "buffer_size": 100_000,
-        "learning_starts": 2_000,
-        "batch_size": 256,
-        "gamma": 0.95,
-        "train_freq": 4,
-        "gradient_steps": 8,
-        "target_update_interval": 2_000,
-        "exploration_fraction": 0.3,
-        "exploration_final_eps": 0.05,
-    },
-}
-"""What differs from stable-baselines3's own defaults."""
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """What a policy is trained with.
-
-    Attributes:
-        algorithm: ``ppo`` or ``dqn``.
-        env: Gymnasium id of the environment.
-        env_options: Its keyword arguments.
-        slots_of: A world through which real frames are seen as slots; empty shows what the environment shows.
-        num_envs: Environments that run side by side.
-        timesteps: Steps of all of them together.
-        frame_stack: Frames that a policy sees at once, if it sees frames.
-        seed: Of everything.
-        hyperparameters: Arguments of the algorithm in stable-baselines3, beside `HYPERPARAMETERS`.
-        checkpoint_minutes: Minutes between checkpoints.
-        keep_checkpoints: Latest checkpoints to keep.
-
-    Raises:
-        ConfigError: If a value makes no sense.
-    """
-
-    algorithm: str = "ppo"
-    env: str = "RNEM-Balls-v0"
-    env_options: Any = field(default_factory=dict)
-    slots_of: str = ""
-    num_envs: int = 64
-    timesteps: int = 1_000_000
-    frame_stack: int = 4
-    seed: int = 0
-    hyperparameters: Any = field(default_factory=dict)
-    checkpoint_minutes: float = 5.0
-    keep_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        check_one_of(self, "algorithm", HYPERPARAMETERS)
-        check_at_least(self, 1, "num_envs", "timesteps", "frame_stack", "keep_checkpoints")
-        check_at_least(self, 0, "seed")
-        check_above_zero(self, "checkpoint_minutes")
-        for name in ("env_options", "hyperparameters"):
-            if not isinstance(getattr(self, name), dict):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected names and values")
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """All hyperparameters that are handed to stable-baselines3."""
-        return {**HYPERPARAMETERS[self.algorithm], **self.hyperparameters}
 
 
 def shows_frames(space: Space) -> bool:
@@ -112,7 +38,7 @@ def shows_slots(space: Space) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 2
 
 
-def described(observation_space: Space, action_space: Space) -> dict[str, Any]:
+def describe_spaces(observation_space: Space, action_space: Space) -> dict[str, Any]:
     """Describes spaces for a policy's configuration: two that differ in this need different policies."""
     return {
         "observations": list(observation_space.shape or ()),
@@ -129,7 +55,7 @@ def check_policy_spaces(
     Raises:
         CheckpointError: If it sees or does something else.
     """
-    given = described(observation_space, action_space)
+    given = describe_spaces(observation_space, action_space)
     names = {"actions": "actions", "observations": "observations of the shape", "dtype": "dtype"}
     for name, what in names.items():
         before, now = trained.get(name, []), given[name]

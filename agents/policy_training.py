@@ -17,13 +17,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
 
-from rnem_world.agents.features import ALGORITHMS, policy_kind
+from rnem_world.agents.config import CONFIG_FILE, PolicyConfig
 from rnem_world.agents.policy import (
-    CONFIG_FILE,
-    PolicyConfig,
     check_policy_spaces,
     checkpoints_of,
-    described,
+    describe_spaces,
     last_checkpoint,
     read_policy_config,
     read_policy_weights,
@@ -32,9 +30,10 @@ from rnem_world.agents.policy import (
     write_policy_checkpoint,
     write_policy_config,
 )
+from rnem_world.agents.policy_agent import ALGORITHMS, policy_kind
 from rnem_world.agents.sb3 import VectorEnvAdapter
 from rnem_world.distributed import Stop
-from rnem_world.envs.any import make_environment
+from rnem_world.envs.real import make_environment
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
 from rnem_world.io import writing
@@ -133,7 +132,7 @@ def train_policy(
         elif start_from is not None:
             check_policy_spaces(start_from, read_policy_config(start_from)[1], *spaces)
             model.policy.load_state_dict(read_policy_weights(last_checkpoint(start_from)))
-        write_policy_config(folder, config, described(*spaces))
+        write_policy_config(folder, config, describe_spaces(*spaces))
         return _learn(model, env, config, folder, Stop(max_minutes), report)
     finally:
         env.close()

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64, UInt8
 from numpy.typing import NDArray
 
 from rnem_world.agents.base import Agent
-from rnem_world.envs.learned_vector import LearnedVectorEnv
+from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.envs.starts import CONTEXT_FRAMES
 from rnem_world.errors import ConfigError

@@ -113,10 +113,8 @@ class Tree:
             nodes.append(at)
             actions.append(action)
             walked.append(active)
-            last_node, last_action = (
-                torch.where(active, at, last_node),
-                torch.where(active, action, last_action),
-            )
+            last_node = torch.where(active, at, last_node)
+            last_action = torch.where(active, action, last_action)
             depth = depth + active
             child = self._children[self._numbers, at, action]
             ended = self._ended[self._numbers, at, action]
@@ -125,24 +123,14 @@ class Tree:
             if not bool(active.any()):
                 break
             at = torch.where(active, child, at)
-        leaves = Leaves(
-            last_node,
-            last_action,
-            torch.stack(nodes, 1),
-            torch.stack(actions, 1),
-            torch.stack(walked, 1),
-            depth,
-            can_expand,
+        path, path_actions, on_path = (torch.stack(steps, 1) for steps in (nodes, actions, walked))
+        # Visits that are under way are counted, so that the next leaf of the same batch is another (WU-UCT).
+        self._pending.index_put_(
+            (self._numbers[:, None], path, path_actions), on_path.float(), accumulate=True
         )
-        self._mark(leaves, node)
-        return leaves
-
-    def _mark(self, leaves: Leaves, node: int) -> None:
-        """Counts visits that are under way, so that the next leaf of the same batch is another (WU-UCT)."""
-        edge = (self._numbers[:, None], leaves.path, leaves.path_actions)
-        self._pending.index_put_(edge, leaves.on_path.float(), accumulate=True)
-        leaf = (self._numbers, leaves.nodes, leaves.actions)
-        self._children[leaf] = torch.where(leaves.can_expand, node, self._children[leaf])
+        leaf = (self._numbers, last_node, last_action)
+        self._children[leaf] = torch.where(can_expand, node, self._children[leaf])
+        return Leaves(last_node, last_action, path, path_actions, on_path, depth, can_expand)
 
     def add(
         self,
@@ -210,13 +198,10 @@ class Tree:
         if steps:
             value, child = returns.max(dim=1)
             first, best = leaves.path_actions[:, 0], sequences[self._numbers, child]
-            better = leaves.can_expand & (value > self.best_returns[self._numbers, first])
-            self.best_returns[self._numbers, first] = torch.where(
-                better, value, self.best_returns[self._numbers, first]
-            )
-            self.best_sequences[self._numbers, first] = torch.where(
-                better[:, None], best, self.best_sequences[self._numbers, first]
-            )
+            edge = (self._numbers, first)
+            better = leaves.can_expand & (value > self.best_returns[edge])
+            self.best_returns[edge] = torch.where(better, value, self.best_returns[edge])
+            self.best_sequences[edge] = torch.where(better[:, None], best, self.best_sequences[edge])
         else:
             self.best_returns, self.best_sequences = returns, sequences
 

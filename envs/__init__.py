@@ -6,28 +6,26 @@ from typing import Any
 
 from gymnasium.envs.registration import register, registry
 
-_LEARNED = ("rnem_world.envs.learned:LearnedEnv", "rnem_world.envs.learned_vector:LearnedVectorEnv")
 _ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "RNEM-BallsReal-v0": {
-        "entry_point": "rnem_world.envs.bouncing_balls:BouncingBallsEnv",
-        "vector_entry_point": "rnem_world.envs.bouncing_balls_vector:BouncingBallsVectorEnv",
+        "entry_point": "rnem_world.envs.balls:BouncingBallsEnv",
+        "vector_entry_point": "rnem_world.envs.balls:BouncingBallsVectorEnv",
         "max_episode_steps": 100,
     },
     "RNEM-Balls-v0": {
-        "entry_point": _LEARNED[0],
-        "vector_entry_point": _LEARNED[1],
+        "entry_point": "rnem_world.envs.learned:LearnedEnv",
+        "vector_entry_point": "rnem_world.envs.learned:LearnedVectorEnv",
         "max_episode_steps": 100,
         "kwargs": {"checkpoint": "balls"},
     },
     "RNEM-Atari-v0": {
-        "entry_point": _LEARNED[0],
-        "vector_entry_point": _LEARNED[1],
+        "entry_point": "rnem_world.envs.learned:atari_env",
+        "vector_entry_point": "rnem_world.envs.learned:atari_vector_env",
         "max_episode_steps": 200,
-        "kwargs": {"game": "SpaceInvaders"},
     },
     "RNEM-AtariReal-v0": {
         "entry_point": "rnem_world.envs.atari:AtariEnv",
-        "vector_entry_point": "rnem_world.envs.atari_vector:AtariVectorEnv",
+        "vector_entry_point": "rnem_world.envs.atari:AtariVectorEnv",
         "max_episode_steps": 27_000,  # half an hour of play
     },
 }

@@ -1,31 +1,166 @@
-"""``RNEM-AtariReal-v0``: an Atari game, in frames that a model can learn from."""
+"""``RNEM-AtariReal-v0``: Atari games, in frames that a model can learn from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
-from numpy.typing import NDArray
+from gymnasium.vector import AutoresetMode
+from jaxtyping import Bool, Int64, Integer, UInt8
 
-from rnem_world.envs.atari_emulator import REPEAT_PROBABILITY, EmulatorSnapshot
-from rnem_world.envs.atari_observation import AtariRules
-from rnem_world.envs.bouncing_balls import check_render_mode
+from rnem_world.envs.atari_console import MAX_EPISODE_STEPS, REPEAT_PROBABILITY, SIZE, EmulatorSnapshot
+from rnem_world.envs.atari_frames import AtariRules
+from rnem_world.envs.episodes import Array, Infos, Transition, check_number_of_envs
+from rnem_world.envs.vector import BatchedVectorEnv, SingleEnv
 from rnem_world.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class AtariSnapshot:
-    """A copy of an `AtariEnv`: the console, and the state of the environment's random generator."""
+    """A copy of some games.
 
-    emulator: EmulatorSnapshot
-    generator: dict[str, Any]
+    Attributes:
+        emulators: The consoles.
+        frames: Uint8 (m, 84, 84) or (m, 84, 84, 3), the last frames.
+        life_lost: Bool (m,), whether the last step cost a life.
+    """
+
+    emulators: tuple[EmulatorSnapshot, ...]
+    frames: UInt8[np.ndarray, "m *shape"]
+    life_lost: Bool[np.ndarray, " m"]
+
+    def __len__(self) -> int:
+        return len(self.emulators)
+
+    def pick(self, rows: Int64[np.ndarray, " m"]) -> AtariSnapshot:
+        """Copies some of the games, in the given order, repeated or not."""
+        emulators = tuple(self.emulators[row] for row in rows.tolist())
+        return AtariSnapshot(emulators, self.frames[rows], self.life_lost[rows])
 
 
-class AtariEnv(gymnasium.Env[NDArray[Any], np.int64]):
+class AtariVectorEnv(BatchedVectorEnv):
+    """N times `AtariEnv` in one; see there for observations, actions and rewards.
+
+    The consoles run one after the other in this process: ale-py's own vector environment was measured to be no faster
+    per core, and its consoles can't be copied.
+
+    Args:
+        num_envs: N.
+        game: The game's name.
+        obs_type: ``"binary"``, ``"grayscale"`` or ``"rgb"``.
+        reward: ``"raw"`` or ``"sign"``.
+        background: As for the single environment.
+        repeat_probability: As for the single environment.
+        max_episode_steps: Steps after which an episode is truncated; None for never.
+        autoreset_mode: When a finished episode is reset: with the next step, with the same, or not by itself.
+        render_mode: ``"rgb_array"`` or None.
+
+    Raises:
+        ConfigError: If an argument makes no sense.
+        DataError: If the background can't be read.
+        DependencyError: If ale-py is not installed.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["rgb_array"],
+        "render_fps": 15,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        game: str = "SpaceInvaders",
+        obs_type: str = "binary",
+        reward: str = "raw",
+        background: Any = None,
+        repeat_probability: float = REPEAT_PROBABILITY,
+        max_episode_steps: int | None = MAX_EPISODE_STEPS,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        check_number_of_envs(num_envs)
+        self.rules = AtariRules(game, obs_type, reward, background, repeat_probability)
+        self._emulators = [self.rules.emulator() for _ in range(num_envs)]
+        actions = spaces.Discrete(len(self.action_names))
+        super().__init__(num_envs, self.rules.space, actions, max_episode_steps, autoreset_mode, render_mode)
+        colours = (3,) if obs_type == "rgb" else ()
+        self._frames = np.zeros((num_envs, SIZE, SIZE, *colours), dtype=np.uint8)
+        self._life_lost = np.zeros(num_envs, dtype=np.bool_)
+
+    @property
+    def action_names(self) -> list[str]:
+        """The actions, in the order of their numbers."""
+        return self._emulators[0].action_names
+
+    def frames(self) -> UInt8[np.ndarray, "n 84 84 *c"]:
+        """Returns the current frames in grey (in colour for ``rgb``), whatever the observations are."""
+        return self._frames.copy()
+
+    def begin(
+        self, rows: Int64[np.ndarray, " m"], seeds: Sequence[int | None], options: dict[str, Any]
+    ) -> None:
+        """Starts new games; consoles without a seed go on with their sticky actions."""
+        for row, seed in zip(rows.tolist(), seeds, strict=True):
+            emulator = self._emulators[row]
+            if seed is None and not emulator.is_seeded:
+                seed = int(self.generator(row).integers(2**31))  # noqa: PLW2901
+            if seed is not None:
+                emulator.seed(seed)
+            emulator.reset()
+            self._frames[row] = emulator.frame()
+        self._life_lost[rows] = False
+
+    def advance(self, actions: Integer[np.ndarray, " n"], waiting: Bool[np.ndarray, " n"]) -> Transition:
+        """Holds an action for four frames in every game; games that wait for their reset stand still."""
+        points = np.zeros(self.num_envs, dtype=np.float64)
+        over = np.zeros(self.num_envs, dtype=np.bool_)
+        for row in np.flatnonzero(~waiting).tolist():
+            emulator = self._emulators[row]
+            points[row], over[row], self._life_lost[row] = emulator.step(int(actions[row]))
+            self._frames[row] = emulator.frame()
+        observations, infos = self.observe()
+        never = np.zeros(self.num_envs, dtype=np.bool_)
+        return Transition(observations, self.rules.earned(points), over, never, infos)
+
+    def observe(self, rows: Int64[np.ndarray, " m"] | None = None) -> tuple[Array, Infos]:
+        """Returns the frames, (m, 84, 84, C), and the lives."""
+        chosen = np.arange(self.num_envs) if rows is None else rows
+        lives = np.array([self._emulators[row].lives for row in chosen.tolist()], dtype=np.int64)
+        infos = {"lives": lives, "life_lost": self._life_lost[chosen]}
+        return self.rules.observation(self._frames[chosen]), infos
+
+    def pictures(self) -> list[Array]:
+        """Returns the consoles' screens in colour, each (210, 160, 3) uint8."""
+        return [emulator.screen() for emulator in self._emulators]
+
+    def copy_state(self, rows: Int64[np.ndarray, " m"]) -> AtariSnapshot:
+        """Copies some games, with their consoles' sticky actions to come."""
+        emulators = tuple(self._emulators[row].get_state() for row in rows.tolist())
+        return AtariSnapshot(emulators, self._frames[rows], self._life_lost[rows])
+
+    def put_state(self, rows: Int64[np.ndarray, " m"], state: Any) -> None:
+        """Makes some games go on as the copied ones did.
+
+        Raises:
+            ConfigError: If the copy is of an environment with other observations.
+        """
+        if not isinstance(state, AtariSnapshot) or state.frames.shape[1:] != self._frames.shape[1:]:
+            given = state.frames.shape[1:] if isinstance(state, AtariSnapshot) else type(state).__name__
+            raise ConfigError(
+                f"the state's frames have the shape {given}, expected {self._frames.shape[1:]}: it is of an "
+                "environment with other observations"
+            )
+        for row, emulator in zip(rows.tolist(), state.emulators, strict=True):
+            self._emulators[row].set_state(emulator)
+        self._frames[rows] = state.frames
+        self._life_lost[rows] = state.life_lost
+
+
+class AtariEnv(SingleEnv):
     """A game of the Arcade Learning Environment: frame skip 4, sticky actions 0.25, the minimal action set.
 
     Observations are frames, (84, 84, 1) uint8: the brighter of the last two screens of each pixel, by areas to
@@ -51,6 +186,7 @@ class AtariEnv(gymnasium.Env[NDArray[Any], np.int64]):
         "render_modes": ["rgb_array"],
         "render_fps": 15,
     }
+    batch: AtariVectorEnv
 
     def __init__(
         self,
@@ -61,87 +197,21 @@ class AtariEnv(gymnasium.Env[NDArray[Any], np.int64]):
         repeat_probability: float = REPEAT_PROBABILITY,
         render_mode: str | None = None,
     ) -> None:
-        check_render_mode(render_mode)
-        self.render_mode = render_mode
-        self.rules = AtariRules(game, obs_type, reward, background, repeat_probability)
-        self._emulator = self.rules.emulator()
-        self.observation_space = self.rules.space
-        self.action_space = spaces.Discrete(len(self._emulator.action_names))
-        self._started = False
+        super().__init__(
+            AtariVectorEnv(
+                1,
+                game,
+                obs_type,
+                reward,
+                background,
+                repeat_probability,
+                None,
+                AutoresetMode.DISABLED,
+                render_mode,
+            )
+        )
 
     @property
     def action_names(self) -> list[str]:
         """The actions, in the order of their numbers."""
-        return self._emulator.action_names
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Starts a new game.
-
-        Args:
-            seed: Seeds the console's sticky actions if given.
-            options: None are known.
-
-        Returns:
-            The first frame and the info.
-        """
-        super().reset(seed=seed)
-        if seed is not None:
-            self._emulator.seed(seed)
-        elif not self._started:
-            self._emulator.seed(int(self.np_random.integers(2**31)))
-        self._emulator.reset()
-        self._started = True
-        return self._observation(), self._info(False)
-
-    def step(self, action: np.int64 | int) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Holds an action for four frames of the console.
-
-        Returns:
-            The frame, the reward, whether the game is over, False and the info.
-
-        Raises:
-            ConfigError: If there is no such action.
-            gymnasium.error.ResetNeeded: Before the first reset.
-        """
-        if not self._started:
-            raise ResetNeeded("reset the environment before anything else")
-        if not self.action_space.contains(action):
-            raise ConfigError(f"action is {action!r}, expected 0 to {len(self.action_names) - 1}")
-        points, over, life_lost = self._emulator.step(int(action))
-        return self._observation(), float(self.rules.earned(points)), over, False, self._info(life_lost)
-
-    def render(self) -> NDArray[Any] | None:
-        """Returns the console's screen in colour, (210, 160, 3) uint8, in the mode ``rgb_array``, else None."""
-        return self._emulator.screen() if self.render_mode == "rgb_array" else None
-
-    def get_state(self) -> AtariSnapshot:
-        """Returns a copy of everything that the future depends on.
-
-        Raises:
-            gymnasium.error.ResetNeeded: Before the first reset.
-        """
-        if not self._started:
-            raise ResetNeeded("reset the environment before anything else")
-        return AtariSnapshot(self._emulator.get_state(), dict(self.np_random.bit_generator.state))
-
-    def set_state(self, snapshot: AtariSnapshot) -> NDArray[Any]:
-        """Goes back to a copy; the same actions then give exactly the same frames.
-
-        Returns:
-            The frame of the copy.
-
-        Raises:
-            ConfigError: If the copy is of an environment with other observations.
-        """
-        self._emulator.set_state(snapshot.emulator)
-        self.np_random.bit_generator.state = snapshot.generator
-        self._started = True
-        return self._observation()
-
-    def _observation(self) -> NDArray[Any]:
-        return self.rules.observation(self._emulator.frame())
-
-    def _info(self, life_lost: bool) -> dict[str, Any]:
-        return {"lives": self._emulator.lives, "life_lost": life_lost}
+        return self.batch.action_names

@@ -1,4 +1,4 @@
-"""Measuring how far dreams go astray, so that their doubt tells an error in pixels."""
+"""Measuring how far dreams go astray, so that their uncertainty tells an error in pixels."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from torch import Tensor
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import Split
-from rnem_world.envs.doubt import Calibration, fit_calibration
-from rnem_world.envs.learned_world import LearnedWorld
-from rnem_world.envs.learned_worlds import LearnedWorlds
+from rnem_world.envs.dream import DreamBatch
+from rnem_world.envs.uncertainty import Calibration
+from rnem_world.envs.world import World
 from rnem_world.errors import DataError
-from rnem_world.evaluation.imagination import match_slots
-from rnem_world.evaluation.truth import read_truth
+from rnem_world.evaluation.truth import match_slots, read_truth
 
 SEQUENCES, CONTEXT = 400, 16
 LONGEST_HORIZON, SHORTEST_HORIZON = 50, 10
 _LOOKED_AT: tuple[Split, ...] = ("validation", "test", "training")
 
 
-class Doubts(NamedTuple):
-    """Dreams' doubts and their errors, one row a sequence, one column a horizon from 1 on.
+class MeasuredDreams(NamedTuple):
+    """Dreams' signs of uncertainty and their errors, one row a sequence, one column a horizon from 1 on.
 
     Attributes:
         signs: Float (b, t, 3), those of single frames added up.
@@ -49,9 +48,9 @@ def _split_of(dataset: Dataset) -> Split | None:
     return next((name for name in there if dataset.info(name).number_of_sequences > 1), None)
 
 
-def measure_doubts(
-    world: LearnedWorld, path: str | Path, imagination: str, sequences: int = SEQUENCES
-) -> Doubts:
+def measure_dreams(
+    world: World, path: str | Path, imagination: str, sequences: int = SEQUENCES
+) -> MeasuredDreams:
     """Dreams on from real contexts, and compares with what really happened.
 
     Args:
@@ -76,39 +75,76 @@ def measure_doubts(
             )
         number = min(sequences, info.number_of_sequences)
         truth = read_truth(dataset, split, number, CONTEXT + horizon, world.device)
-    actions = truth.actions
+    positions, actions = truth.require_objects().positions, truth.actions
     if actions is None:
         actions = torch.zeros(truth.frames.shape[:2], dtype=torch.int64, device=world.device)
-    worlds = LearnedWorlds(world, number, None, imagination, measures_doubt=True)
-    context = truth.frames[:, :CONTEXT] > 0.5
+    dreams = DreamBatch(world, number, None, imagination, measures_uncertainty=True)
+    context = world.model.likelihood.quantise(truth.frames[:, :CONTEXT])
     everyone = torch.arange(number, device=world.device)
-    worlds.put(everyone, world.encode(context.float(), actions[:, : CONTEXT - 1], worlds.slots))
-    places = worlds.details(("centroids", "masses"))
-    match = match_slots(places["centroids"], places["masses"], truth.positions[:, CONTEXT - 1])
+    dreams.begin(everyone, world.encode(context, actions[:, : CONTEXT - 1], dreams.slots))
+    places = dreams.details(("centroids", "masses"))
+    match = match_slots(places["centroids"], places["masses"], positions[:, CONTEXT - 1])
     signs, errors = [], []
     for step in range(CONTEXT - 1, CONTEXT + horizon - 1):
-        worlds.step(actions[:, step])
-        found = worlds.details(("centroids",))["centroids"]
+        dreams.step(actions[:, step])
+        found = dreams.details(("centroids",))["centroids"]
         found = found.gather(1, match[..., None].expand(-1, -1, 2))
-        errors.append((found - truth.positions[:, step + 1]).norm(dim=2).nanmean(dim=1))
-        signs.append(worlds.doubt())
-    return Doubts(torch.stack(signs, dim=1), torch.stack(errors, dim=1))
+        errors.append((found - positions[:, step + 1]).norm(dim=2).nanmean(dim=1))
+        signs.append(dreams.uncertainty_signs())
+    return MeasuredDreams(torch.stack(signs, dim=1), torch.stack(errors, dim=1))
 
 
-def calibrate(world: LearnedWorld, path: str | Path, sequences: int = SEQUENCES) -> list[Calibration]:
+def calibrate(world: World, path: str | Path, sequences: int = SEQUENCES) -> list[Calibration]:
     """Calibrates every way of dreaming that the world knows, half of the sequences held out.
 
     Raises:
-        DataError: As `measure_doubts`.
+        DataError: As `measure_dreams`.
     """
-    ways = ["pixels"] if world.model.prior_code is None else ["latent", "pixels"]
     found = []
-    for imagination in ways:
-        doubts = measure_doubts(world, path, imagination, sequences)
-        half = max(len(doubts.errors) // 2, 1)
-        parts = [_flat(doubts.signs[rows], doubts.errors[rows]) for rows in (slice(half), slice(half, None))]
+    for imagination in world.ways:
+        measured = measure_dreams(world, path, imagination, sequences)
+        half = max(len(measured.errors) // 2, 1)
+        parts = [
+            _flat(measured.signs[rows], measured.errors[rows]) for rows in (slice(half), slice(half, None))
+        ]
         found.append(fit_calibration(*parts[0], imagination, parts[1] if len(parts[1][1]) else parts[0]))
     return found
+
+
+def fit_calibration(
+    signs_added_up: Float[np.ndarray, "n 3"],
+    errors: Float[np.ndarray, " n"],
+    imagination: str,
+    held_out: tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, " m"]],
+    knots: int = 32,
+) -> Calibration:
+    """Fits weights that aren't negative by least squares, then a curve that doesn't fall.
+
+    Args:
+        signs_added_up: Signs of dreams, the first two added up over their steps.
+        errors: Their position errors in pixels.
+        imagination: How they were dreamt.
+        held_out: The same of other sequences.
+        knots: Points of the curve.
+    """
+    from scipy.optimize import nnls
+    from scipy.stats import spearmanr
+    from sklearn.isotonic import IsotonicRegression
+
+    weights, _ = nnls(signs_added_up.astype(np.float64), errors.astype(np.float64))
+    total = signs_added_up @ weights
+    curve = IsotonicRegression(out_of_bounds="clip").fit(total, errors)
+    places = np.unique(np.quantile(total, np.linspace(0.0, 1.0, knots)))
+    expected, errors_held_out = curve.predict(held_out[0] @ weights), held_out[1]
+    varies = np.ptp(expected) > 0 and np.ptp(errors_held_out) > 0  # there are no ranks among equals
+    correlation = float(spearmanr(expected, errors_held_out)[0]) if varies else 0.0
+    return Calibration(
+        tuple(weights.tolist()),
+        tuple(places.tolist()),
+        tuple(curve.predict(places).tolist()),
+        imagination,
+        correlation,
+    )
 
 
 def _flat(signs: Tensor, errors: Tensor) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:

@@ -1,19 +1,24 @@
-"""Editing a dream's objects: removing, copying, swapping, and bringing them in from other dreams."""
+"""Editing a dream's objects: removing, copying, swapping, bringing them in; and what would have been otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rnem_world.envs.details import slot_masses
-from rnem_world.envs.learned_worlds import LearnedWorlds
-from rnem_world.envs.snapshots import DreamsSnapshot
+from rnem_world.envs.dream import DreamBatch, DreamsSnapshot
+from rnem_world.envs.uncertainty import slot_masses
 from rnem_world.errors import ConfigError
 from rnem_world.models.imagination import DreamState, draw
+
+if TYPE_CHECKING:
+    from rnem_world.envs.learned import LearnedEnv
 
 LEAST_MASS = 5.0
 """Pixels below which a slot counts as empty."""
@@ -96,58 +101,67 @@ def check_edits(edits: object, slots: int) -> tuple[Edit, ...]:
 
 
 @torch.inference_mode()
-def apply_edits(worlds: LearnedWorlds, rows: Int64[Tensor, " m"], edits: Sequence[Edit]) -> None:
+def apply_edits(batch: DreamBatch, dreams: DreamsSnapshot, edits: Sequence[Edit]) -> DreamsSnapshot:
     """Edits some dreams, all in the same way, one edit after the other.
 
     Args:
-        worlds: Where the dreams are.
-        rows: Which of them.
+        batch: Whose dreams they are, or are to be.
+        dreams: The dreams; left as they are.
         edits: From `check_edits`.
 
+    Returns:
+        The edited dreams.
+
     Raises:
-        ConfigError: If there is no empty slot where one is needed, or a source is of another world; then nothing has
-            changed.
+        ConfigError: If there is no empty slot where one is needed, or a source is of another world.
     """
-    snapshot = worlds.get_state(rows)
-    dreams = snapshot.dreams
+    edited = dreams.dreams
     for edit in edits:
-        dreams = _edited(worlds, dreams, edit)
-    if dreams.frame is not None:
+        edited = _edited(batch, edited, edit)
+    if edited.frame is not None:
         # The slots see motion: what they saw last must not hold what is gone, nor lack what has come.
-        before, after = (draw(worlds.model, each.output).frame for each in (snapshot.dreams, dreams))
-        dreams = replace(dreams, frame=torch.where(before == after, dreams.frame, after))
-    worlds.set_state(rows, replace(snapshot, dreams=dreams, memory=None))
+        before, after = (draw(batch.world.model, each.output).frame for each in (dreams.dreams, edited))
+        edited = replace(edited, frame=torch.where(before == after, edited.frame, after))
+    return replace(dreams, dreams=edited, memory=None)
 
 
-def _edited(worlds: LearnedWorlds, dreams: DreamState, edit: Edit) -> DreamState:
+def _edited(batch: DreamBatch, dreams: DreamState, edit: Edit) -> DreamState:
     everyone = torch.arange(len(dreams.theta), device=dreams.theta.device)
     if isinstance(edit, Swap):
-        order = list(range(worlds.slots))
+        order = list(range(batch.slots))
         order[edit.first], order[edit.second] = edit.second, edit.first
-        return _slotwise(dreams, lambda tensor: tensor[:, order])
+        return _in_slots(dreams, lambda tensor: tensor[:, order])
     if isinstance(edit, Remove):
-        masses = slot_masses(draw(worlds.model, dreams.output))
+        masses = _masses(batch, dreams)
         masses[:, edit.slot] = torch.inf
         least, emptiest = masses.min(dim=1)
         if bool((least > LEAST_MASS).any()):
             raise ConfigError(
                 "a dream has no empty slot to take the removed object's place: make the environment with more slots "
-                f"(num_slots={worlds.slots + 1})"
+                f"(num_slots={batch.slots + 1})"
             )
         return _written(dreams, edit.slot, dreams, (everyone, emptiest))
     to: Tensor | int | None = edit.to
     if to is None:
-        to = slot_masses(draw(worlds.model, dreams.output)).argmin(dim=1)
+        to = _masses(batch, dreams).argmin(dim=1)
     if isinstance(edit, Copy):
         return _written(dreams, to, dreams, (everyone, torch.full_like(everyone, edit.slot)))
-    source = getattr(edit.source, "dreams", edit.source)
-    if not isinstance(source, DreamsSnapshot):
-        raise ConfigError(
-            f"the source of a transplant is a {type(edit.source).__name__}, expected what `get_state` returned"
-        )
-    worlds.check_snapshot(source, 1)
+    source = edit.source
+    while not isinstance(source, DreamsSnapshot):  # as environments wrap it
+        source = getattr(source, "state", None) or getattr(source, "dreams", None)
+        if source is None:
+            raise ConfigError(
+                f"the source of a transplant is a {type(edit.source).__name__}, expected what `get_state` of a learned "
+                "environment returned"
+            )
+    batch.check_snapshot(source, 1)
     given = source.dreams.map(lambda tensor: tensor.to(dreams.theta.device))
     return _written(dreams, to, given, (torch.zeros_like(everyone), torch.full_like(everyone, edit.slot)))
+
+
+def _masses(batch: DreamBatch, dreams: DreamState) -> Tensor:
+    model = batch.world.model
+    return slot_masses(model, draw(model, dreams.output))
 
 
 def _written(
@@ -168,5 +182,78 @@ def _written(
     )
 
 
-def _slotwise(dreams: DreamState, function) -> DreamState:  # type: ignore[no-untyped-def]
+def _in_slots(dreams: DreamState, function: Callable[[Tensor], Tensor]) -> DreamState:
     return DreamState(function(dreams.theta), function(dreams.output), function(dreams.code), dreams.frame)
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """Two futures of one state; time 0 is now. First the one that was to be, then the changed one.
+
+    Attributes:
+        centroids: Float (2, t + 1, k, 2), where each slot's object is, in pixels, x first.
+        masses: Float (2, t + 1, k), each slot's pixels.
+        rewards: Float (2, t).
+        divergence: Float (t + 1, k), how far apart each slot's object is in the two, in pixels.
+    """
+
+    centroids: Float[np.ndarray, "2 s k 2"]
+    masses: Float[np.ndarray, "2 s k"]
+    rewards: Float[np.ndarray, "2 t"]
+    divergence: Float[np.ndarray, "s k"]
+
+
+def compare_futures(
+    env: LearnedEnv,
+    actions: Sequence[int] | NDArray[Any],
+    edits: Sequence[Edit] | Edit = (),
+    other_actions: Sequence[int] | NDArray[Any] | None = None,
+) -> Counterfactual:
+    """Dreams on twice from where an environment is, which stays there.
+
+    Dreams are deterministic, so whatever differs comes from the change.
+
+    Args:
+        env: The environment, made and reset.
+        actions: What is done.
+        edits: What is changed at the start of the second future.
+        other_actions: What is done in the second future; None does the same.
+
+    Raises:
+        ConfigError: If an action or edit makes no sense.
+        gymnasium.error.ResetNeeded: Before the first reset.
+    """
+    current = env.batch.dreams
+    number = current.world.number_of_actions
+    first = _check_sequence(actions, number)
+    second = first if other_actions is None else _check_sequence(other_actions, number)
+    if len(first) != len(second):
+        raise ConfigError(f"{len(first)} actions and {len(second)} other actions are given, expected as many")
+    now = replace(env.get_state().state.dreams, memory=None)
+    both = DreamBatch(current.world, 2, current.slots, current.imagination)
+    rows = torch.arange(2, device=current.world.device)
+    both.set_state(rows[:1], now)
+    both.set_state(rows[1:], apply_edits(both, now, check_edits(edits, both.slots)))
+    done = torch.from_numpy(np.stack([first, second])).to(current.world.device)
+    seen = [both.details(("centroids", "masses"))]
+    rewards = []
+    for column in done.unbind(dim=1):
+        rewards.append(both.step(column).rewards)
+        seen.append(both.details(("centroids", "masses")))
+    centroids = torch.stack([each["centroids"] for each in seen], dim=1)
+    masses = torch.stack([each["masses"] for each in seen], dim=1)
+    apart = (centroids[0] - centroids[1]).norm(dim=2)
+    earned = torch.stack(rewards, dim=1) if rewards else centroids.new_zeros(2, 0)
+    arrays = (tensor.cpu().numpy().copy() for tensor in (centroids, masses, earned, apart))
+    return Counterfactual(*arrays)
+
+
+def _check_sequence(actions: Sequence[int] | NDArray[Any], number: int) -> Int64[np.ndarray, " t"]:
+    given = np.asarray(actions)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise ConfigError(
+            f"actions have the shape {given.shape} and dtype {given.dtype}, expected a row of integers"
+        )
+    if given.size and (given.min() < 0 or given.max() >= number):
+        raise ConfigError(f"actions lie between {given.min()} and {given.max()}, expected 0 to {number - 1}")
+    return given.astype(np.int64)

@@ -1,10 +1,16 @@
-"""Starts of dreams: short contexts of real frames and actions, as a file, from a dataset, or simulated anew."""
+"""Where dreams begin: short contexts of real frames and actions, as a file, from a dataset, simulated, or played.
+
+Starts of games are not shipped, since they are pictures of the game: a random policy plays it, always in the same way,
+and they are kept in the user's cache folder beside the game's background.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +19,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import Split
-from rnem_world.envs.balls_worlds import BallsWorlds
-from rnem_world.errors import DataError
+from rnem_world.envs.atari_console import Emulator, game_named
+from rnem_world.envs.atari_frames import background_of, cache_path
+from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.errors import DataError, OutputError
 from rnem_world.io import atomic_file
 from rnem_world.physics import BallsConfig
+from rnem_world.seeding import derive_seed, numpy_generator
 
 STARTS_FILE = "starts.npz"
 CONTEXT_FRAMES = 16
@@ -27,6 +37,9 @@ NUMBER_OF_STARTS = 2048
 FEWEST_FRAMES = 2
 HELD_STEPS = 4
 """Steps for which a simulated start's player holds an action."""
+NUMBER_OF_GAME_STARTS = 512
+SPACING = 32
+"""Steps of a game from the beginning of one start to that of the next, so that starts are spread over whole games."""
 
 _LOOKED_AT: tuple[Split, ...] = ("test", "validation", "training")
 
@@ -167,13 +180,69 @@ def simulated_starts(
         context_frames: Frames of a start.
     """
     generators = [np.random.default_rng(seed) for seed in seeds.tolist()]
-    worlds = BallsWorlds(rules, len(generators))
-    worlds.reset(np.arange(len(generators)), generators)
+    env = BouncingBallsVectorEnv(len(generators), rules)
+    for row, generator in enumerate(generators):
+        env.set_generator(row, generator)
+    frames = [env.reset()[0]]
     drawn = -(-(context_frames - 1) // HELD_STEPS)
-    held = np.stack([generator.integers(worlds.number_of_actions, size=drawn) for generator in generators])
+    count = int(env.single_action_space.n)
+    held = np.stack([generator.integers(count, size=drawn) for generator in generators])
     actions = held.repeat(HELD_STEPS, axis=1)[:, : context_frames - 1]
-    frames = [worlds.frames()]
-    for column in actions.T:
-        worlds.step(column)
-        frames.append(worlds.frames())
+    frames += [env.move(column).observations for column in actions.T]
     return Starts.pack(np.stack(frames, axis=1) > 0, actions)
+
+
+def game_starts(game: str) -> Starts:
+    """Returns the starts of a game, from the cache or by playing (some ten seconds).
+
+    The cache is that of `background_of`; if it can't be written, every process plays by itself.
+
+    Raises:
+        ConfigError: If there is no such game.
+        DependencyError: If ale-py is not installed.
+    """
+    return _game_starts(game_named(game))
+
+
+@functools.lru_cache(maxsize=4)
+def _game_starts(game: str) -> Starts:
+    rule = f"{NUMBER_OF_GAME_STARTS} of {CONTEXT_FRAMES} frames every {SPACING} steps of a random policy"
+    path = cache_path(game, f"starts-{zlib.crc32(rule.encode()):08x}", ".npz")
+    with contextlib.suppress(DataError):
+        return read_starts(path)
+    starts = _play(game)
+    with contextlib.suppress(OutputError):
+        write_starts(path, starts)
+    return starts
+
+
+def _play(game: str) -> Starts:
+    """Cuts starts out of games that a random policy plays; none goes on beyond the end of a game."""
+    background = background_of(game)
+    emulator = Emulator(game)
+    emulator.seed(derive_seed(0, "starts", game))
+    generator = numpy_generator(0, "starts", game)
+    number_of_actions = len(emulator.action_names)
+    frames: list[NDArray[np.bool_]] = []
+    actions: list[NDArray[np.int64]] = []
+    with tqdm(total=NUMBER_OF_GAME_STARTS, desc=f"starts of {game}", unit="start", disable=None) as bar:
+        while len(frames) < NUMBER_OF_GAME_STARTS:
+            emulator.reset()
+            over = False
+            # Each game begins elsewhere, so that starts aren't always of the same moments.
+            for _ in range(int(generator.integers(SPACING))):
+                over = over or emulator.step(int(generator.integers(number_of_actions)))[1]
+            while not over and len(frames) < NUMBER_OF_GAME_STARTS:
+                done = generator.integers(number_of_actions, size=SPACING)
+                seen = [emulator.frame() != background]
+                for action in done.tolist():
+                    _, over, _ = emulator.step(action)
+                    if over:
+                        break
+                    if len(seen) < CONTEXT_FRAMES:
+                        seen.append(emulator.frame() != background)
+                if len(seen) == CONTEXT_FRAMES:
+                    frames.append(np.stack(seen))
+                    actions.append(done[: CONTEXT_FRAMES - 1])
+                    bar.update()
+    return Starts.pack(np.stack(frames)[..., None], np.stack(actions))

@@ -73,16 +73,16 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _few_starts() -> Iterator[None]:
     """Worlds have at most 64 starts of their own: one group to encode, where 2048 take half a minute."""
-    from rnem_world.envs.learned_world import LearnedWorld
+    from rnem_world.envs import start_source
 
-    all_of = LearnedWorld.default_starts
+    all_of = start_source.own_starts
 
-    def few(world: LearnedWorld) -> Any:
+    def few(world: Any) -> Any:
         starts = all_of(world)
         return dataclasses.replace(starts, packed=starts.packed[:64], actions=starts.actions[:64])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LearnedWorld, "default_starts", few)
+        patch.setattr(start_source, "own_starts", few)
         yield
 
 

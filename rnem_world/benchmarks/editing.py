@@ -13,11 +13,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from rnem_world.envs.balls_worlds import BallsWorlds, WorldsSnapshot
+from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.dream import DreamBatch
 from rnem_world.envs.editing import Remove, apply_edits
-from rnem_world.envs.learned_world import load_world
-from rnem_world.envs.learned_worlds import LearnedWorlds
-from rnem_world.evaluation.imagination import match_slots
+from rnem_world.envs.episodes import EpisodesSnapshot
+from rnem_world.envs.world import World
+from rnem_world.evaluation.truth import match_slots
 from rnem_world.physics import preset
 
 STARTS, CONTEXT, HORIZON, SHOWN, REMOVED = 512, 16, 12, (6, 9, 12), 3
@@ -30,42 +31,40 @@ def main() -> None:
     rules = preset("avoid")
     scale = rules.image_size / rules.box_size
     stay = np.zeros(STARTS, dtype=np.int64)
-    worlds = BallsWorlds(rules, STARTS)
-    worlds.reset(np.arange(STARTS), [np.random.default_rng(10_000 + index) for index in range(STARTS)])
-    frames = [worlds.frames()]
-    for _ in range(CONTEXT - 1):
-        worlds.step(stay)
-        frames.append(worlds.frames())
+    worlds = BouncingBallsVectorEnv(STARTS, rules)
+    frames = [worlds.reset(seed=10_000)[0]]
+    frames += [worlds.move(stay).observations for _ in range(CONTEXT - 1)]
     now = worlds.get_state()
 
-    def future(snapshot: WorldsSnapshot) -> np.ndarray:
+    def future(snapshot: EpisodesSnapshot) -> np.ndarray:
         worlds.set_state(snapshot)
         places = []
         for _ in range(HORIZON):
-            worlds.step(stay)
+            worlds.move(stay)
             places.append(worlds.ground_truth()["positions"] * scale)
         return np.stack(places)
 
-    fewer = now.balls.copy()
+    balls = now.state.balls
+    fewer = balls.copy()
     fewer.present[:, REMOVED] = False
-    with_it, without_it = future(now), future(replace(now, balls=fewer))
+    with_it, without_it = future(now), future(replace(now, state=replace(now.state, balls=fewer)))
 
-    world = load_world(checkpoint)
+    world = World.load(checkpoint)
     context = torch.from_numpy(np.stack(frames, axis=1) > 0).permute(0, 1, 4, 2, 3).float()
     done = torch.zeros(STARTS, CONTEXT - 1, dtype=torch.int64)
     dreams = world.encode(context, done, world.config.model.slots)
-    positions = torch.from_numpy(now.balls.positions * scale).float()
+    positions = torch.from_numpy(balls.positions * scale).float()
 
     def dream(removes: bool) -> tuple[np.ndarray, np.ndarray]:
-        dreaming = LearnedWorlds(world, STARTS, None, imagination)
-        dreaming.put(torch.arange(STARTS), dreams)
+        dreaming = DreamBatch(world, STARTS, None, imagination)
+        dreaming.begin(torch.arange(STARTS), dreams)
         found = dreaming.details(("centroids", "masses"))
         match = match_slots(found["centroids"], found["masses"], positions)
         if removes:
             for slot in range(dreaming.slots):
                 rows = (match[:, REMOVED] == slot).nonzero()[:, 0]
                 if len(rows):
-                    apply_edits(dreaming, rows, [Remove(slot)])
+                    dreaming.set_state(rows, apply_edits(dreaming, dreaming.get_state(rows), [Remove(slot)]))
         places, masses = [], []
         for _ in range(HORIZON):
             dreaming.step(torch.zeros(STARTS, dtype=torch.int64))

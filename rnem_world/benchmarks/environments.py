@@ -14,12 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rnem_world.envs.atari_vector import AtariVectorEnv
-from rnem_world.envs.atari_worlds import game_of, is_game
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned import LearnedEnv
-from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import load_world
+from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
+from rnem_world.envs.real import ATARI_ENVIRONMENT, BALLS_ENVIRONMENT, is_game, real_environment
+from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
 
 BATCHES = (1, 16, 256, 1024)
@@ -89,23 +86,19 @@ def measure_speeds(config: EnvBenchmarkConfig) -> Iterator[Speed]:
     Raises:
         RnemWorldError: If the world can't be loaded.
     """
-    world = load_world(config.checkpoint, config.device)
-    ways = ["pixels"] if world.model.prior_code is None else ["latent", "pixels"]
+    world = World.load(config.checkpoint, config.device)
     shared: dict[str, Any] = {"checkpoint": config.checkpoint, "device": config.device}
     for batch in config.batches:
-        for imagination in ways:
+        for imagination in world.ways:
             for obs_type in ("slots", "frame"):
                 envs = LearnedVectorEnv(batch, imagination=imagination, obs_type=obs_type, **shared)
-                envs.batch.prepare()
+                envs.starts.prepare()
                 yield _speed_of(f"{imagination}, {obs_type}", envs, config)
-        if world.config.environment == "RNEM-BallsReal-v0":
-            real = BouncingBallsVectorEnv(batch, preset=world.real_rules(None))
-            yield _speed_of("real simulator, frame", real, config)
-        elif is_game(world):
-            games = AtariVectorEnv(batch, game_of(world))
-            yield _speed_of("real game, frame", games, config)
-    singles = [LearnedEnv(imagination=ways[0], obs_type="slots", **shared) for _ in range(16)]
-    yield _speed_of_singles(f"loop of single environments, {ways[0]}, slots", singles, config)
+        if world.config.environment in (BALLS_ENVIRONMENT, ATARI_ENVIRONMENT):
+            kind = "game" if is_game(world) else "simulator"
+            yield _speed_of(f"real {kind}, frame", real_environment(world, batch), config)
+    singles = [LearnedEnv(imagination=world.ways[0], obs_type="slots", **shared) for _ in range(16)]
+    yield _speed_of_singles(f"loop of single environments, {world.ways[0]}, slots", singles, config)
 
 
 def _speed_of(name: str, envs: Any, config: EnvBenchmarkConfig) -> Speed:
@@ -134,7 +127,8 @@ def _speed_of_singles(name: str, envs: list[LearnedEnv], config: EnvBenchmarkCon
     def step() -> None:
         for env in envs:
             env.step(0)
-            env.batch.finished[:] = False
+            if env.batch.finished[0]:
+                env.reset()
 
     seconds, cpu_seconds = _time(step, config.seconds)
     return Speed(name, len(envs), len(envs) / seconds, len(envs) / cpu_seconds, None, _memory())

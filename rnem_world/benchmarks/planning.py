@@ -13,15 +13,13 @@ import sys
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from rnem_world.agents.dynamics import BallsDynamics, Dynamics, DynamicsStep, LearnedDynamics
 from rnem_world.agents.planning import make_planner, parse_planner
-from rnem_world.envs.balls_worlds import BallsWorlds
-from rnem_world.envs.dream_batches import join
-from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import load_world
+from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.learned import LearnedVectorEnv
+from rnem_world.envs.world import World, joined
 from rnem_world.models.imagination import DreamState
 from rnem_world.physics import preset
 
@@ -47,7 +45,7 @@ class OneByOne(LearnedDynamics):
         states, rewards, ends = zip(
             *((step.state, step.rewards, step.terminated) for step in steps), strict=True
         )
-        return DynamicsStep(join(list(states)), torch.cat(rewards), torch.cat(ends))
+        return DynamicsStep(joined(list(states)), torch.cat(rewards), torch.cat(ends))
 
 
 def decisions(name: str, dynamics: Dynamics, state: object) -> Callable[[], None]:  # type: ignore[type-arg]
@@ -66,17 +64,17 @@ def main() -> None:
     """Measures and prints."""
     checkpoint = sys.argv[1] if len(sys.argv) > 1 else "balls"
     torch.set_num_threads(int(sys.argv[2]) if len(sys.argv) > 2 else torch.get_num_threads())
-    world, rules = load_world(checkpoint, "cpu"), preset("avoid")
+    world, rules = World.load(checkpoint, "cpu"), preset("avoid")
     for number in ENVIRONMENTS:
         env = LearnedVectorEnv(number, checkpoint, obs_type="slots")
         env.reset(seed=0)
-        dreams = env.get_state().dreams.dreams.map(lambda tensor, n=number: tensor[:n].clone())  # type: ignore[misc]
-        balls = BallsWorlds(rules, number)
-        balls.reset(np.arange(number), [np.random.default_rng(index) for index in range(number)])
+        dreams = env.dreams.state.dreams.map(torch.clone)
+        balls = BouncingBallsVectorEnv(number, rules)
+        balls.reset(seed=0)
         works = {}
         for name in PLANNERS:
             works[name, "latent"] = decisions(name, LearnedDynamics(world, "latent"), dreams)
-            works[name, "simulator"] = decisions(name, BallsDynamics(rules), balls.get_state().balls)
+            works[name, "simulator"] = decisions(name, BallsDynamics(rules), balls.get_state().state.balls)
         if number == 1:
             one_by_one = OneByOne(world, "latent")
             works[PLANNERS[0], "latent, one by one"] = decisions(PLANNERS[0], one_by_one, dreams)

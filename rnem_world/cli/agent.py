@@ -91,7 +91,8 @@ def train(
 def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> Any:
     from dataclasses import replace
 
-    from rnem_world.agents.policy import CONFIG_FILE, PolicyConfig, read_policy_config
+    from rnem_world.agents.config import CONFIG_FILE, PolicyConfig
+    from rnem_world.agents.policy import read_policy_config
     from rnem_world.config import build
 
     if not resume:
@@ -152,7 +153,8 @@ def evaluate(
     if preset is not None:
         options["preset"] = preset
     place = resolve_device(device, threads)
-    from rnem_world.agents.contest import Contest, ContestConfig
+    from rnem_world.agents.config import ContestConfig
+    from rnem_world.agents.contest import Contest
     from rnem_world.agents.scores import score_table
     from rnem_world.io import write_json
 
@@ -219,7 +221,8 @@ def loop(
     if resume and set(values) - {"rounds"}:
         raise ConfigError("--resume goes on with the loop as it was configured: leave out all but --rounds")
     place = resolve_device(device, threads)
-    from rnem_world.agents.dyna import LOOP_FILE, Loop, LoopConfig, loop_table, read_loop
+    from rnem_world.agents.config import LoopConfig
+    from rnem_world.agents.dyna import LOOP_FILE, Loop, loop_table, read_loop
 
     if not resume and (out / LOOP_FILE).exists():
         raise CheckpointError(f"{out} holds a loop already: add --resume, or give another --out")

@@ -4,138 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rnem_world.agents.base import Agent
-    from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-    from rnem_world.physics import BallsConfig
-
-DATA_FOLDER = Path("data")
-
-
-def _make_balls(num_envs: int, rules: BallsConfig) -> BouncingBallsVectorEnv:
-    from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-
-    return BouncingBallsVectorEnv(num_envs, preset=rules, max_episode_steps=None, ground_truth=True)
-
-
-def _make_agent(env: Any, generator: np.random.Generator, policy: str) -> Agent:
-    from rnem_world.agents.base import baseline
-
-    return baseline(policy, int(env.single_action_space.n), generator)
-
-
-def collect_balls(
-    preset: str,
-    out: Path | None = None,
-    num_train: int = 50_000,
-    num_valid: int = 10_000,
-    num_test: int = 10_000,
-    frames: int = 51,
-    seed: int = 0,
-    workers: int = 1,
-    shard_size: int = 500,
-    policy: str = "repeated-random",
-    keep_shards: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> Path:
-    """Collects sequences of simulated balls.
-
-    Args:
-        preset: The name of the rules, see `rnem_world.physics.PRESETS`.
-        out: The file; without it ``data/<preset>.h5`` (``data/<preset>`` with ``keep_shards``).
-        num_train: Sequences for training.
-        num_valid: Sequences for validation.
-        num_test: Sequences for testing.
-        frames: Frames of a sequence.
-        seed: Seed of everything.
-        workers: Processes.
-        shard_size: Sequences of a shard.
-        policy: Who acts where there is a player, see `rnem_world.agents.base.BASELINES`.
-        keep_shards: Whether to leave a folder of shards.
-        overwrite: Whether ``out`` may be replaced.
-        progress: Whether to show a progress bar on a terminal.
-
-    Returns:
-        Where the dataset is.
-
-    Raises:
-        ConfigError: If an argument makes no sense.
-        DataError: If parts of another collection are in the way.
-        OutputError: If the dataset can't be written.
-    """
-    from dataclasses import asdict
-
-    import rnem_world
-    from rnem_world import physics
-    from rnem_world.agents.base import BASELINES
-    from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
-    from rnem_world.data.schema import DatasetAttributes
-    from rnem_world.errors import ConfigError, suggest
-
-    rules = physics.preset(preset)
-    if policy not in BASELINES:
-        raise ConfigError(f"no policy {policy!r}: {suggest(policy, BASELINES)}")
-    if out is None:
-        out = DATA_FOLDER / (preset if keep_shards else f"{preset}.h5")
-    settings: dict[str, Any] = {"preset": preset, "rules": asdict(rules)}
-    if rules.player:
-        settings["policy"] = policy
-    attributes = DatasetAttributes(
-        environment_id="RNEM-BallsReal-v0",
-        settings=settings,
-        seed=seed,
-        number_of_actions=physics.number_of_actions(rules) if rules.player else None,
-        maximum_value=1,
-        package_version=rnem_world.__version__,
-    )
-    config = CollectorConfig(num_train, num_valid, num_test, frames, seed, shard_size)
-    return collect_dataset(
-        Source(partial(_make_balls, rules=rules), partial(_make_agent, policy=policy), attributes),
-        config,
-        out,
-        workers=workers,
-        progress=progress,
-        keep_shards=keep_shards,
-        overwrite=overwrite,
-    )
-
-
-def default_dataset(preset: str, folder: Path = DATA_FOLDER, **options: Any) -> Path:
-    """Returns ``<folder>/<preset>.h5`` and collects it first if it isn't there.
-
-    Args:
-        preset: The name of the rules.
-        folder: Where datasets are.
-        **options: Those of `collect_balls`, used only if the dataset has to be collected.
-
-    Raises:
-        RnemWorldError: As `collect_balls`.
-    """
-    out = folder / f"{preset}.h5"
-    return out if out.exists() else collect_balls(preset, out, **options)
-
-
-BALLS, ATARI = ("balls",), ("atari",)
-
-# Options that one kind of environment alone understands, by the names of the collecting functions' arguments.
-OF_ENVIRONMENT = {
-    "preset": BALLS,
-    "game": ATARI,
-    "obs_type": ATARI,
-    "reward": ATARI,
-    "background": ATARI,
-    "trust_policy": ATARI,
-    "policy_frames": ATARI,
-}
 FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
 
 
@@ -203,20 +76,20 @@ def command(environment: str, **options: Any) -> None:
 
     A collection that was interrupted goes on when the same command is given again.
     """
-    from rnem_world.cli.collect_atari import collect_atari
+    from dataclasses import fields
+
+    from rnem_world.agents.collecting import COLLECTIONS, collect
     from rnem_world.errors import ConfigError
 
     given = {name: value for name, value in options.items() if value is not None}
-    for name, environments in OF_ENVIRONMENT.items():
-        if name in given and environment not in environments:
+    known = {name: {field.name for field in fields(kind)} for name, kind in COLLECTIONS.items()}
+    for other, names in known.items():
+        for name in sorted((names - known[environment]) & given.keys()):
             flag = FLAG_NAMES.get(name, f"--{name.replace('_', '-')}")
-            raise ConfigError(f"{flag} is for --env {environments[0]}, not for {environment}: leave it out")
+            raise ConfigError(f"{flag} is for --env {other}, not for {environment}: leave it out")
     start = time.monotonic()
     try:
-        if environment == "atari":
-            out = collect_atari(**given)
-        else:
-            out = collect_balls(given.pop("preset", "balls4mass64"), **given)
+        out = collect(environment, **given)
     except KeyboardInterrupt:
         click.echo(
             "\nInterrupted. The finished shards are kept: the same command goes on from there.", err=True

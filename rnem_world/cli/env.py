@@ -25,13 +25,14 @@ def list_command() -> None:
     import gymnasium
 
     from rnem_world.envs import register_environments
+    from rnem_world.envs.real import world_of
     from rnem_world.training.checkpoint import pretrained_names
 
     register_environments()
-    for name, spec in sorted(gymnasium.registry.items()):
+    for name in sorted(gymnasium.registry):
         if name.startswith("RNEM-"):
-            world = spec.kwargs.get("checkpoint") or spec.kwargs.get("game")
-            click.echo(f"{name:20} {'learned, world ' + str(world) if world else 'real'}")
+            kind = "real" if "Real" in name else f"learned, world {world_of(name, {})}"
+            click.echo(f"{name:20} {kind}")
     click.echo(f"shipped worlds: {', '.join(pretrained_names())}")
 
 
@@ -39,17 +40,16 @@ def list_command() -> None:
 @CHECKPOINT
 def info(checkpoint: str) -> None:
     """Say what a world is: its frames, actions, slots, starts, and what it can do."""
-    from rnem_world.envs.atari_starts import NUMBER_OF_STARTS
-    from rnem_world.envs.atari_worlds import is_game
-    from rnem_world.envs.doubt import read_calibration
-    from rnem_world.envs.learned_world import load_world
-    from rnem_world.envs.starts import CONTEXT_FRAMES, STARTS_FILE
+    from rnem_world.envs.real import is_game
+    from rnem_world.envs.start_source import own_starts
+    from rnem_world.envs.starts import CONTEXT_FRAMES, NUMBER_OF_GAME_STARTS, STARTS_FILE
+    from rnem_world.envs.uncertainty import read_calibration
+    from rnem_world.envs.world import World
     from rnem_world.errors import DataError
 
-    world = load_world(checkpoint)
+    world = World.load(checkpoint)
     config, model = world.config, world.config.model
     parameters = sum(parameter.numel() for parameter in world.model.parameters())
-    ways = ["latent", "pixels"] if world.model.prior_code is not None else ["pixels"]
     height, width, channels = world.frame_shape
     low, _ = world.slot_bounds()
     rows = {
@@ -60,19 +60,21 @@ def info(checkpoint: str) -> None:
         "frames": f"{height} x {width} x {channels}",
         "actions": world.number_of_actions,
         "slots": f"{model.slots} of {len(low)} numbers",
-        "imagination": ", ".join(ways),
+        "imagination": ", ".join(world.ways),
     }
     if is_game(world) and not (world.folder / STARTS_FILE).is_file():
-        rows["starts"] = f"{NUMBER_OF_STARTS} of {CONTEXT_FRAMES} frames, played when first asked for"
+        rows["starts"] = f"{NUMBER_OF_GAME_STARTS} of {CONTEXT_FRAMES} frames, played when first asked for"
     else:
         try:
-            starts = world.default_starts()
+            starts = own_starts(world)
             rows["starts"] = f"{len(starts)} of {starts.actions.shape[1] + 1} frames"
         except DataError:
             rows["starts"] = "none: give starts="
     try:
-        calibration = read_calibration(world.folder, ways[0])
-        rows["uncertainty"] = f"calibrated, rank correlation {calibration.rank_correlation:.2f} ({ways[0]})"
+        calibration = read_calibration(world.folder, world.ways[0])
+        rows["uncertainty"] = (
+            f"calibrated, rank correlation {calibration.rank_correlation:.2f} ({world.ways[0]})"
+        )
     except DataError:
         rows["uncertainty"] = "not calibrated"
     for name, value in rows.items():
@@ -169,10 +171,10 @@ def record(
     agent = baseline(policy, env.batch.world.number_of_actions, np.random.default_rng(seed))
     agent.reset(1)
     frame, _ = env.reset(seed=seed)
-    pictures, total = [env.batch.render()[0]], 0.0
+    pictures, total = [env.batch.pictures()[0]], 0.0
     for _ in range(steps):
         frame, reward, terminated, _, _ = env.step(agent.act(frame[None])[0])
-        pictures.append(env.batch.render()[0])
+        pictures.append(env.batch.pictures()[0])
         total += reward
         if terminated:
             break

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnem_world.cli.open_loop import measure_open_loop
 from rnem_world.cli.options import run_options
 from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolve_test_data
 from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig
+    from rnem_world.data.schema import Split
     from rnem_world.evaluation.imagination import ImaginationFigures
+    from rnem_world.evaluation.one_step import Evaluation
+    from rnem_world.models.rollout import Imagination
     from rnem_world.models.world_model import WorldModel
     from rnem_world.training.config import RunConfig
+
 DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be evaluated, and on what: the command's arguments, None where the usual is meant."""
+
+    run: str
+    model: WorldModel
+    config: RunConfig
+    data: Path
+    split: Split
+    sequences: int | None
+    slots: int | None
+    noise: float | None
+    batch_size: int
+    seed: int
+    out: Path | None
+
+    def write(self, figures: dict[str, Any], slots: int, kind: str) -> None:
+        """Writes the figures as JSON, by default into the run's folder."""
+        from rnem_world.io import write_json
+
+        folder = Path(self.run) if Path(self.run).is_dir() else Path()
+        out = self.out or folder / f"{kind}-{self.data.stem}-{slots}-slots.json"
+        origin = {"run": self.run, "data": str(self.data), "split": self.split, "seed": self.seed}
+        write_json(out, {**origin, **figures})
+        click.echo(f"written to {out}")
 
 
 @click.command()
@@ -48,7 +78,7 @@ DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
 def command(
     run: str,
     data: str | None,
-    split: str,
+    split: Split,
     slots: int | None,
     steps: int | None,
     sequences: int | None,
@@ -70,165 +100,128 @@ def command(
     without looking at it, FG-ARI and IoU; by default with the training's input noise, as the original evaluates, and
     without.
     """
-    from rnem_world.data.dataset import Dataset
-    from rnem_world.data.loader import LoaderConfig, SequenceLoader
-    from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
-    from rnem_world.evaluation.table import figures_table
-    from rnem_world.io import write_json
     from rnem_world.models.config import validate_slots
-    from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model
-    from rnem_world.training.presets import check_fits, wanted_arrays
 
     check_output(out)
     check_output(figure, FIGURES)
-    place = resolve_device(device, threads)
-    model, config = load_model(run, place, checkpoint)
+    model, config = load_model(run, resolve_device(device, threads), checkpoint)
     if slots is not None:
         validate_slots(config.model.core, slots)
-    options = config.training
-    data_path = resolve_test_data(data or config.data, split)
+    found = resolve_test_data(data or config.data, split)
+    request = _Request(
+        run, model, config, found, split, sequences, slots, noise_probability, batch_size, seed, out
+    )
     if imagine is not None:
-        count = DEFAULT_DREAMS if sequences is None else sequences
-        noise = options.noise.usual_probability if noise_probability is None else noise_probability
-        _imagine(
-            run, model, config, data_path, split, count, slots, context, imagine, noise, batch_size, seed, out
-        )
+        _imagine(request, context, imagine)
         return
-    weights = options.weights if steps is None else (1.0,) * steps
+    weights = config.training.weights if steps is None else (1.0,) * steps
+    evaluation = _evaluate(request, weights, ami_sequences)
+    if figure is not None:
+        _draw(evaluation, figure)
+
+
+def _evaluate(request: _Request, weights: tuple[float, ...], ami_sequences: int) -> Evaluation:
+    """Evaluates one step ahead, prints and writes the figures, and gives those of the least noise."""
+    from tqdm import tqdm
+
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.data.loader import LoaderConfig, SequenceLoader
+    from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
+    from rnem_world.evaluation.report import figures_table
+    from rnem_world.seeding import torch_generator
+    from rnem_world.training.presets import check_fits, wanted_arrays
+
+    model, config, options = request.model, request.config, request.config.training
     trained_noise = options.noise.usual_probability
-    noises = [trained_noise, 0.0] if noise_probability is None else [noise_probability]
+    noises = [trained_noise, 0.0] if request.noise is None else [request.noise]
     evaluations: list[Evaluation] = []
-    with Dataset.open(data_path) as dataset:
-        info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
+    with Dataset.open(request.data) as dataset:
+        info = dataset.info(request.split)
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
-        limit = sequences if sequences is not None else options.test_size or DEFAULT_SEQUENCES
+        limit = options.test_size or DEFAULT_SEQUENCES if request.sequences is None else request.sequences
         loader = SequenceLoader(
             dataset,
-            split,  # type: ignore[arg-type]
+            request.split,
             LoaderConfig(
-                batch_size=batch_size,
+                batch_size=request.batch_size,
                 number_of_frames=len(weights) + 1,
                 limit=min(limit, info.number_of_sequences),
                 memory_gigabytes=options.memory_gigabytes,
                 drop_last=False,
                 shuffle=False,
             ),
-            seed=seed,
-            arrays=wanted_arrays(dataset, split, config),  # type: ignore[arg-type]
+            seed=request.seed,
+            arrays=wanted_arrays(dataset, request.split, config),
         )
         for noise in dict.fromkeys(noises):
-            how = EvaluationConfig(weights, slots, noise, options.loss, options.last_steps, ami_sequences)
-            evaluations.append(
-                _with_progress(evaluate, model, loader, how, torch_generator(seed, device=place))
+            how = EvaluationConfig(
+                weights, request.slots, noise, options.loss, options.last_steps, ami_sequences
             )
+            generator = torch_generator(request.seed, device=next(model.parameters()).device)
+            bar = tqdm(
+                loader.epoch(0), total=len(loader), desc=f"noise {noise:g}", unit="batch", disable=None
+            )
+            evaluations.append(evaluate(model, iter(bar), how, generator))
     first = evaluations[0]
     click.echo(
-        f"{run} on {split} of {data_path}: {first.sequences} of {info.number_of_sequences} sequences, "
-        f"{len(weights)} steps, {first.slots} slots; losses in nats a frame"
+        f"{request.run} on {request.split} of {request.data}: {first.sequences} of {info.number_of_sequences} "
+        f"sequences, {len(weights)} steps, {first.slots} slots; losses in nats a frame"
     )
     for line in figures_table(evaluations, options.last_steps):
         click.echo(line)
-    out = out or _default_out(run, data_path, first.slots)
-    write_json(
-        out,
-        {
-            "run": str(run),
-            "data": str(data_path),
-            "split": split,
-            "seed": seed,
-            "evaluations": [evaluation.to_dict() for evaluation in evaluations],
-        },
+    request.write(
+        {"evaluations": [evaluation.to_dict() for evaluation in evaluations]}, first.slots, "evaluation"
     )
-    click.echo(f"written to {out}")
-    if figure is not None:
-        _draw(evaluations[-1], figure)
+    return evaluations[-1]
 
 
-def _with_progress(
-    evaluate: Any, model: Any, loader: Any, how: EvaluationConfig, generator: Any
-) -> Evaluation:
-    from tqdm import tqdm
-
-    bar = tqdm(loader.epoch(0), total=len(loader), desc=f"noise {how.noise:g}", unit="batch", disable=None)
-    evaluation: Evaluation = evaluate(model, iter(bar), how, generator)
-    return evaluation
-
-
-def _imagine(
-    run: str,
-    model: WorldModel,
-    config: RunConfig,
-    data: Path,
-    split: str,
-    sequences: int,
-    slots: int | None,
-    context: int,
-    horizon: int,
-    noise: float,
-    batch_size: int,
-    seed: int,
-    out: Path | None,
-) -> None:
+def _imagine(request: _Request, context: int, horizon: int) -> None:
+    """Measures imagined frames, in pixels and, where the model can, latent; prints and writes the figures."""
     from rnem_world.data.dataset import Dataset
     from rnem_world.evaluation.imagination import check_length, evaluate_imagination
-    from rnem_world.evaluation.table import imagination_table
+    from rnem_world.evaluation.report import imagination_table
     from rnem_world.evaluation.truth import read_truth
-    from rnem_world.io import write_json
+    from rnem_world.models.rollout import RolloutConfig
     from rnem_world.seeding import torch_generator
     from rnem_world.training.presets import check_fits
 
+    model, config = request.model, request.config
     device = next(model.parameters()).device
-    with Dataset.open(data) as dataset:
-        info = dataset.info(split)  # type: ignore[arg-type]
+    noise = config.training.noise.usual_probability if request.noise is None else request.noise
+    how = RolloutConfig(context, horizon, noise=noise, slots=request.slots)
+    with Dataset.open(request.data) as dataset:
+        info = dataset.info(request.split)
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
-        check_length(context, horizon, info.number_of_frames)
-        count = min(sequences, info.number_of_sequences)
-        if "positions" not in info.arrays:
-            out = out or _default_out(run, data, slots or config.model.slots, "imagination")
-            measure_open_loop(
-                run, model, dataset, split, count, slots, context, horizon, noise, batch_size, seed, out
-            )
-            return
-        truth = read_truth(dataset, split, count, context + horizon + 1, device)  # type: ignore[arg-type]
-
-    def measure(imagination: str) -> ImaginationFigures:
-        generator = torch_generator(seed, "imagination", device=device)
-        return evaluate_imagination(
-            model, truth, context, horizon, generator, slots, noise, batch_size, imagination
+        check_length(how, info.number_of_frames)
+        count = min(
+            DEFAULT_DREAMS if request.sequences is None else request.sequences, info.number_of_sequences
         )
+        truth = read_truth(dataset, request.split, count, context + horizon + 1, device)
 
-    figures = measure("pixels")
+    def measure(imagination: Imagination) -> ImaginationFigures:
+        generator = torch_generator(request.seed, "imagination", device=device)
+        chosen = replace(how, imagination=imagination)
+        return evaluate_imagination(model, truth, chosen, generator, request.batch_size)
+
+    is_hard = config.model.is_world_model or truth.objects is not None
+    figures = measure("pixels" if is_hard else "soft")
     latent = None if model.prior_code is None else measure("latent")
     click.echo(
-        f"{run} dreaming of {split} of {data}: {count} sequences, {context} context frames, noise {noise:g}; "
-        "errors in radii"
+        f"{request.run} dreaming of {request.split} of {request.data}: {count} sequences, {context} context frames, "
+        f"noise {noise:g}" + ("" if truth.objects is None else "; errors in radii")
     )
     for line in imagination_table(figures, latent):
         click.echo(line)
-    out = out or _default_out(run, data, slots or config.model.slots, "imagination")
-    write_json(
-        out,
-        {
-            "run": str(run),
-            "data": str(data),
-            "split": split,
-            "seed": seed,
-            "noise": noise,
-            **figures.to_dict(),
-            "latent": None if latent is None else latent.to_dict(),
-        },
+    request.write(
+        {"noise": noise, **figures.to_dict(), "latent": None if latent is None else latent.to_dict()},
+        request.slots or config.model.slots,
+        "imagination",
     )
-    click.echo(f"written to {out}")
-
-
-def _default_out(run: str, data: Path, slots: int, kind: str = "evaluation") -> Path:
-    name = f"{kind}-{data.stem}-{slots}-slots.json"
-    return Path(run) / name if Path(run).is_dir() else Path(name)
 
 
 def _draw(evaluation: Evaluation, figure: Path) -> None:
-    from rnem_world.evaluation.plots import curves_figure, save_figure
+    from rnem_world.evaluation.pictures import curves_figure, save_figure
 
     chosen = {name: values for name, values in evaluation.curves.items() if name in ("loss", "plain_bce")}
     if not chosen:

@@ -69,12 +69,13 @@ def command(
 def _add_starts(out: Path, starts: Starts, dataset: str) -> None:
     from rnem_world.data.dataset import Dataset
     from rnem_world.envs.calibration import calibrate, can_calibrate
-    from rnem_world.envs.doubt import write_calibrations
-    from rnem_world.envs.learned_world import load_world
+    from rnem_world.envs.start_source import check_starts
     from rnem_world.envs.starts import STARTS_FILE, write_starts
+    from rnem_world.envs.uncertainty import write_calibrations
+    from rnem_world.envs.world import World
 
-    world = load_world(out)
-    world.check_starts(starts)
+    world = World.load(out)
+    check_starts(world, starts)
     write_starts(out / STARTS_FILE, starts)
     click.echo(f"{len(starts)} starts of {starts.actions.shape[1] + 1} frames from {dataset}")
     with Dataset.open(dataset) as opened:

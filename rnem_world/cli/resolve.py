@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     import torch
 
 
-def resolve_data(data: str, **options: int) -> Path:
+def resolve_data(data: str, **options: Any) -> Path:
     """Finds a dataset by path, or by the name of a preset or an Atari game, which is collected if it isn't there.
 
     Args:
         data: A path, a preset's name, or a game's.
-        **options: What to collect, see :func:`rnem_world.cli.collect.collect_balls`; not for games.
+        **options: What to collect, see :class:`rnem_world.agents.collecting.BallsCollection`; not for games.
 
     Raises:
         DataError: If there is none of these.
     """
-    from rnem_world.envs.atari_games import PRESETS as GAMES
+    from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.presets import PRESETS
 
     path = Path(data)
@@ -39,11 +39,13 @@ def resolve_data(data: str, **options: int) -> Path:
     if data not in PRESETS:
         known = suggest(data, [*PRESETS, *GAMES])
         raise DataError(f"there is no dataset {data} and no preset of that name: {known}")
-    from rnem_world.cli.collect import DATA_FOLDER, default_dataset
+    from rnem_world.agents import collecting
 
-    if not (DATA_FOLDER / f"{data}.h5").exists():
-        _announce(DATA_FOLDER / f"{data}.h5", f"--preset {data}")
-    return default_dataset(data, DATA_FOLDER, workers=os.cpu_count() or 1, **options)
+    path = collecting.DATA_FOLDER / f"{data}.h5"
+    if not path.exists():
+        _announce(path, f"--preset {data}")
+        collecting.collect("balls", path, workers=os.cpu_count() or 1, preset=data, **options)
+    return path
 
 
 def resolve_game(game: str) -> Path:
@@ -54,15 +56,14 @@ def resolve_game(game: str) -> Path:
         DataError: If there is no dataset and several processes run.
         DependencyError: If there is no dataset and ale-py is not installed.
     """
-    from rnem_world.cli.collect import DATA_FOLDER
-    from rnem_world.cli.collect_atari import atari_dataset, collect_atari
+    from rnem_world.agents import collecting
 
-    path = DATA_FOLDER / f"{game}.h5"
+    path = collecting.DATA_FOLDER / f"{game}.h5"
     if not path.exists():  # a game may be named in other ways, which only ale-py knows
-        path = atari_dataset(game, DATA_FOLDER)
+        path = collecting.DATA_FOLDER / f"{collecting.AtariCollection(game=game).name}.h5"
     if not path.exists():
         _announce(path, f"--env atari --game {game}")
-        collect_atari(game, path, workers=os.cpu_count() or 1)
+        collecting.collect("atari", path, workers=os.cpu_count() or 1, game=game)
     return path
 
 
@@ -88,24 +89,26 @@ def resolve_test_data(data: str, split: str) -> Path:
     Raises:
         DataError: If there is no such dataset and no preset or game of that name.
     """
-    from rnem_world.cli.collect import DATA_FOLDER, collect_balls
-    from rnem_world.cli.collect_atari import ATARI_SIZES, collect_atari
-    from rnem_world.envs.atari_games import PRESETS as GAMES
+    from rnem_world.agents import collecting
+    from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.presets import PRESETS
 
-    is_there = Path(data).exists() or (DATA_FOLDER / f"{data}.h5").exists()
+    folder = collecting.DATA_FOLDER
+    is_there = Path(data).exists() or (folder / f"{data}.h5").exists()
     if is_there or data not in (*PRESETS, *GAMES) or split != "test":
         return resolve_data(data)
-    path = DATA_FOLDER / f"{data}-test.h5"
+    path = folder / f"{data}-test.h5"
     if path.exists():
         return path
-    sequences = ATARI_SIZES["num_test"] if data in GAMES else TEST_SEQUENCES
-    click.echo(f"no data at hand: collecting {sequences} test sequences into {path}")
-    workers = os.cpu_count() or 1
+    options: dict[str, Any] = {"num_train": 0, "num_valid": 0}
     if data in GAMES:
-        return collect_atari(data, path, 0, 0, sequences, workers=workers)
-    frames = EPISODE_FRAMES if PRESETS[data].player else VIDEO_FRAMES
-    return collect_balls(data, path, 0, 0, sequences, frames, workers=workers)
+        environment, sequences = "atari", collecting.AtariCollection.num_test
+        options |= {"game": data}
+    else:
+        environment, sequences = "balls", TEST_SEQUENCES
+        options |= {"preset": data, "frames": EPISODE_FRAMES if PRESETS[data].player else VIDEO_FRAMES}
+    click.echo(f"no data at hand: collecting {sequences} test sequences into {path}")
+    return collecting.collect(environment, path, workers=os.cpu_count() or 1, num_test=sequences, **options)
 
 
 def resolve_device(device: str, threads: int | None, processes: Processes = ALONE) -> torch.device:

@@ -15,8 +15,9 @@ from rnem_world.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rnem_world.data.schema import Split
     from rnem_world.models.config import LossConfig
-    from rnem_world.models.rollout import Rollout
+    from rnem_world.models.rollout import Imagination, Rollout
 
 
 WORLD_CONTEXT = 15
@@ -57,12 +58,12 @@ WORLD_CONTEXT = 15
 def command(
     run: str,
     data: str | None,
-    split: str,
+    split: Split,
     sequences: tuple[int, ...],
     context: int | None,
     steps: int,
     slots: int | None,
-    imagination: str | None,
+    imagination: Imagination | None,
     noise_probability: float | None,
     with_slots: bool,
     fps: float,
@@ -81,11 +82,10 @@ def command(
     """
     from rnem_world.data.dataset import Dataset
     from rnem_world.data.loader import read_batch
-    from rnem_world.evaluation.pictures import overview
-    from rnem_world.evaluation.plots import save_figure
+    from rnem_world.evaluation.pictures import overview, save_figure
     from rnem_world.evaluation.video import write_video
     from rnem_world.io import write_json
-    from rnem_world.models.rollout import roll_out
+    from rnem_world.models.rollout import RolloutConfig, roll_out
     from rnem_world.seeding import torch_generator
     from rnem_world.training.checkpoint import load_model
     from rnem_world.training.presets import check_fits
@@ -99,7 +99,7 @@ def command(
     imagination = imagination or ("pixels" if config.model.is_world_model else "soft")
     data_path = resolve_test_data(data or config.data, split)
     with Dataset.open(data_path) as dataset:
-        info = dataset.info(split)  # type: ignore[arg-type]  # click checked the name
+        info = dataset.info(split)
         check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
         chosen = list(sequences) or list(range(min(3, info.number_of_sequences)))
         if not all(0 <= index < info.number_of_sequences for index in chosen):
@@ -109,19 +109,21 @@ def command(
         usual = WORLD_CONTEXT if config.model.is_world_model else options.sequence_steps
         context = _context(context, steps, usual, info.number_of_frames)
         arrays = ["actions"] if model.config.number_of_actions else []
-        batch = read_batch(dataset, split, chosen, context + steps + 1, arrays=arrays)  # type: ignore[arg-type]
+        batch = read_batch(dataset, split, chosen, context + steps + 1, arrays=arrays)
     batch = batch.to(place)
     frames = model.likelihood.from_uint8(batch.frames, batch.maximum_value)
     rollout = roll_out(
         model,
         frames,
-        context,
-        steps,
-        actions=batch.actions,
-        slots=slots,
-        imagination=imagination,
-        noise=options.noise.usual_probability if noise_probability is None else noise_probability,
-        generator=torch_generator(seed, "rollout", device=place),
+        RolloutConfig(
+            context,
+            steps,
+            imagination,
+            options.noise.usual_probability if noise_probability is None else noise_probability,
+            slots,
+        ),
+        batch.actions,
+        torch_generator(seed, "rollout", device=place),
     )
     out = out or (Path(run) if Path(run).is_dir() else Path()) / "rollout.mp4"
     write_video(out, _film(rollout, frames, with_slots, batch.actions), fps)

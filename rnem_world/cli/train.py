@@ -18,7 +18,7 @@ from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS, ModelConfig
 from rnem_world.training.config import RunConfig
 
-ENVIRONMENTS = ("balls", "atari")
+ENVIRONMENTS, GAME = ("balls", "atari"), "SpaceInvaders"
 # These may change when a run is resumed; everything else is part of what the run is.
 RESUMABLE = flags_of(
     RunConfig,
@@ -81,7 +81,7 @@ FIXED = flags_of(
     show_default=True,
     help="Where data comes from, and whose usual options hold: balls or atari.",
 )
-@click.option("--game", help="atari: the game. [SpaceInvaders]")
+@click.option("--game", help=f"atari: the game. [{GAME}]")
 @click.option("--data", help="Dataset or preset; without one, that of --preset or --game is collected.")
 @click.option(
     "--preset", help="What to collect when there is no --data. [balls4mass64, for a world model avoid]"
@@ -184,7 +184,7 @@ def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, P
 
 def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     """Gives the configuration of a new run, and its data: a flag wins over the file, the file over usual options."""
-    from rnem_world.training.presets import GAME, WORLD_DATA, usual_options
+    from rnem_world.training.presets import WORLD_DATA, usual_options
 
     flags = given_values([*RESUMABLE, *FIXED], parameters)
     model, is_world_model = parameters["model_name"], parameters["world_model"]

@@ -1,258 +1,478 @@
-"""Evaluating dreams: how long imagined objects stay where the real ones are."""
+"""Evaluating imagined frames: how long they stay what really comes, by pixels, slots, objects, player and rewards."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
-from rnem_world.evaluation.metrics import foreground_ari, slot_centroids
-from rnem_world.evaluation.truth import Truth, constant_velocity
-from rnem_world.models.rollout import Rollout, roll_out
-from rnem_world.models.world_model import WorldModel
+from rnem_world.evaluation.metrics import (
+    average_precision,
+    foreground_ari,
+    retrieve,
+    slot_centroids,
+    small_object_recall,
+    told_cross_entropy,
+)
+from rnem_world.evaluation.truth import Truth, constant_velocity, match_slots
+from rnem_world.models.rollout import RolloutConfig, imagine, observe
+from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
 # A slot counts as a ball that is still there while its mass is within this of the ball's.
 MASS_TOLERANCE = 0.3
-# Slots with less mass than this, in pixels, are not matched to balls.
-LEAST_MASS = 5.0
-HORIZONS = (1, 5, 10, 20, 30)
+# Slots are looked for among those of all sequences after so many imagined frames.
+RETRIEVED_AFTER = (1, 5, 10)
+# Where balls are known, their actions and rewards are scored over so many frames.
+SHORT_HORIZON = 10
 
 
 @dataclass(frozen=True)
-class Dream:
-    """A rollout with its slots matched to balls, once, at the end of the context.
+class FrameFigures:
+    """How imagined frames and slots compare with the real ones. Lists have one entry for each imagined frame.
 
     Attributes:
-        errors: Float (b, horizon, n), distance of each ball's slot from the ball, in the ball's radii.
-        masses: Float (b, horizon, n), the slot's mass over the ball's visible pixels.
-        rewards: Float (b, horizon), the predicted rewards; None without heads.
-        fg_ari: Float (b,), over the last frames of the context.
+        bce: Cross-entropy of the true frame under the imagined one (its expectation), in nats.
+        told_bce: The same of the imagined frame in black and white that is told how often pixels that are on and
+            pixels that are off are right after so many frames.
+        copy_bce: The same of a copy of the last real frame that is told likewise: the best that a copy can do.
+        wrong_pixels: Pixels in which the imagined frame, in black and white, differs from the true one.
+        copy_wrong_pixels: Pixels in which the last real frame does.
+        small_recall: Part of the pixels of small moving objects (bullets, a ball) that is predicted one frame ahead,
+            while the model watches; None if there are no such objects.
+        hits: Hits@1 after so many imagined frames, by their number as text: the imagined slots, carried forward, are
+            nearest to those that the model has when it watches the same frames, among those of all sequences.
+        mean_reciprocal_rank: Likewise.
+        copy_hits: Hits@1 of slots left as they were at the end of the context.
     """
 
-    errors: Tensor
-    masses: Tensor
-    rewards: Tensor | None
-    fg_ari: Tensor
+    bce: list[float]
+    told_bce: list[float]
+    copy_bce: list[float]
+    wrong_pixels: list[float]
+    copy_wrong_pixels: list[float]
+    small_recall: float | None
+    hits: dict[str, float]
+    mean_reciprocal_rank: dict[str, float]
+    copy_hits: dict[str, float]
 
 
 @dataclass(frozen=True)
-class ImaginationFigures:
-    """The figures of dreams, each mean over sequences and balls.
+class PlayerFigures:
+    """How a game's player is imagined; lists have one entry for each imagined frame.
 
     Attributes:
-        sequences: Number of sequences.
-        context: Frames seen before imagination starts.
-        horizon: Imagined frames.
+        player_error: Distance of the imagined player from the true one, mean, in pixels.
+        player_error_shuffled: The same under other sequences' actions; empty without actions.
+        player_error_copy: The same of a player that stays.
+        player_found: Part of the imagined frames that show a player where the true one does.
+    """
+
+    player_error: list[float]
+    player_error_shuffled: list[float]
+    player_error_copy: list[float]
+    player_found: list[float]
+
+
+@dataclass(frozen=True)
+class ObjectFigures:
+    """How long imagined balls stay where the real ones are; slots are matched to them at the end of the context.
+
+    Attributes:
         fg_ari: FG-ARI over the last five frames of the context.
-        position_errors: Error in radii after each imagined frame.
+        position_errors: Error in the balls' radii after each imagined frame.
         player_errors: The same of the player's ball alone.
         constant_velocity_errors: The same of balls that go on as they went, reflected by walls.
         alive: Part of the balls whose slot's mass is within 30 % of theirs, after each imagined frame.
         shuffled_ratio: The player's error after ten frames under other sequences' actions, over that under its own;
             None without actions or other sequences.
-        reward_precision: Average precision of the reward over the first ten frames; None without heads.
-        reward_rate: Part of those transitions that have a reward: the precision of guessing.
     """
 
-    sequences: int
-    context: int
-    horizon: int
     fg_ari: float
     position_errors: list[float]
     player_errors: list[float]
     constant_velocity_errors: list[float]
     alive: list[float]
     shuffled_ratio: float | None
-    reward_precision: float | None
-    reward_rate: float | None
+
+
+@dataclass(frozen=True)
+class RewardFigures:
+    """How well rewards are told.
+
+    Attributes:
+        reward_precision: Average precision of imagined rewards, over ten frames where balls are known, else over all.
+        reward_precision_watching: The same one step ahead, while the model watches.
+        reward_rate: Part of those transitions that have a reward: the precision of guessing.
+    """
+
+    reward_precision: float | None = None
+    reward_precision_watching: float | None = None
+    reward_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class ImaginationFigures:
+    """The figures of imagined frames.
+
+    Attributes:
+        sequences: Number of sequences.
+        context: Frames seen before imagination starts.
+        horizon: Imagined frames.
+        imagination: How the model imagined.
+        frames: Of pixels and slots.
+        objects: Of balls; None where nobody knows where they were.
+        player: Of a game's player; None where nobody knows where it moves.
+        rewards: Of rewards; empty without heads.
+    """
+
+    sequences: int
+    context: int
+    horizon: int
+    imagination: str
+    frames: FrameFigures
+    objects: ObjectFigures | None = None
+    player: PlayerFigures | None = None
+    rewards: RewardFigures = field(default_factory=RewardFigures)
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the figures as JSON-ready values."""
-        return vars(self).copy()
+        """Gives the figures as JSON-ready values, all in one dictionary."""
+        found = {name: getattr(self, name) for name in ("sequences", "context", "horizon", "imagination")}
+        for part in (self.objects, self.frames, self.player, self.rewards):
+            found |= {} if part is None else vars(part)
+        return found
 
 
-def match_slots(
-    centroids: Float[Tensor, "b k 2"], masses: Float[Tensor, "b k"], positions: Float[Tensor, "b n 2"]
-) -> Int64[Tensor, "b n"]:
-    """Matches each ball to a slot so that the distances' sum is least; slots without mass come last.
+@dataclass(frozen=True)
+class _Dream:
+    """A dream beside watching; every tensor has the sequences first.
 
-    Raises:
-        ConfigError: If there are fewer slots than balls.
+    Attributes:
+        bce: Float (b, horizon).
+        drawn: Float (b, horizon, c, h, w), imagined frames, made hard.
+        rewards: Float (b, horizon), imagined; None without heads.
+        errors: Float (b, horizon, n), distance of each ball's slot from the ball, in radii; None without balls.
+        masses: Float (b, horizon, n), the slot's mass over the ball's visible pixels.
+        fg_ari: Float (b,), over the last frames of the context.
+        imagined_slots: Float (b, k, d) after so many imagined frames, under "1", "5" and "10".
+        watched: Float (b, horizon, c, h, w), frames predicted one step ahead, made hard; None if it didn't watch on.
+        watched_rewards: Float (b, horizon), told while watching.
+        true_slots: Slots after watching instead; those under "0" are of the end of the context.
     """
-    from scipy.optimize import linear_sum_assignment
 
-    slots, balls = centroids.shape[1], positions.shape[1]
-    if slots < balls:
-        raise ConfigError(f"{slots} slots can't be matched to {balls} balls: choose --slots {balls} or more")
-    costs = torch.cdist(positions.nan_to_num(nan=-1e3), centroids)
-    costs = costs + 1e3 * (masses < LEAST_MASS)[:, None]
-    # SciPy solves one assignment at a time.
-    matches = np.stack([linear_sum_assignment(cost)[1] for cost in costs.cpu().numpy()])
-    return torch.from_numpy(matches).to(centroids.device)
-
-
-def dream(
-    model: WorldModel,
-    truth: Truth,
-    context: int,
-    horizon: int,
-    actions: Tensor | None,
-    slots: int | None,
-    generator: torch.Generator,
-    noise: float = 0.0,
-    imagination: str = "pixels",
-) -> Dream:
-    """Lets the model watch and imagine, and compares with what happened.
-
-    Args:
-        model: The model.
-        truth: What happened; its frames reach to ``context + horizon``.
-        context: Frames to watch.
-        horizon: Frames to imagine.
-        actions: What is done, the truth's or not.
-        slots: Number of slots; None takes the model's own.
-        generator: Draws the first responsibilities and the noise, on the model's device.
-        noise: Probability that a pixel of an input is flipped, real or imagined.
-        imagination: How an imagined frame becomes the next input; see :func:`rnem_world.models.rollout.imagine`.
-
-    Raises:
-        ConfigError: If there are too few frames, or fewer slots than balls.
-    """
-    rollout = roll_out(model, truth.frames, context, horizon, actions, slots, imagination, noise, generator)
-    weights = rollout.gammas[:, :, :, 0] * rollout.predictions.amax(dim=3)
-    found = slot_centroids(weights[:, context - 1 :])
-    match = match_slots(found.positions[:, 0], found.masses[:, 0], truth.positions[:, context])
-    picked = match[:, None, :].expand(-1, horizon + 1, -1)
-    positions = found.positions.gather(2, picked[..., None].expand(-1, -1, -1, 2))[:, 1:]
-    masses = found.masses.gather(2, picked)[:, 1:]
-    span = slice(context + 1, context + horizon + 1)
-    errors = (positions - truth.positions[:, span]).norm(dim=3) / truth.radii[:, None]
-    balls = torch.arange(1, truth.positions.shape[2] + 1, device=match.device)
-    visible = torch.stack([(truth.groups[:, span] == ball).sum(dim=(2, 3)) for ball in balls.tolist()], dim=2)
-    last = slice(max(context - 5, 0), context)
-    ari = foreground_ari(rollout.gammas[:, last, :, 0], truth.groups[:, 1:][:, last])
-    return Dream(errors, masses / visible.clamp(min=1), _rewards(rollout, horizon), ari.mean(dim=1))
+    bce: Tensor
+    drawn: Tensor
+    rewards: Tensor | None
+    errors: Tensor | None
+    masses: Tensor | None
+    fg_ari: Tensor | None
+    imagined_slots: dict[str, Tensor]
+    watched: Tensor | None
+    watched_rewards: Tensor | None
+    true_slots: dict[str, Tensor]
 
 
-def _rewards(rollout: Rollout, horizon: int) -> Tensor | None:
-    return None if rollout.rewards is None else rollout.rewards[:, -horizon:].sum(dim=2)
-
-
-def _joined(parts: list[Dream]) -> Dream:
-    rewards = [part.rewards for part in parts if part.rewards is not None]
-    return Dream(
-        torch.cat([part.errors for part in parts]),
-        torch.cat([part.masses for part in parts]),
-        torch.cat(rewards) if rewards else None,
-        torch.cat([part.fg_ari for part in parts]),
-    )
-
-
-def check_length(context: int, horizon: int, available: int) -> None:
+def check_length(config: RolloutConfig, available: int) -> None:
     """Checks that dreams of this length can be measured.
 
     Args:
-        context: Frames to watch; two give the velocities that guessing needs.
-        horizon: Frames to imagine.
+        config: Frames to watch, of which two give the velocities that guessing needs, and frames to imagine.
         available: Frames of a sequence.
 
     Raises:
         ConfigError: If not.
     """
-    if context < 2 or horizon < 1:
+    if config.context < 2 or config.horizon < 1:
         raise ConfigError(
-            f"a context of {context} and {horizon} imagined frames are asked for: at least 2 and 1 are needed"
+            f"a context of {config.context} and {config.horizon} imagined frames are asked for: at least 2 and 1 are "
+            "needed"
         )
-    if context + horizon + 1 > available:
-        raise ConfigError(
-            f"a context of {context} and {horizon} imagined frames need sequences of {context + horizon + 1} frames, "
-            f"and these have {available}: choose fewer"
-        )
+    config.check_length(available)
 
 
 @torch.no_grad()
 def evaluate_imagination(
     model: WorldModel,
     truth: Truth,
-    context: int,
-    horizon: int,
+    config: RolloutConfig,
     generator: torch.Generator,
-    slots: int | None = None,
-    noise: float = 0.0,
-    batch_size: int = 100,
-    imagination: str = "pixels",
+    batch_size: int = 32,
 ) -> ImaginationFigures:
-    """Measures dreams against the truth.
+    """Measures imagined frames against what happened; the same again under other sequences' actions.
 
     Args:
         model: The model, in evaluation mode.
         truth: What happened in at least ``context + horizon + 1`` frames.
-        context: Frames to watch, at least 2.
-        horizon: Frames to imagine, at least 1.
+        config: How to imagine. A model that was trained with noise of one strength needs it here too.
         generator: Draws first responsibilities and the noise, on the model's device.
-        slots: Number of slots; None takes the model's own.
-        noise: Probability that a pixel of an input is flipped: a model that was trained with one strength needs it.
         batch_size: Sequences at once.
-        imagination: ``pixels``, or ``latent`` to imagine without drawing.
 
     Raises:
         ConfigError: If there are too few sequences or frames, or fewer slots than balls.
     """
-    check_length(context, horizon, truth.frames.shape[1])
+    check_length(config, truth.frames.shape[1])
     sequences = truth.frames.shape[0]
     if sequences < 1 or batch_size < 1:
         raise ConfigError(f"{sequences} sequences, {batch_size} at once: at least 1 of each is needed")
+    if not model.config.number_of_actions:
+        truth = replace(truth, actions=None)
+    parts = [slice(start, start + batch_size) for start in range(0, sequences, batch_size)]
 
-    def dreams(actions: Tensor | None) -> Dream:
-        parts = []
-        for start in range(0, sequences, batch_size):
-            rows = slice(start, start + batch_size)
-            done = None if actions is None else actions[rows]
-            parts.append(
-                dream(model, truth.part(rows), context, horizon, done, slots, generator, noise, imagination)
-            )
-        return _joined(parts)
+    def dreams(actions: Tensor | None, watches_on: bool) -> _Dream:
+        return _joined(
+            [
+                _dream(
+                    model,
+                    truth.rows(rows),
+                    None if actions is None else actions[rows],
+                    config,
+                    generator,
+                    watches_on,
+                )
+                for rows in parts
+            ]
+        )
 
-    actions = truth.actions if model.config.number_of_actions else None
-    result = dreams(actions)
-    there: Bool[Tensor, "b horizon n"] = result.errors.isfinite()
+    result, shuffled = dreams(truth.actions, True), None
+    if truth.actions is not None and sequences > 1 and (truth.objects is not None or truth.lane is not None):
+        shuffled = dreams(truth.actions.roll(1, dims=0), False)
+    return ImaginationFigures(
+        sequences,
+        config.context,
+        config.horizon,
+        config.imagination,
+        _frame_figures(truth, result, config),
+        None if truth.objects is None else _object_figures(truth, result, shuffled, config),
+        None if truth.lane is None else _player_figures(truth, result, shuffled, config),
+        _reward_figures(truth, result, config),
+    )
+
+
+def _dream(
+    model: WorldModel,
+    truth: Truth,
+    actions: Int64[Tensor, "b t"] | None,
+    config: RolloutConfig,
+    generator: torch.Generator,
+    watches_on: bool,
+) -> _Dream:
+    """Watches, then imagines under the actions given, and beside it watches on."""
+    likelihood, frames, context, horizon = model.likelihood, truth.frames, config.context, config.horizon
+    state = model.initial_state(frames.shape[0], config.slots, generator)
+    seen = likelihood.noisy(frames[:, : context + horizon], config.noise, generator)
+    done = truth.actions
+    watched: deque[tuple[Transition, Tensor]] = deque(maxlen=5)
+    for transition, after in observe(model, state, seen[:, :context], frames[:, 1 : context + 1], done):
+        state = after
+        watched.append((transition, after.gamma))
+    tracker = None if truth.objects is None else _Tracker(model, truth, watched, context)
+    true_slots = {"0": _look(model, state, frames[:, context])}
+    bce, drawn, rewards, imagined_slots = [], [], [], {}
+    future = None if actions is None else actions[:, context : context + horizon]
+    for step, (_, transition, own) in enumerate(
+        imagine(
+            model, state, horizon, future, config.imagination, config.noise, generator, frames[:, context]
+        ),
+        start=1,
+    ):
+        expected = likelihood.soft_frame(transition.prediction)
+        bce.append(likelihood.frame_loss(expected, frames[:, context + step]))
+        drawn.append(likelihood.own_frame(transition.prediction))
+        if transition.heads is not None:
+            rewards.append(transition.heads.rewards.sum(dim=1))
+        if tracker is not None:
+            tracker.follow(transition, own.gamma, context + step)
+        if step in RETRIEVED_AFTER and watches_on:
+            imagined_slots[str(step)] = _look(model, own, drawn[-1])
+    predicted, watched_rewards = [], []
+    targets = frames[:, context + 1 : context + horizon + 1] if watches_on else frames[:, :0]
+    on = None if done is None else done[:, context : context + horizon]
+    for step, (transition, after) in enumerate(
+        observe(model, state, seen[:, context:], targets, on), start=1
+    ):
+        predicted.append(likelihood.own_frame(transition.prediction))
+        if transition.heads is not None:
+            watched_rewards.append(transition.heads.rewards.sum(dim=1))
+        if step in RETRIEVED_AFTER:
+            true_slots[str(step)] = _look(model, after, targets[:, step - 1])
+
+    def stacked(tensors: list[Tensor]) -> Tensor | None:
+        return torch.stack(tensors, dim=1) if tensors else None
+
+    return _Dream(
+        torch.stack(bce, dim=1),
+        torch.stack(drawn, dim=1),
+        stacked(rewards),
+        None if tracker is None else stacked(tracker.errors),
+        None if tracker is None else stacked(tracker.masses),
+        None if tracker is None else tracker.fg_ari,
+        imagined_slots,
+        stacked(predicted),
+        stacked(watched_rewards),
+        true_slots,
+    )
+
+
+class _Tracker:
+    """Follows the slots of balls, to which it matches them once, at the end of the context.
+
+    Args:
+        model: The model.
+        truth: Where the balls are.
+        watched: The last transitions of the context, and the responsibilities after them.
+        context: The context.
+    """
+
+    def __init__(
+        self, model: WorldModel, truth: Truth, watched: deque[tuple[Transition, Tensor]], context: int
+    ) -> None:
+        self.likelihood, self.objects = model.likelihood, truth.require_objects()
+        gammas = torch.stack([gamma[:, :, 0] for _, gamma in watched], dim=1)
+        groups = self.objects.groups[:, context + 1 - len(watched) : context + 1]
+        self.fg_ari = foreground_ari(gammas, groups).mean(dim=1)
+        positions, masses = self._found(*watched[-1])
+        self.match = match_slots(positions, masses, self.objects.positions[:, context])
+        self.numbers = torch.arange(1, self.match.shape[1] + 1, device=gammas.device)
+        self.errors: list[Tensor] = []
+        self.masses: list[Tensor] = []
+
+    def follow(self, transition: Transition, gamma: Tensor, frame: int) -> None:
+        """Measures where the slots are in a frame."""
+        positions, masses = self._found(transition, gamma)
+        positions = positions.gather(1, self.match[..., None].expand(-1, -1, 2))
+        distances = (positions - self.objects.positions[:, frame]).norm(dim=2)
+        self.errors.append(distances / self.objects.radii)
+        groups = self.objects.groups[:, frame]
+        visible = (groups[:, None] == self.numbers[:, None, None]).sum(dim=(2, 3))
+        self.masses.append(masses.gather(1, self.match) / visible.clamp(min=1))
+
+    def _found(
+        self, transition: Transition, gamma: Tensor
+    ) -> tuple[Float[Tensor, "b k 2"], Float[Tensor, "b k"]]:
+        found = slot_centroids(self.likelihood.object_weights(transition.prediction, gamma)[:, None])
+        return found.positions[:, 0], found.masses[:, 0]
+
+
+def _look(model: WorldModel, state: SlotState, frame: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k d"]:
+    """Gives the slots once they have seen a frame, all under action 0, so that no action tells sequences apart."""
+    actions = None
+    if model.config.number_of_actions:
+        actions = torch.zeros(frame.shape[0], dtype=torch.int64, device=frame.device)
+    return model.predict(state, frame, actions).theta
+
+
+def _frame_figures(truth: Truth, result: _Dream, config: RolloutConfig) -> FrameFigures:
+    first, last = config.context, truth.frames[:, config.context]
+    true = truth.frames[:, first + 1 : first + config.horizon + 1]
+    found, copied = {}, {}
+    if truth.frames.shape[0] > 1:
+        found = {n: retrieve(slots, result.true_slots[n]) for n, slots in result.imagined_slots.items()}
+        copied = {n: retrieve(result.true_slots["0"], result.true_slots[n]) for n in found}
+    told = [
+        told_cross_entropy(drawn, frame)
+        for drawn, frame in zip(result.drawn.unbind(1), true.unbind(1), strict=True)
+    ]
+    previous = truth.frames[:, first : first + config.horizon]
+    return FrameFigures(
+        bce=_rounded(result.bce.mean(dim=0)),
+        told_bce=_rounded(torch.stack(told)),
+        copy_bce=_rounded(torch.stack([told_cross_entropy(last, frame) for frame in true.unbind(dim=1)])),
+        wrong_pixels=_rounded((result.drawn != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
+        copy_wrong_pixels=_rounded((last[:, None] != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
+        small_recall=None if result.watched is None else small_object_recall(previous, true, result.watched),
+        hits={n: entry.hits for n, entry in found.items()},
+        mean_reciprocal_rank={n: entry.mean_reciprocal_rank for n, entry in found.items()},
+        copy_hits={n: entry.hits for n, entry in copied.items()},
+    )
+
+
+def _object_figures(
+    truth: Truth, result: _Dream, shuffled: _Dream | None, config: RolloutConfig
+) -> ObjectFigures | None:
+    if result.errors is None or result.masses is None or result.fg_ari is None:
+        return None
+    there = result.errors.isfinite()
 
     def mean(values: Tensor, balls: slice = slice(None)) -> list[float]:
         kept = torch.where(there, values, torch.nan)[:, :, balls]
-        return [round(float(entry), 4) for entry in kept.nanmean(dim=(0, 2))]
+        return [round(value, 4) for value in kept.nanmean(dim=(0, 2)).tolist()]
 
-    size = truth.frames.shape[-1]
-    straight = constant_velocity(truth.positions, truth.radii, context, horizon, size)
+    straight = constant_velocity(
+        truth.require_objects(), config.context, config.horizon, truth.frames.shape[-1]
+    )
+    step = min(SHORT_HORIZON, config.horizon) - 1
     ratio = None
-    step = min(10, horizon) - 1
-    if actions is not None and sequences > 1:
-        others = torch.cat([actions[:, :context], actions.roll(1, dims=0)[:, context:]], dim=1)
-        shuffled = dreams(others)
+    if shuffled is not None and shuffled.errors is not None:
         ratio = float(shuffled.errors[:, step, 0].mean() / result.errors[:, step, 0].mean())
-    precision = rate = None
-    if result.rewards is not None and truth.rewards is not None:
-        from sklearn.metrics import average_precision_score
-
-        earned = truth.rewards[:, context : context + step + 1] != 0
-        rate = float(earned.float().mean())
-        if 0.0 < rate < 1.0:
-            guesses = result.rewards[:, : step + 1].abs().flatten().cpu().numpy()
-            precision = float(average_precision_score(earned.flatten().cpu().numpy(), guesses))
-    return ImaginationFigures(
-        sequences=sequences,
-        context=context,
-        horizon=horizon,
+    return ObjectFigures(
         fg_ari=float(result.fg_ari.mean()),
         position_errors=mean(result.errors),
         player_errors=mean(result.errors, slice(1)),
         constant_velocity_errors=mean(straight),
         alive=mean(((result.masses - 1.0).abs() <= MASS_TOLERANCE).float()),
         shuffled_ratio=ratio,
-        reward_precision=precision,
-        reward_rate=rate,
+    )
+
+
+def _player_figures(
+    truth: Truth, result: _Dream, shuffled: _Dream | None, config: RolloutConfig
+) -> PlayerFigures | None:
+    lane, first, last = truth.lane, config.context, truth.frames[:, config.context]
+    if lane is None:
+        return None
+    real = lane.find(truth.frames[:, first + 1 : first + config.horizon + 1])
+    there = real.found & lane.find(last[:, None]).found
+
+    def error(frames: Tensor) -> list[float]:
+        players = lane.find(frames)
+        distance = (players.positions - real.positions).abs()
+        return _rounded(torch.where(there & players.found, distance, torch.nan).nanmean(dim=0))
+
+    found = lane.find(result.drawn).found.to(result.drawn.dtype)
+    return PlayerFigures(
+        player_error=error(result.drawn),
+        player_error_shuffled=[] if shuffled is None else error(shuffled.drawn),
+        player_error_copy=error(last[:, None].expand_as(result.drawn)),
+        player_found=_rounded(torch.where(there, found, torch.nan).nanmean(dim=0)),
+    )
+
+
+def _reward_figures(truth: Truth, result: _Dream, config: RolloutConfig) -> RewardFigures:
+    if truth.rewards is None or result.rewards is None or result.watched_rewards is None:
+        return RewardFigures()
+    scored = config.horizon if truth.objects is None else min(SHORT_HORIZON, config.horizon)
+    earned = truth.rewards[:, config.context : config.context + scored] != 0
+    has_losses = bool((truth.rewards < 0).any())
+
+    def precision(guesses: Tensor) -> float | None:
+        # Where rewards may be negative, how far a guess is from none tells how sure it is of one.
+        return average_precision(earned, guesses.abs() if has_losses else guesses)
+
+    return RewardFigures(
+        reward_precision=precision(result.rewards[:, :scored]),
+        reward_precision_watching=precision(result.watched_rewards[:, :scored]),
+        reward_rate=float(earned.float().mean()),
+    )
+
+
+def _rounded(values: Tensor) -> list[float]:
+    """Rounds for JSON; what isn't there is -1, since JSON knows no NaN."""
+    return [round(value, 4) for value in values.nan_to_num(nan=-1.0).tolist()]
+
+
+def _joined(parts: Sequence[_Dream]) -> _Dream:
+    """Sets the dreams of parts of the sequences one after another."""
+
+    def join(values: list[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {name: torch.cat([value[name] for value in values]) for name in values[0]}
+        return None if values[0] is None else torch.cat(values)
+
+    return _Dream(
+        **{entry.name: join([getattr(part, entry.name) for part in parts]) for entry in fields(_Dream)}
     )

@@ -1,19 +1,269 @@
-"""Pictures of rollouts: the overview figure, and the panels of a video."""
+"""Pictures: figures of what the slots do, curves, and the panels of a video.
+
+A slot has the same colour in every figure and video. Figures are matplotlib's, made without pyplot: nothing
+is global, nothing needs a display, and matplotlib is only imported when a figure is drawn.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import colorsys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from rnem_world.evaluation.plots import colour_grouping, overview_figure, slot_colours
+from rnem_world.errors import ConfigError, suggest
+from rnem_world.io import atomic_file
 from rnem_world.models.cores import other_slots
 from rnem_world.models.rollout import Rollout
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+_CELL_PIXELS = 64
+_GAP = 4
+_FRAME = 2
+_DPI = 100
+_BLANK = (1.0, 1.0, 1.0)
+
+
+def slot_colours(k: int) -> Float[np.ndarray, "k 3"]:
+    """Gives every slot its colour: hues evenly spread, all bright enough to be seen on black.
+
+    Args:
+        k: Number of slots.
+
+    Returns:
+        RGB in [0, 1].
+    """
+    return np.array([colorsys.hls_to_rgb(slot / k, 0.58, 0.95) for slot in range(k)])
+
+
+def colour_gamma(gamma: Float[np.ndarray, "*batch k h w"]) -> Float[np.ndarray, "*batch h w 3"]:
+    """Mixes the slots' colours by their responsibilities.
+
+    Args:
+        gamma: Responsibilities, summing to 1 over k.
+
+    Returns:
+        RGB in [0, 1].
+    """
+    colours = slot_colours(gamma.shape[-3])
+    mixed: np.ndarray = np.einsum("...khw,kc->...hwc", gamma, colours)
+    return mixed.clip(0, 1)
+
+
+def colour_grouping(
+    gamma: Float[np.ndarray, "*batch k h w"], prediction_frame: Float[np.ndarray, "*batch h w"]
+) -> Float[np.ndarray, "*batch h w 3"]:
+    """Shows a frame in the colours of its slots: objects in their slot's colour on black.
+
+    Args:
+        gamma: Responsibilities, summing to 1 over k.
+        prediction_frame: Brightness in [0, 1], for example ``sum_k gamma * prediction``.
+
+    Returns:
+        RGB in [0, 1].
+    """
+    coloured: np.ndarray = colour_gamma(gamma) * prediction_frame.clip(0, 1)[..., None]
+    return coloured
+
+
+def overview_figure(
+    frames: Float[np.ndarray, "t c h w"],
+    corrupted: Float[np.ndarray, "t c h w"],
+    predictions: Float[np.ndarray, "t k c h w"],
+    gammas: Float[np.ndarray, "steps k h w"],
+    attention: Float[np.ndarray, "t k k"] | None = None,
+    title: str = "",
+    max_columns: int = 32,
+) -> matplotlib.figure.Figure:
+    """Draws one sequence: a column for each step, a row for each thing that is known about it.
+
+    The rows, from the top: target; reconstruction ``sum_k gamma * prediction``; the same in the slots'
+    colours; responsibilities in the slots' colours; each slot's prediction, framed in the slot's colour; with
+    attention, for each focus slot (white) the other slots in their colours, as strongly as it attends to
+    them; the input of the step, with its noise.
+
+    Args:
+        frames: Targets in [0, 1]: column t shows the frame that step t predicts.
+        corrupted: What the model saw in that step: the frame before the target.
+        predictions: Bernoulli means.
+        gammas: Responsibilities of the t steps, or t + 1 with the initial ones first.
+        attention: ``attention[t, focus, context]``; the diagonal is ignored.
+        title: Written above.
+        max_columns: Longer sequences show this many steps, evenly spread, the first and last among them.
+
+    Returns:
+        The figure, its size fitting the contents.
+
+    Raises:
+        ConfigError: ``gammas`` has neither t nor t + 1 steps, or ``max_columns`` is below 1.
+    """
+    steps, slots = predictions.shape[:2]
+    if gammas.shape[0] not in {steps, steps + 1}:
+        raise ConfigError(
+            f"got responsibilities of {gammas.shape[0]} steps for {steps} predictions; expected {steps}, "
+            f"or {steps + 1} with the initial ones first"
+        )
+    if max_columns < 1:
+        raise ConfigError(f"max_columns={max_columns} shows nothing; give at least 1")
+    initial = gammas[0] if gammas.shape[0] > steps else None
+    shown = np.unique(np.linspace(0, steps - 1, min(steps, max_columns)).round().astype(int))
+    frames, corrupted, predictions = frames[shown], corrupted[shown], predictions[shown]
+    gammas = gammas[gammas.shape[0] - steps :][shown]
+
+    reconstruction = (gammas[:, :, None] * predictions).sum(axis=1)
+    rows = [
+        ("target", _images(frames)),
+        ("reconstruction", _images(reconstruction)),
+        ("slots", colour_grouping(gammas, reconstruction.mean(axis=1))),
+        ("gamma", colour_gamma(gammas)),
+    ]
+    rows += [(f"slot {slot + 1}", _images(predictions[:, slot])) for slot in range(slots)]
+    if attention is not None:
+        attended = _attended(predictions.mean(axis=2), attention[shown])
+        rows += [(f"attention {slot + 1}", attended[:, slot]) for slot in range(slots)]
+    rows.append(("input", _images(corrupted)))
+
+    colours = slot_colours(slots)
+    blank = np.full((1, 3), _BLANK)
+    frame_colours = [blank.repeat(4, axis=0), *[colours] * (1 if attention is None else 2), blank]
+
+    mosaic = np.stack([row for _, row in rows])
+    columns = [str(step + 1) for step in shown]
+    if initial is not None:
+        first = np.full_like(mosaic[:, :1], np.nan)
+        first[3, 0] = colour_gamma(initial)
+        mosaic, columns = np.concatenate([first, mosaic], axis=1), ["initial", *columns]
+    return _mosaic_figure(mosaic, np.concatenate(frame_colours), [label for label, _ in rows], columns, title)
+
+
+def curves_figure(
+    curves: Mapping[str, Sequence[float | int]], title: str, x_label: str, y_label: str
+) -> matplotlib.figure.Figure:
+    """Draws curves over 1, 2, 3, ...
+
+    Args:
+        curves: Values by name; lengths may differ, NaN leaves a gap.
+        title: Written above.
+        x_label: What is counted.
+        y_label: What is measured, with its unit.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    styles = ("-", "--", "-.", ":")
+    for position, (name, values) in enumerate(curves.items()):
+        # A curve of a few points would vanish between its gaps without markers.
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            label=name,
+            linestyle=styles[position // 10 % len(styles)],
+            marker="o" if len(values) <= 30 else None,
+            markersize=3,
+        )
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def save_figure(figure: matplotlib.figure.Figure, path: str | Path) -> None:
+    """Writes a figure, whole or not at all.
+
+    Args:
+        figure: What to write.
+        path: Where to; the suffix says how: .png, .pdf or .svg.
+
+    Raises:
+        ConfigError: The suffix is another.
+        OutputError: The file can't be written.
+    """
+    path = Path(path)
+    known = (".pdf", ".png", ".svg")
+    if path.suffix.lower() not in known:
+        raise ConfigError(f"can't save a figure as {path.name!r}: {suggest(path.suffix.lower(), known)}")
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
+
+
+def figure_to_array(figure: matplotlib.figure.Figure) -> UInt8[np.ndarray, "h w 3"]:
+    """Renders a figure to pixels, for example for TensorBoard."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba(), np.uint8)[..., :3].copy()
+
+
+def _images(frames: Float[np.ndarray, "t c h w"]) -> Float[np.ndarray, "t h w 3"]:
+    """Turns frames into RGB; frames of any other number of channels than 3 are averaged to grey."""
+    channels = frames if frames.shape[1] == 3 else frames.mean(axis=1, keepdims=True).repeat(3, axis=1)
+    return np.moveaxis(channels, 1, -1).clip(0, 1)
+
+
+def _attended(
+    predictions: Float[np.ndarray, "t k h w"], attention: Float[np.ndarray, "t k k"]
+) -> Float[np.ndarray, "t k h w 3"]:
+    """Lays the other slots, in their colours and as opaque as they are attended to, over the focus slot."""
+    slots = predictions.shape[1]
+    others = attention * (1 - np.eye(slots))
+    tint = np.einsum("tij,tjhw,jc->tihwc", others, predictions, slot_colours(slots), optimize=True)
+    cover = np.clip(np.einsum("tij,tjhw->tihw", others, predictions, optimize=True), 0, 1)
+    laid_over: np.ndarray = (predictions * (1 - cover))[..., None] + tint
+    return laid_over.clip(0, 1)
+
+
+def _mosaic_figure(
+    images: Float[np.ndarray, "rows columns h w 3"],
+    frame_colours: Float[np.ndarray, "rows 3"],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    title: str,
+) -> matplotlib.figure.Figure:
+    """Draws all images as one, pixel for pixel, since hundreds of axes are slow; NaN leaves a hole."""
+    from matplotlib.figure import Figure
+
+    scale = max(1, round(_CELL_PIXELS / min(images.shape[2:4])))
+    images = images.repeat(scale, axis=2).repeat(scale, axis=3)
+    rows, columns, height, width = images.shape[:4]
+    # The frame goes around the image, not over its edge, where objects may be.
+    border = 2 * _FRAME + _GAP
+    cells = np.ones((rows, columns, height + border, width + border, 3))
+    cells[:, :, :-_GAP, :-_GAP] = frame_colours[:, None, None, None]
+    cells[:, :, _FRAME : _FRAME + height, _FRAME : _FRAME + width] = images
+    cells[np.isnan(images[:, :, 0, 0, 0])] = _BLANK
+    canvas = cells.swapaxes(1, 2).reshape(rows * (height + border), columns * (width + border), 3)
+    left, top, margin = 124, 64, 16
+    full_width, full_height = canvas.shape[1] + left + margin, canvas.shape[0] + top + margin
+    figure = Figure(figsize=(full_width / _DPI, full_height / _DPI), dpi=_DPI)
+    axes = figure.add_axes(
+        (
+            left / full_width,
+            margin / full_height,
+            canvas.shape[1] / full_width,
+            canvas.shape[0] / full_height,
+        )
+    )
+    axes.imshow(canvas, interpolation="nearest", aspect="auto", vmin=0, vmax=1)
+    axes.set_xticks(np.arange(columns) * (width + border) + _FRAME + width / 2, column_labels)
+    axes.set_yticks(np.arange(rows) * (height + border) + _FRAME + height / 2, row_labels)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    if title:
+        axes.set_title(title, loc="left", pad=18)
+    return figure
 
 
 def attention_matrix(attention: Float[Tensor, "*b k j"]) -> Float[Tensor, "*b k k"]:

@@ -1,112 +1,221 @@
-"""What really happened to balls: the truth that dreams are measured by."""
+"""What really happened, which imagined frames are measured by: frames, rewards, and where objects and players were."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import read_batch
 from rnem_world.data.schema import Split
-from rnem_world.errors import DataError
+from rnem_world.errors import ConfigError, DataError
 from rnem_world.models.likelihood import Likelihood
+
+# Slots with less mass than this, in pixels, are not matched to balls.
+LEAST_MASS = 5.0
+
+
+class FoundPlayers(NamedTuple):
+    """Players found on frames.
+
+    Attributes:
+        positions: Float (*s), the centre of each along its way, in pixels.
+        found: Bool (*s), whether there is one.
+    """
+
+    positions: Float[Tensor, "*s"]
+    found: Bool[Tensor, "*s"]
+
+
+@dataclass(frozen=True)
+class PlayerLane:
+    """The strip of a binary frame along which a player moves, and the player's size in it.
+
+    Attributes:
+        first: First row of the strip (column, if it is upright).
+        last: Its last.
+        length: Pixels of the player along the strip.
+        upright: Whether the player moves up and down.
+    """
+
+    first: int
+    last: int
+    length: int
+    upright: bool = False
+
+    def find(self, frames: Float[Tensor, "*s 1 h w"]) -> FoundPlayers:
+        """Finds the window of the player's length with the most pixels; there is none if it is less than half full."""
+        strip = frames[..., 0, :, :]
+        if self.upright:
+            strip = strip.transpose(-1, -2)
+        profile = strip[..., self.first : self.last + 1, :].sum(dim=-2)
+        flat = profile.reshape(-1, 1, profile.shape[-1])
+        filled = F.avg_pool1d(flat, self.length, stride=1)[:, 0] / (self.last + 1 - self.first)
+        most, place = filled.max(dim=-1)
+        positions = place.to(frames.dtype) + (self.length - 1) / 2
+        shape = profile.shape[:-1]
+        return FoundPlayers(positions.reshape(shape), (most >= 0.5).reshape(shape))
+
+
+LANES: Mapping[str, PlayerLane] = {
+    "Breakout": PlayerLane(75, 77, 9),
+    "Pong": PlayerLane(73, 75, 7, upright=True),
+    "SpaceInvaders": PlayerLane(74, 77, 7),
+}
+"""By the game's name; looked up on binary frames of 84 x 84."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Where balls were.
+
+    Attributes:
+        groups: Which object each pixel belongs to, 0 for the background; object 1 is the player's.
+        positions: (x, y) of the balls in pixels; NaN for balls that aren't there.
+        radii: In pixels.
+    """
+
+    groups: UInt8[Tensor, "b t h w"]
+    positions: Float[Tensor, "b t n 2"]
+    radii: Float[Tensor, "b n"]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What really happened, time counted as in the frames.
+    """What happened in some sequences, time counted as in the frames.
 
     Attributes:
-        frames: Float (b, t, c, h, w) in [0, 1].
-        groups: UInt8 (b, t, h, w), object 1 is the player's.
-        positions: Float (b, t, n, 2), (x, y) of the balls in pixels; NaN for balls that aren't there.
-        radii: Float (b, n), in pixels.
-        actions: Int64 (b, t), or None.
-        rewards: Float (b, t), or None.
+        frames: The frames, in [0, 1].
+        actions: What was done, if anything.
+        rewards: What it earned, if that is known.
+        objects: Where the objects were, if that is known.
+        lane: Where the player moves, if that is known.
     """
 
-    frames: Tensor
-    groups: Tensor
-    positions: Tensor
-    radii: Tensor
-    actions: Tensor | None
-    rewards: Tensor | None
+    frames: Float[Tensor, "b t c h w"]
+    actions: Int64[Tensor, "b t"] | None = None
+    rewards: Float[Tensor, "b t"] | None = None
+    objects: Objects | None = None
+    lane: PlayerLane | None = None
 
-    def part(self, rows: slice) -> Truth:
+    def rows(self, rows: slice) -> Truth:
         """Takes some of the sequences."""
-        return Truth(
-            self.frames[rows],
-            self.groups[rows],
-            self.positions[rows],
-            self.radii[rows],
-            None if self.actions is None else self.actions[rows],
-            None if self.rewards is None else self.rewards[rows],
+        objects = self.objects
+        if objects is not None:
+            objects = Objects(objects.groups[rows], objects.positions[rows], objects.radii[rows])
+        return replace(
+            self,
+            frames=self.frames[rows],
+            actions=None if self.actions is None else self.actions[rows],
+            rewards=None if self.rewards is None else self.rewards[rows],
+            objects=objects,
         )
+
+    def require_objects(self) -> Objects:
+        """Gives the objects.
+
+        Raises:
+            DataError: If nobody knows where they were.
+        """
+        if self.objects is None:
+            raise DataError(
+                "the data has no positions of its objects: collect balls with `rnem-world collect`"
+            )
+        return self.objects
 
 
 def read_truth(
     dataset: Dataset, split: Split, sequences: int, number_of_frames: int, device: torch.device
 ) -> Truth:
-    """Reads what happened from a dataset of balls.
+    """Reads what happened from a dataset, and where the objects were if it has their positions.
 
     Args:
-        dataset: A dataset with positions, as the collector of balls writes it.
+        dataset: The dataset.
         split: Which split.
         sequences: How many of its first sequences.
         number_of_frames: Frames of each, from its start.
         device: Where to put it.
 
     Raises:
-        DataError: If the dataset lacks positions or groups, or doesn't say the rules of its balls.
+        DataError: If the dataset has positions but no groups, or doesn't say the rules of its balls.
     """
-    dataset.require(split, ["groups", "positions"])
-    info, attributes = dataset.info(split), dataset.attributes
-    rules = attributes.settings.get("rules")
-    if not isinstance(rules, dict) or not {"kinds", "box_size", "player", "player_radius"} <= rules.keys():
-        raise DataError(
-            f"{dataset.path} doesn't say the rules of its balls, which dreams are measured by: collect with "
-            "`rnem-world collect`"
-        )
-    batch = read_batch(dataset, split, list(range(sequences)), number_of_frames).to(device)
-    if batch.positions is None or batch.groups is None:
-        raise DataError(f"{dataset.path} lacks positions or groups")
-    scale = info.width / float(rules["box_size"])
-    positions = batch.positions * scale
-    balls = positions.shape[2]
-    groups = batch.groups
-    pixels = torch.stack([(groups == ball + 1).sum(dim=(2, 3)).amax(dim=1) for ball in range(balls)], dim=1)
+    there = dataset.info(split).arrays
+    arrays: list[str] = [name for name in ("actions", "rewards") if name in there]
+    if "positions" in there:
+        arrays += ["groups", "positions"]
+    batch = read_batch(dataset, split, range(sequences), number_of_frames, arrays=arrays).to(device)
+    settings = dataset.attributes.settings
+    objects = None
+    if batch.positions is not None and batch.groups is not None:
+        rules = settings.get("rules")
+        if (
+            not isinstance(rules, dict)
+            or not {"kinds", "box_size", "player", "player_radius"} <= rules.keys()
+        ):
+            raise DataError(
+                f"{dataset.path} doesn't say the rules of its balls, which dreams are measured by: collect with "
+                "`rnem-world collect`"
+            )
+        objects = _objects(batch.groups, batch.positions, rules)
+    frames = Likelihood.from_uint8(batch.frames, batch.maximum_value)
+    lane = LANES.get(str(settings.get("game"))) if settings.get("frames") == "binary" else None
+    return Truth(frames, batch.actions, batch.rewards, objects, lane)
+
+
+def _objects(groups: Tensor, positions: Tensor, rules: Mapping[str, Any]) -> Objects:
+    """Turns positions in units of the box into pixels, and finds the radii."""
+    scale = groups.shape[-1] / float(rules["box_size"])
+    numbers = range(1, positions.shape[2] + 1)
+    pixels = torch.stack([(groups == number).sum(dim=(2, 3)).amax(dim=1) for number in numbers], dim=1)
     radii = (pixels / math.pi).sqrt()
     if len(rules["kinds"]) == 1:
         radii = torch.full_like(radii, float(rules["kinds"][0][0]) * scale)
     if rules["player"]:
         radii[:, 0] = float(rules["player_radius"]) * scale
-    positions = torch.where((pixels > 0)[:, None, :, None], positions, torch.nan)
-    return Truth(
-        Likelihood.from_uint8(batch.frames, batch.maximum_value),
-        groups,
-        positions,
-        radii,
-        batch.actions,
-        batch.rewards,
-    )
+    positions = torch.where((pixels > 0)[:, None, :, None], positions * scale, torch.nan)
+    return Objects(groups, positions, radii)
+
+
+def match_slots(
+    centroids: Float[Tensor, "b k 2"], masses: Float[Tensor, "b k"], positions: Float[Tensor, "b n 2"]
+) -> Int64[Tensor, "b n"]:
+    """Matches each ball to a slot so that the distances' sum is least; slots without mass come last.
+
+    Raises:
+        ConfigError: If there are fewer slots than balls.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    slots, balls = centroids.shape[1], positions.shape[1]
+    if slots < balls:
+        raise ConfigError(f"{slots} slots can't be matched to {balls} balls: choose --slots {balls} or more")
+    costs = torch.cdist(positions.nan_to_num(nan=-1e3), centroids)
+    costs = costs + 1e3 * (masses < LEAST_MASS)[:, None]
+    # SciPy solves one assignment at a time.
+    matches = np.stack([linear_sum_assignment(cost)[1] for cost in costs.cpu().numpy()])
+    return torch.from_numpy(matches).to(centroids.device)
 
 
 def constant_velocity(
-    positions: Float[Tensor, "b t n 2"], radii: Float[Tensor, "b n"], context: int, horizon: int, size: int
+    objects: Objects, context: int, horizon: int, size: int
 ) -> Float[Tensor, "b horizon n"]:
     """Distance, in radii, of balls that keep their last true velocity and bounce off walls alone.
 
     Args:
-        positions: True centres in pixels.
-        radii: In pixels.
+        objects: Where they really were.
         context: The last frame that is known.
         horizon: Frames to predict.
         size: Side of the frame in pixels.
     """
+    positions, radii = objects.positions, objects.radii
     start = positions[:, context]
     velocity = start - positions[:, context - 1]
     steps = torch.arange(1, horizon + 1, device=positions.device)[None, :, None, None]

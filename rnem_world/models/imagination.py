@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -72,16 +72,16 @@ class Picture:
     gamma: Tensor
 
 
-def check_imagination(model: WorldModel, imagination: str) -> None:
-    """Checks that the model can imagine in this way.
+def check_imagination(
+    model: WorldModel, imagination: str, known: Sequence[str] = get_args(DreamImagination)
+) -> None:
+    """Checks that the model can imagine in this way, one of those known.
 
     Raises:
         ConfigError: If the way is unknown, or the model has no prior code for latent imagination.
     """
-    if imagination not in get_args(DreamImagination):
-        raise ConfigError(
-            f"unknown imagination {imagination!r}: {suggest(imagination, get_args(DreamImagination))}"
-        )
+    if imagination not in known:
+        raise ConfigError(f"unknown imagination {imagination!r}: {suggest(imagination, known)}")
     if imagination == "latent":
         model.require_prior_code()
 

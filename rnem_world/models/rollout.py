@@ -10,11 +10,56 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rnem_world.errors import ConfigError, suggest
+from rnem_world.errors import ConfigError
+from rnem_world.models.imagination import DreamImagination, check_imagination, picture_of
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
-Imagination = Literal["soft", "pixels", "latent"]
+Imagination = Literal["soft", DreamImagination]
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How a model watches and imagines.
+
+    Attributes:
+        context: Number of predictions from real frames, at least 1.
+        horizon: Number of imagined frames, at least 0.
+        imagination: How an imagined frame becomes the next input; see :func:`imagine`.
+        noise: Strength of the inputs' noise, real or fed back: the probability that a bit flips.
+        slots: Number of slots; None takes the model's own.
+    """
+
+    context: int
+    horizon: int
+    imagination: Imagination = "soft"
+    noise: float = 0.0
+    slots: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.context < 1 or self.horizon < 0:
+            raise ConfigError(
+                f"a context of {self.context} and {self.horizon} imagined frames are asked for: at least 1 and 0 are "
+                "needed"
+            )
+        if not 0.0 <= self.noise <= 1.0:
+            raise ConfigError(f"the noise's probability is {self.noise}, it must lie in [0, 1]")
+
+    def check_length(self, available: int) -> None:
+        """Checks that sequences are long enough.
+
+        Args:
+            available: Their frames.
+
+        Raises:
+            ConfigError: If they aren't.
+        """
+        needed = self.context + self.horizon + 1
+        if available < needed:
+            raise ConfigError(
+                f"a context of {self.context} and {self.horizon} imagined frames need sequences of {needed} frames, "
+                f"and these have {available}: choose fewer"
+            )
 
 
 def observe(
@@ -77,16 +122,11 @@ def imagine(
     Raises:
         ConfigError: If the way to imagine is unknown, there are too few actions, or the model has no prior code.
     """
-    if imagination not in get_args(Imagination):
-        raise ConfigError(
-            f"unknown imagination {imagination!r}: {suggest(imagination, get_args(Imagination))}"
-        )
+    check_imagination(model, imagination, get_args(Imagination))
     if actions is not None and actions.shape[1] < horizon:
         raise ConfigError(
             f"{actions.shape[1]} actions were given to imagine {horizon} frames: give one a frame"
         )
-    if imagination == "latent":
-        model.require_prior_code()
     likelihood = model.likelihood
     expected: Tensor | None = None
     following = first_frame
@@ -108,8 +148,8 @@ def imagine(
         if imagination == "soft":
             following, gamma = None, likelihood.soft_gamma(prediction)
         else:
-            following = likelihood.own_frame(prediction)
-            gamma = likelihood.e_step(prediction, following)
+            picture = picture_of(model, prediction)
+            following, gamma = picture.frame, picture.gamma
         state = SlotState(transition.theta, prediction, gamma, transition.frame)
         yield frame, transition, state
 
@@ -145,12 +185,8 @@ class Rollout:
 def roll_out(
     model: WorldModel,
     frames: Float[Tensor, "b t c h w"],
-    context: int,
-    horizon: int,
+    config: RolloutConfig,
     actions: Int64[Tensor, "b s"] | None = None,
-    slots: int | None = None,
-    imagination: str = "soft",
-    noise: float = 0.0,
     generator: torch.Generator | None = None,
     state: SlotState | None = None,
 ) -> Rollout:
@@ -162,30 +198,20 @@ def roll_out(
     Args:
         model: The model.
         frames: The true frames in [0, 1]; at least ``context + horizon + 1``.
-        context: Number of predictions from real frames, at least 1.
-        horizon: Number of imagined frames, at least 0.
+        config: How far and how to imagine.
         actions: The true actions, at least ``context + horizon``; needed by a model with actions.
-        slots: Number of slots; None takes the configuration's.
-        imagination: How an imagined frame becomes the next input; see :func:`imagine`.
-        noise: Probability that a pixel of an input is flipped, real or fed back.
         generator: Draws the noise and the first responsibilities, on the model's device.
         state: A state to start from instead of the initial one.
 
     Raises:
-        ConfigError: If there are too few frames, or the noise is no probability.
+        ConfigError: If there are too few frames.
     """
-    needed = context + horizon + 1
-    if context < 1 or horizon < 0 or frames.shape[1] < needed:
-        raise ConfigError(
-            f"context {context} and {horizon} imagined frames need a context of at least 1 and sequences of "
-            f"{needed} frames, and these have {frames.shape[1]}: choose fewer"
-        )
-    if not 0.0 <= noise <= 1.0:
-        raise ConfigError(f"the noise's probability is {noise}, it must lie in [0, 1]")
+    config.check_length(frames.shape[1])
+    context, horizon = config.context, config.horizon
     if state is None:
-        state = model.initial_state(frames.shape[0], slots, generator)
+        state = model.initial_state(frames.shape[0], config.slots, generator)
     likelihood = model.likelihood
-    inputs = likelihood.noisy(frames[:, :context], noise, generator)
+    inputs = likelihood.noisy(frames[:, :context], config.noise, generator)
     seen = None if actions is None else actions[:, :context]
     fed = list(inputs.unbind(dim=1))
     steps: list[tuple[Transition, Tensor]] = []
@@ -198,16 +224,16 @@ def roll_out(
         state,
         horizon,
         future,
-        imagination,
-        noise=noise,
-        generator=generator,
-        first_frame=None if imagination == "soft" else frames[:, context],
+        config.imagination,
+        config.noise,
+        generator,
+        first_frame=None if config.imagination == "soft" else frames[:, context],
     ):
         fed.append(frame)
         steps.append((transition, after.gamma))
     predictions = torch.stack([transition.prediction for transition, _ in steps], dim=1)
     gammas = torch.stack([gamma for _, gamma in steps], dim=1)
-    targets = frames[:, 1:needed]
+    targets = frames[:, 1 : context + horizon + 1]
     estep_gammas = likelihood.e_step(predictions.flatten(0, 1), targets.flatten(0, 1)).unflatten(
         0, gammas.shape[:2]
     )

@@ -44,7 +44,6 @@ WORLD_MODEL: dict[str, Any] = {
 WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 101}
 
 ENVIRONMENTS = ("balls", "atari")
-GAME = "SpaceInvaders"
 # The paper's options for Atari (`enc_dec_84_atari`, which follows from the size of the frames) ...
 ATARI: dict[str, Any] = {
     "model": {"slots": 4},

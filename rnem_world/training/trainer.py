@@ -18,10 +18,9 @@ from rnem_world.data.loader import Batch, SequenceLoader
 from rnem_world.device import check_execution, choose_device
 from rnem_world.distributed import ALONE, Processes, Stop, Stopped, joined
 from rnem_world.errors import CheckpointError, TrainingError
-from rnem_world.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
-from rnem_world.evaluation.pictures import overview
-from rnem_world.evaluation.plots import figure_to_array
-from rnem_world.models.rollout import roll_out
+from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig, evaluate
+from rnem_world.evaluation.pictures import figure_to_array, overview
+from rnem_world.models.rollout import RolloutConfig, roll_out
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed, torch_generator
 from rnem_world.training import checkpoint
@@ -318,11 +317,9 @@ class Trainer:
         rollout = roll_out(
             self.model,
             frames,
-            context=options.sequence_steps,
-            horizon=0,
-            actions=actions,
-            noise=options.noise.usual_probability,
-            generator=torch_generator(options.seed, "overview", device=self.device),
+            RolloutConfig(options.sequence_steps, 0, noise=options.noise.usual_probability),
+            actions,
+            torch_generator(options.seed, "overview", device=self.device),
         )
         return figure_to_array(overview(rollout, frames, 0, f"after {self.progress.updates} updates"))
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from rnem_world.agents.contest import Contest, ContestConfig
-from rnem_world.agents.policy import PolicyConfig
+from rnem_world.agents.config import ContestConfig, PolicyConfig
+from rnem_world.agents.contest import Contest
 from rnem_world.agents.scores import dream_beside_reality
-from rnem_world.envs import atari_background, atari_starts
+from rnem_world.envs import atari_frames, starts
 from rnem_world.errors import ConfigError
 from tests.envs.atari_cache import short_run
 from tests.envs.test_learned_atari import write_game_world
@@ -20,11 +20,11 @@ pytest.importorskip("ale_py")
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     short_run(monkeypatch, tmp_path / "cache")
-    monkeypatch.setattr(atari_starts, "NUMBER_OF_STARTS", 4)
-    atari_starts._game_starts.cache_clear()
+    monkeypatch.setattr(starts, "NUMBER_OF_STARTS", 4)
+    starts._game_starts.cache_clear()
     yield str(write_game_world(tmp_path / "space_invaders"))
-    atari_background._background_of.cache_clear()
-    atari_starts._game_starts.cache_clear()
+    atari_frames._background_of.cache_clear()
+    starts._game_starts.cache_clear()
 
 
 def test_a_policy_trained_in_the_dream_and_a_planner_play_the_real_game(world, tmp_path):

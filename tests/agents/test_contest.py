@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rnem_world.agents.base import StayAgent
-from rnem_world.agents.contest import Contest, ContestConfig
+from rnem_world.agents.config import ContestConfig
+from rnem_world.agents.contest import Contest
 from rnem_world.agents.planning import parse_planner
 from rnem_world.agents.scores import (
     CONTEXT_FRAMES,
@@ -19,7 +20,7 @@ from rnem_world.agents.scores import (
     play,
     score_table,
 )
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import CheckpointError, ConfigError
 
 PLANNER = "shooting:population=4,horizon=2"
@@ -84,7 +85,7 @@ def test_statistics_by_hand():
 def policies(tiny_world, tmp_path_factory) -> dict[str, Path]:
     """Policies on slots and on frames that were hardly trained, in the dream."""
     pytest.importorskip("stable_baselines3")
-    from rnem_world.agents.policy import PolicyConfig
+    from rnem_world.agents.config import PolicyConfig
     from rnem_world.agents.policy_training import train_policy
 
     folders = {}

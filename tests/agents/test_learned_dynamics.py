@@ -6,9 +6,9 @@ import torch
 
 from rnem_world.agents.dynamics import Dynamics, LearnedDynamics, WatchedState, dreamt_states
 from rnem_world.agents.planning import PLANNERS, make_planner
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import load_world
+from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.learned import LearnedVectorEnv
+from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, DivergenceError
 
 
@@ -20,9 +20,9 @@ def dream_of(tiny_world, number: int, imagination: str = "latent") -> LearnedVec
 
 @pytest.mark.parametrize("imagination", ["latent", "pixels"])
 def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imagination, monkeypatch):
-    monkeypatch.setattr("rnem_world.envs.dream_batches.CHUNK", 4)  # more than one part
+    monkeypatch.setattr(World.load(tiny_world), "chunk", 4)  # more than one part
     env = dream_of(tiny_world, 6, imagination)
-    dynamics = LearnedDynamics(load_world(tiny_world), imagination)
+    dynamics = LearnedDynamics(World.load(tiny_world), imagination)
     assert isinstance(dynamics, Dynamics)
     state = dreamt_states(env)()
     rng = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imaginatio
 
 
 def test_dreams_are_copied_out_and_put_back(tiny_world):
-    dynamics = LearnedDynamics(load_world(tiny_world), "pixels")
+    dynamics = LearnedDynamics(World.load(tiny_world), "pixels")
     state = dreamt_states(dream_of(tiny_world, 3, "pixels"))()
     before = state.map(torch.clone)
     twice = dynamics.select(state, torch.tensor([2, 2, 0]))
@@ -52,7 +52,7 @@ def test_dreams_are_copied_out_and_put_back(tiny_world):
 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_planners_dream(name, tiny_world):
-    world = load_world(tiny_world)
+    world = World.load(tiny_world)
     dynamics, env = LearnedDynamics(world), dream_of(tiny_world, 3)
     small = {"simulations": 30} if name == "mcts" else {"population": 12}
     planner = make_planner(name, dynamics, {"horizon": 3, **small}, torch.Generator().manual_seed(0))
@@ -73,7 +73,7 @@ def test_planners_dream(name, tiny_world):
 
 
 def test_watching_real_frames_gives_states_to_plan_from(tiny_world):
-    world = load_world(tiny_world)
+    world = World.load(tiny_world)
     env = BouncingBallsVectorEnv(2, preset="avoid")
     frames, _ = env.reset(seed=0)
     source = WatchedState(world)
@@ -103,11 +103,11 @@ def env_first(seed: int) -> np.ndarray:
 def test_a_dream_that_diverges_is_an_error(tiny_world):
     state = dreamt_states(dream_of(tiny_world, 2))()
     state.theta[0] = torch.nan
-    planner = make_planner("shooting", LearnedDynamics(load_world(tiny_world)), {}, torch.Generator())
+    planner = make_planner("shooting", LearnedDynamics(World.load(tiny_world)), {}, torch.Generator())
     with pytest.raises(DivergenceError, match="another checkpoint"):
         planner.plan(state)
 
 
 def test_an_unknown_imagination_is_refused(tiny_world):
     with pytest.raises(ConfigError, match="pixels"):
-        LearnedDynamics(load_world(tiny_world), "pixel")
+        LearnedDynamics(World.load(tiny_world), "pixel")

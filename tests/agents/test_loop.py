@@ -9,11 +9,12 @@ import pytest
 pytest.importorskip("stable_baselines3")
 
 from rnem_world.agents import policy_training
-from rnem_world.agents.dyna import ExploringAgent, Loop, LoopConfig, loop_table, read_loop
+from rnem_world.agents.config import LoopConfig
+from rnem_world.agents.dyna import ExploringAgent, Loop, loop_table, read_loop
 from rnem_world.data.dataset import Dataset
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
-from rnem_world.envs.learned_world import load_world
+from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
+from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError
 
 
@@ -85,7 +86,7 @@ class Slots:
 
 def test_an_exploring_agent_sees_what_the_wrapper_shows(tiny_world):
     inner = Slots()
-    explorer = ExploringAgent(inner, load_world(tiny_world), 0.5, np.random.default_rng(0))
+    explorer = ExploringAgent(inner, World.load(tiny_world), 0.5, np.random.default_rng(0))
     plain = BouncingBallsVectorEnv(3, preset="avoid")
     wrapped = SlotVectorObservation(BouncingBallsVectorEnv(3, preset="avoid"), tiny_world)
     frames, _ = plain.reset(seed=0)

@@ -16,17 +16,11 @@ pytest.importorskip("stable_baselines3")
 
 from rnem_world.agents import policy_training
 from rnem_world.agents.base import Agent
-from rnem_world.agents.features import FrameFeatures, SlotFeatures
-from rnem_world.agents.policy import (
-    PolicyConfig,
-    checkpoints_of,
-    last_checkpoint,
-    read_policy_weights,
-    read_trainer,
-)
-from rnem_world.agents.policy_agent import load_policy
+from rnem_world.agents.config import PolicyConfig
+from rnem_world.agents.policy import checkpoints_of, last_checkpoint, read_policy_weights, read_trainer
+from rnem_world.agents.policy_agent import FrameFeatures, SlotFeatures, load_policy
 from rnem_world.agents.policy_training import make_training_environment, train_policy
-from rnem_world.envs.any import make_environment
+from rnem_world.envs.real import make_environment
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError
 
 SMALL = {

@@ -16,8 +16,7 @@ pytest.importorskip("stable_baselines3")
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rnem_world.agents.sb3 import VectorEnvAdapter, unbatched
-from rnem_world.envs.bouncing_balls import BouncingBallsEnv
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.balls import BouncingBallsEnv, BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError, DivergenceError
 
 MODES = list(AutoresetMode)

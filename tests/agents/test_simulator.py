@@ -7,7 +7,7 @@ import torch
 from rnem_world.agents.base import Agent
 from rnem_world.agents.dynamics import BallsDynamics, simulator_states
 from rnem_world.agents.planning import PlannerAgent, make_planner
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError
 from rnem_world.physics import preset
 

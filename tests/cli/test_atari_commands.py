@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("ale_py")
 
-from rnem_world.cli import collect_atari
+from rnem_world.agents import collecting
 from rnem_world.data.dataset import Dataset
 from rnem_world.training import checkpoint
 from tests.envs.atari_cache import black
@@ -25,13 +25,13 @@ def place(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(place, monkeypatch, rnem):
     """Runs a command in a folder where data is collected small."""
-    real = collect_atari.collect_atari
+    real = collecting.collect
 
-    def small(game, out, num_train=4, num_valid=2, num_test=3, **options):
+    def small(environment, out, *, num_train=4, num_valid=2, num_test=3, **options):
         sizes = {"num_train": min(num_train, 4), "num_valid": min(num_valid, 2), "num_test": min(num_test, 3)}
-        return real(game, out, **options | SMALL | sizes, background=black())
+        return real(environment, out, **options | SMALL | sizes, background=black())
 
-    monkeypatch.setattr(collect_atari, "collect_atari", small)
+    monkeypatch.setattr(collecting, "collect", small)
     monkeypatch.chdir(place)
     return lambda arguments: rnem(*arguments.split())
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from rnem_world.agents.collecting import collect
 from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 from rnem_world.cli.collect import command
-from rnem_world.cli.collect_atari import collect_atari
 from rnem_world.data import collector
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.writer import write_shard
-from rnem_world.envs.atari_background import chosen_background
-from rnem_world.envs.atari_vector import AtariVectorEnv
+from rnem_world.envs.atari import AtariVectorEnv
+from rnem_world.envs.atari_frames import chosen_background
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError, RnemWorldError
 from tests.envs.atari_cache import black
 
@@ -37,7 +37,9 @@ def read_all(path: Path, split: str = "training") -> dict[str, np.ndarray]:
 
 
 def test_a_dataset_says_all_about_its_frames_and_plays_again(tmp_path, background):
-    path = collect_atari("breakout", tmp_path / "b.h5", **SMALL, seed=3, background=background, reward="raw")
+    path = collect(
+        "atari", tmp_path / "b.h5", game="breakout", **SMALL, seed=3, background=background, reward="raw"
+    )
     data = read_all(path)
     assert set(np.unique(data["features"])) == {0, 1}
     assert data["features"].shape == (12, 6, 84, 84, 1)
@@ -66,15 +68,15 @@ def interrupt_after(shards: int):
 
 
 def test_the_same_for_any_number_of_processes_and_after_an_interruption(tmp_path, background, monkeypatch):
-    alone = collect_atari("Breakout", tmp_path / "1.h5", **SMALL, background=background)
-    together = collect_atari("Breakout", tmp_path / "2.h5", **SMALL, background=background, workers=2)
+    alone = collect("atari", tmp_path / "1.h5", game="Breakout", **SMALL, background=background)
+    together = collect("atari", tmp_path / "2.h5", game="Breakout", **SMALL, background=background, workers=2)
     whole = tmp_path / "whole.h5"
     with monkeypatch.context() as patch:
         patch.setattr(collector, "write_shard", interrupt_after(2))
         with pytest.raises(KeyboardInterrupt):
-            collect_atari("Breakout", whole, **SMALL, background=background)
+            collect("atari", whole, game="Breakout", **SMALL, background=background)
     assert len(list((tmp_path / "whole.h5.parts").glob("*.h5"))) == 2
-    collect_atari("Breakout", whole, **SMALL, background=background)
+    collect("atari", whole, game="Breakout", **SMALL, background=background)
     assert whole.read_bytes() == alone.read_bytes()
     for split in ("training", "validation"):
         one, two = read_all(alone, split), read_all(together, split)
@@ -87,7 +89,7 @@ def test_the_same_for_any_number_of_processes_and_after_an_interruption(tmp_path
 
 @pytest.mark.parametrize(("kind", "channels"), [("grayscale", 1), ("rgb", 3)])
 def test_greys_and_colours(tmp_path, kind, channels):
-    path = collect_atari("Pong", tmp_path / "p.h5", **SMALL, obs_type=kind, policy="random")
+    path = collect("atari", tmp_path / "p.h5", game="Pong", **SMALL, obs_type=kind, policy="random")
     frames = read_all(path)["features"]
     assert frames.shape[4] == channels
     assert frames.max() > 1
@@ -195,16 +197,23 @@ def test_a_checkpoint_of_stable_baselines3_collects_if_it_is_trusted(tmp_path):
     sb3.A2C("CnnPolicy", stacked, policy_kwargs={"features_extractor_kwargs": {"features_dim": 8}}).save(path)
     wanted = {"num_train": 2, "num_valid": 0, "num_test": 0, "frames": 5, "progress": False}
     with pytest.raises(ConfigError, match=r"a pickle can run any program.*--trust-policy"):
-        collect_atari("Breakout", tmp_path / "a.h5", **wanted, policy=str(path), obs_type="grayscale")
+        collect("atari", tmp_path / "a.h5", game="Breakout", **wanted, policy=str(path), obs_type="grayscale")
     with pytest.raises(ConfigError, match="knows 4 actions"):
-        collect_atari(
-            "Pong", tmp_path / "a.h5", **wanted, policy=str(path), obs_type="rgb", trust_policy=True
+        collect(
+            "atari",
+            tmp_path / "a.h5",
+            game="Pong",
+            **wanted,
+            policy=str(path),
+            obs_type="rgb",
+            trust_policy=True,
         )
     assert [file.name for file in tmp_path.iterdir()] == ["policy.zip"]
     one, two = (
-        collect_atari(
-            "Breakout",
+        collect(
+            "atari",
             tmp_path / f"{name}.h5",
+            game="Breakout",
             **wanted,
             policy=str(path),
             obs_type="grayscale",

@@ -192,21 +192,21 @@ def test_starting_from_a_checkpoint(good, place):
 
 
 def test_a_preset_without_data_is_collected_first(place, tmp_path, rnem, monkeypatch):
-    from rnem_world.cli import collect
+    from rnem_world.agents import collecting
 
     collected = []
 
-    def small(preset, out, **options):
-        collected.append(preset)
-        return real(preset, out, num_train=4, num_valid=2, num_test=2, frames=5)
+    def small(environment, out, *, preset, workers):
+        collected.append((environment, preset, out))
+        return real(environment, out, preset=preset, num_train=4, num_valid=2, num_test=2, frames=5)
 
-    real = collect.collect_balls
-    monkeypatch.setattr(collect, "collect_balls", small)
+    real = collecting.collect
+    monkeypatch.setattr(collecting, "collect", small)
     monkeypatch.chdir(tmp_path)
     for run in ("a", "b"):
         outcome = rnem(*f"train --preset balls3small32 {TINY} --slots 2 --max-updates 1 --out {run}".split())
         assert outcome.code == 0, outcome
-    assert collected == ["balls3small32"]
+    assert collected == [("balls", "balls3small32", Path("data/balls3small32.h5"))]
 
 
 @pytest.fixture(scope="module")

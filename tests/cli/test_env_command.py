@@ -11,7 +11,7 @@ def test_list_and_info(rnem):
     listed = rnem("env", "list")
     assert listed.code == 0, listed.err
     assert "RNEM-Balls-v0" in listed.out
-    assert "learned, world SpaceInvaders" in listed.out
+    assert "learned, world space_invaders" in listed.out
     shown = rnem("env", "info", "balls")
     assert shown.code == 0, shown.err
     for part in ("32 x 32 x 1", "64 of 16 frames", "5 of 128 numbers", "rank correlation", "starts"):

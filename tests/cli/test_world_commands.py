@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rnem_world.agents.collecting import collect
 from rnem_world.cli import resolve
-from rnem_world.cli.collect import collect_balls
 from rnem_world.cli.main import group
 from rnem_world.data.dataset import Dataset
 from rnem_world.training import checkpoint
@@ -22,8 +22,26 @@ TINY = "--hidden-size 16 --steps 12 --batch-size 4 --threads 1"
 def place(tmp_path_factory, make_discs) -> Path:
     """A folder with data, and a world model that was trained for two updates."""
     folder = tmp_path_factory.mktemp("worlds")
-    collect_balls("avoid", folder / "avoid.h5", 8, 3, 3, 20, progress=False)
-    collect_balls("balls3small32", folder / "plain.h5", 8, 3, 3, 20, progress=False)
+    collect(
+        "balls",
+        folder / "avoid.h5",
+        preset="avoid",
+        num_train=8,
+        num_valid=3,
+        num_test=3,
+        frames=20,
+        progress=False,
+    )
+    collect(
+        "balls",
+        folder / "plain.h5",
+        preset="balls3small32",
+        num_train=8,
+        num_valid=3,
+        num_test=3,
+        frames=20,
+        progress=False,
+    )
     make_discs(folder / "discs.h5", actions=9)
     before = Path.cwd()
     os.chdir(folder)
@@ -152,7 +170,16 @@ def test_of_a_preset_that_is_not_at_hand_only_test_sequences_are_collected(
     assert outcome.code == 0, outcome
     assert f"collecting 3 test sequences into {Path('data/avoid-test.h5')}" in outcome.out
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["avoid-test.h5"]
-    collect_balls("avoid", tmp_path / "full.h5", 3, 2, 3, 30, progress=False)
+    collect(
+        "balls",
+        tmp_path / "full.h5",
+        preset="avoid",
+        num_train=3,
+        num_valid=2,
+        num_test=3,
+        frames=30,
+        progress=False,
+    )
     with Dataset.open("data/avoid-test.h5") as small, Dataset.open("full.h5") as full:
         assert small.splits == ("test",)
         info = small.info("test")
@@ -169,15 +196,16 @@ def test_of_a_preset_that_is_not_at_hand_only_test_sequences_are_collected(
 
 
 def test_another_split_of_a_preset_needs_the_whole_set(place, tmp_path, monkeypatch, rnem):
-    from rnem_world.cli import collect
+    from rnem_world.agents import collecting
 
     collected = []
 
-    def small(preset, out, **options):
+    def small(environment, out, *, preset, workers):
         collected.append(out.name)
-        return collect_balls(preset, out, 4, 3, 3, 20, progress=False)
+        sizes = {"num_train": 4, "num_valid": 3, "num_test": 3, "frames": 20}
+        return collect(environment, out, preset=preset, **sizes, progress=False)
 
-    monkeypatch.setattr(collect, "collect_balls", small)
+    monkeypatch.setattr(collecting, "collect", small)
     monkeypatch.chdir(tmp_path)
     command = f"evaluate {place / 'run'} --data avoid --split validation --imagine 5 --context 4 --threads 1"
     assert rnem(*command.split()).code == 0

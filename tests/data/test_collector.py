@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from rnem_world.agents.base import baseline
-from rnem_world.cli.collect import collect_balls, default_dataset
+from rnem_world.agents.collecting import BallsCollection, collect
 from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.recorder import Recorder
 from rnem_world.data.schema import DatasetAttributes
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.physics import DIRECTIONS, preset
 
@@ -91,8 +91,12 @@ def test_entries_t_belong_to_the_transition_out_of_frame_t():
 
 
 def test_the_players_ball_moves_by_the_recorded_action(tmp_path):
-    path = collect_balls(
-        "control", tmp_path / "c.h5", **SMALL | {"num_train": 40, "frames": 12}, progress=False
+    path = collect(
+        "balls",
+        tmp_path / "c.h5",
+        preset="control",
+        **SMALL | {"num_train": 40, "frames": 12},
+        progress=False,
     )
     data = read_all(path)
     rules = preset("control")
@@ -115,8 +119,12 @@ def test_the_players_ball_moves_by_the_recorded_action(tmp_path):
 
 
 def test_rewards_and_collisions_are_those_of_the_next_move(tmp_path):
-    path = collect_balls(
-        "control", tmp_path / "c.h5", **SMALL | {"num_train": 60, "frames": 20}, progress=False
+    path = collect(
+        "balls",
+        tmp_path / "c.h5",
+        preset="control",
+        **SMALL | {"num_train": 60, "frames": 20},
+        progress=False,
     )
     data = read_all(path)
     marked = (data["collisions"].astype(bool) & (data["groups"] == 1)).any(axis=(2, 3, 4))
@@ -134,7 +142,7 @@ def test_rewards_and_collisions_are_those_of_the_next_move(tmp_path):
 
 
 def test_the_frames_are_those_of_the_groups_and_nothing_needless_is_stored(tmp_path):
-    data = read_all(collect_balls("balls678mass64", tmp_path / "b.h5", **SMALL, progress=False))
+    data = read_all(collect("balls", tmp_path / "b.h5", preset="balls678mass64", **SMALL, progress=False))
     np.testing.assert_array_equal(data["features"], data["groups"] > 0)
     assert set(data) == {"features", "groups", "collisions", "positions", "velocities"}
     assert data["features"].shape == (6, 7, 64, 64, 1)
@@ -142,7 +150,7 @@ def test_the_frames_are_those_of_the_groups_and_nothing_needless_is_stored(tmp_p
 
 
 def test_the_file_says_where_it_comes_from(tmp_path):
-    path = collect_balls("stove", tmp_path / "s.h5", **SMALL, seed=4, policy="stay", progress=False)
+    path = collect("balls", tmp_path / "s.h5", preset="stove", **SMALL, seed=4, policy="stay", progress=False)
     with Dataset.open(path) as dataset:
         attributes = dataset.attributes
         assert [dataset.info(split).number_of_sequences for split in dataset.splits] == [7, 3, 2]
@@ -154,8 +162,8 @@ def test_the_file_says_where_it_comes_from(tmp_path):
 
 def test_splits_shards_and_seeds_differ(tmp_path):
     settings = SMALL | {"num_valid": 7, "num_test": 7, "num_train": 7}
-    path = collect_balls("balls3small32", tmp_path / "a.h5", **settings, progress=False)
-    other = collect_balls("balls3small32", tmp_path / "b.h5", **settings, seed=1, progress=False)
+    path = collect("balls", tmp_path / "a.h5", preset="balls3small32", **settings, progress=False)
+    other = collect("balls", tmp_path / "b.h5", preset="balls3small32", **settings, seed=1, progress=False)
     starts = [read_all(path, split)["positions"][0] for split in ("training", "validation", "test")]
     starts.append(read_all(other)["positions"][0])
     flat = np.concatenate(starts).reshape(28, -1)
@@ -178,9 +186,9 @@ def draw_agent(env, generator, policy: str):
 
 
 def test_any_number_of_workers_gives_the_same_file_and_shards_the_same_data(tmp_path):
-    alone = collect_balls("stove", tmp_path / "1.h5", **SMALL, progress=False)
-    together = collect_balls("stove", tmp_path / "2.h5", **SMALL, workers=2, progress=False)
-    shards = collect_balls("stove", tmp_path / "shards", **SMALL, keep_shards=True, progress=False)
+    alone = collect("balls", tmp_path / "1.h5", preset="stove", **SMALL, progress=False)
+    together = collect("balls", tmp_path / "2.h5", preset="stove", **SMALL, workers=2, progress=False)
+    shards = collect("balls", tmp_path / "shards", preset="stove", **SMALL, keep_shards=True, progress=False)
     assert alone.read_bytes() == together.read_bytes()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1.h5", "2.h5", "shards"]
     assert [entry.name for entry in sorted(shards.iterdir())] == [
@@ -203,7 +211,7 @@ def interrupted(tmp_path: Path, monkeypatch) -> Path:
     with monkeypatch.context() as patch:
         patch.setattr("rnem_world.data.collector.merge_shards", fail)
         with pytest.raises(OutputError, match="no space"):
-            collect_balls("stove", tmp_path / "x.h5", **SMALL, progress=False)
+            collect("balls", tmp_path / "x.h5", preset="stove", **SMALL, progress=False)
     parts = tmp_path / "x.h5.parts"
     assert len(list(parts.glob("[!.]*.h5"))) == 5
     assert not (tmp_path / "x.h5").exists()
@@ -211,7 +219,7 @@ def interrupted(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_a_rerun_makes_only_what_is_missing_or_damaged(tmp_path, monkeypatch):
-    whole = collect_balls("stove", tmp_path / "whole.h5", **SMALL, progress=False).read_bytes()
+    whole = collect("balls", tmp_path / "whole.h5", preset="stove", **SMALL, progress=False).read_bytes()
     parts = interrupted(tmp_path, monkeypatch)
     (parts / "training-00001.h5").unlink()
     damaged = parts / "validation-00000.h5"
@@ -228,7 +236,7 @@ def test_a_rerun_makes_only_what_is_missing_or_damaged(tmp_path, monkeypatch):
         real(path, splits, attributes)
 
     monkeypatch.setattr(collector, "write_shard", spy)
-    path = collect_balls("stove", tmp_path / "x.h5", **SMALL, progress=False)
+    path = collect("balls", tmp_path / "x.h5", preset="stove", **SMALL, progress=False)
     assert sorted(written) == ["training-00001.h5", "validation-00000.h5"]
     assert len(kept) == 4
     assert path.read_bytes() == whole
@@ -239,16 +247,27 @@ def test_parts_of_other_settings_are_left_alone(tmp_path, monkeypatch):
     parts = interrupted(tmp_path, monkeypatch)
     before = {path: path.read_bytes() for path in parts.iterdir()}
     with pytest.raises(DataError, match="other settings"):
-        collect_balls("stove", tmp_path / "x.h5", **SMALL, seed=1, progress=False)
+        collect("balls", tmp_path / "x.h5", preset="stove", **SMALL, seed=1, progress=False)
     assert {path: path.read_bytes() for path in parts.iterdir()} == before
 
 
 def test_a_killed_collection_goes_on(tmp_path):
-    whole = collect_balls("balls3small32", tmp_path / "whole.h5", 200, 0, 0, 12, shard_size=5, progress=False)
+    whole = collect(
+        "balls",
+        tmp_path / "whole.h5",
+        preset="balls3small32",
+        num_train=200,
+        num_valid=0,
+        num_test=0,
+        frames=12,
+        shard_size=5,
+        progress=False,
+    )
     code = (
-        "from pathlib import Path; from rnem_world.cli.collect import collect_balls\n"
+        "from pathlib import Path; from rnem_world.agents.collecting import collect\n"
         "if __name__ == '__main__':\n"
-        "    collect_balls('balls3small32', Path('x.h5'), 200, 0, 0, 12, shard_size=5, workers=2)\n"
+        "    collect('balls', 'x.h5', preset='balls3small32', num_train=200, num_valid=0, num_test=0, frames=12,\n"
+        "            shard_size=5, workers=2)\n"
     )
     (tmp_path / "run.py").write_text(code)
     process = subprocess.Popen([sys.executable, "run.py"], cwd=tmp_path)
@@ -262,7 +281,17 @@ def test_a_killed_collection_goes_on(tmp_path):
     assert not (tmp_path / "x.h5").exists()
     finished = len(list(parts.glob("[!.]*.h5")))
     assert 3 <= finished < 40
-    path = collect_balls("balls3small32", tmp_path / "x.h5", 200, 0, 0, 12, shard_size=5, progress=False)
+    path = collect(
+        "balls",
+        tmp_path / "x.h5",
+        preset="balls3small32",
+        num_train=200,
+        num_valid=0,
+        num_test=0,
+        frames=12,
+        shard_size=5,
+        progress=False,
+    )
     assert path.read_bytes() == whole.read_bytes()
 
 
@@ -270,14 +299,14 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     path = tmp_path / "x.h5"
     path.write_bytes(b"precious")
     with pytest.raises(OutputError, match="exists already"):
-        collect_balls("stove", path, **SMALL, progress=False)
+        collect("balls", path, preset="stove", **SMALL, progress=False)
     assert path.read_bytes() == b"precious"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.h5"]
-    collect_balls("stove", path, **SMALL, overwrite=True, progress=False)
+    collect("balls", path, preset="stove", **SMALL, overwrite=True, progress=False)
     assert read_all(path)["features"].shape[1] == 7
-    collect_balls("stove", path, **SMALL, overwrite=True, keep_shards=True, progress=False)
+    collect("balls", path, preset="stove", **SMALL, overwrite=True, keep_shards=True, progress=False)
     assert path.is_dir()
-    collect_balls("stove", path, **SMALL, overwrite=True, progress=False)
+    collect("balls", path, preset="stove", **SMALL, overwrite=True, progress=False)
     assert path.is_file()
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.h5"]
 
@@ -288,7 +317,15 @@ def test_a_folder_with_other_things_is_never_replaced(tmp_path):
     (folder / "another.h5").write_bytes(b"precious")
     for keep_shards in (False, True):
         with pytest.raises(OutputError, match="another"):
-            collect_balls("stove", folder, **SMALL, overwrite=True, keep_shards=keep_shards, progress=False)
+            collect(
+                "balls",
+                folder,
+                preset="stove",
+                **SMALL,
+                overwrite=True,
+                keep_shards=keep_shards,
+                progress=False,
+            )
     assert (folder / "another.h5").read_bytes() == b"precious"
 
 
@@ -328,13 +365,6 @@ def test_frames_that_arent_binary_are_refused():
         Recorder(3, 2).record(Counter(2), Clock(), [0, 1])
 
 
-def test_the_default_dataset_is_collected_once(tmp_path):
-    path = default_dataset("stove", tmp_path, **SMALL, progress=False)
-    before = path.stat().st_mtime_ns
-    assert default_dataset("stove", tmp_path, **SMALL) == path == tmp_path / "stove.h5"
-    assert path.stat().st_mtime_ns == before
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -353,9 +383,17 @@ def test_settings_that_make_no_sense_are_refused(change):
 
 def test_wrong_names_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'stove'"):
-        collect_balls("stov", tmp_path / "x.h5")
+        collect("balls", tmp_path / "x.h5", preset="stov")
     with pytest.raises(ConfigError, match="did you mean 'random'"):
-        collect_balls("stove", tmp_path / "x.h5", policy="randm")
+        collect("balls", tmp_path / "x.h5", preset="stove", policy="randm")
+    with pytest.raises(ConfigError, match="in balls3small32 nobody plays: leave it out"):
+        collect("balls", tmp_path / "x.h5", preset="balls3small32", policy="random")
+    with pytest.raises(ConfigError, match="no environment 'ball' to collect from: did you mean 'balls'"):
+        collect("ball", tmp_path / "x.h5")
+    with pytest.raises(ConfigError, match="unknown option 'pressed': did you mean 'preset'"):
+        collect("balls", tmp_path / "x.h5", pressed="stove")
+    with pytest.raises(ConfigError, match="beside it num_train: put them into it"):
+        collect(BallsCollection(), tmp_path / "x.h5", num_train=3)
     with pytest.raises(ConfigError, match="workers"):
-        collect_balls("stove", tmp_path / "x.h5", **SMALL, workers=0)
+        collect("balls", tmp_path / "x.h5", preset="stove", **SMALL, workers=0)
     assert not list(tmp_path.iterdir())

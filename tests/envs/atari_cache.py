@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnem_world.envs import atari_background
+from rnem_world.envs import atari_frames
 
 
 def short_run(monkeypatch, folder) -> None:
     """Lets backgrounds come from 150 steps, and be kept in a folder of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    monkeypatch.setattr(atari_background, "GAMES", 1)
-    monkeypatch.setattr(atari_background, "STEPS", 150)
-    atari_background._background_of.cache_clear()
+    monkeypatch.setattr(atari_frames, "GAMES", 1)
+    monkeypatch.setattr(atari_frames, "STEPS", 150)
+    atari_frames._background_of.cache_clear()
 
 
 def black() -> np.ndarray:

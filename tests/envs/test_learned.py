@@ -17,12 +17,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from rnem_world.envs.learned import LearnedEnv
-from rnem_world.envs.learned_vector import LearnedVectorEnv
-from rnem_world.envs.learned_world import find_world, load_world
-from rnem_world.envs.start_stream import StartStream
+from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv, pack, unpack
+from rnem_world.envs.start_source import EncodedStarts
 from rnem_world.envs.starts import STARTS_FILE, read_starts, starts_from_dataset, write_starts
-from rnem_world.envs.transfer import pack, unpack
+from rnem_world.envs.world import World, find_world
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError
 from rnem_world.models.rollout import imagine, observe
 
@@ -39,6 +37,19 @@ def world(tmp_path_factory) -> Path:
 def ending(tmp_path_factory) -> Path:
     """A world whose episodes end by themselves."""
     return write_world(tmp_path_factory.mktemp("worlds") / "ending", ends=-0.5)
+
+
+def observed(env) -> np.ndarray:
+    """What an environment shows, be it single or batched."""
+    return getattr(env, "batch", env).observe()[0]
+
+
+def assert_alike(one: np.ndarray, other: np.ndarray) -> None:
+    """Batches of other sizes round otherwise: floats differ a little, and a pixel near the threshold may flip."""
+    if one.dtype == np.uint8:
+        assert (one != other).mean() < 0.001
+    else:
+        np.testing.assert_allclose(one, other, atol=2e-3)
 
 
 def actions_of(steps: int, n: int) -> np.ndarray:
@@ -68,7 +79,7 @@ def test_slots_stay_within_their_bounds():
 @pytest.mark.parametrize(("imagination", "obs_type"), WAYS)
 @pytest.mark.parametrize("n", [1, 3, 64])
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_batched_is_equal_to_single_bit_for_bit_over_episodes(ending, imagination, obs_type, n, mode):
+def test_batched_goes_as_single_does_over_episodes(ending, imagination, obs_type, n, mode):
     options = {"checkpoint": ending, "imagination": imagination, "obs_type": obs_type, "details": DETAILS}
     batched = LearnedVectorEnv(n, max_episode_steps=6, autoreset_mode=mode, **options)
 
@@ -80,22 +91,20 @@ def test_batched_is_equal_to_single_bit_for_bit_over_episodes(ending, imaginatio
     observations, infos = batched.reset(seed=5)
     expected, expected_infos = single.reset(seed=[5 + n - chosen + index for index in range(chosen)])
     ended = []
-    for row in actions_of(10, n):
-        np.testing.assert_array_equal(observations[n - chosen :], expected)
+    for row in actions_of(20, n):
+        assert_alike(observations[n - chosen :], expected)
         assert expected_infos.keys() <= infos.keys()
         for name in DETAILS:
-            np.testing.assert_array_equal(infos[name][n - chosen :], expected_infos[name])
+            assert_alike(infos[name][n - chosen :], expected_infos[name])
         assert n > chosen or infos.keys() == expected_infos.keys()
         if "final_obs" in expected_infos:
-            for index in range(chosen):
-                np.testing.assert_array_equal(
-                    infos["final_obs"][n - chosen + index], expected_infos["final_obs"][index]
-                )
+            for index in np.flatnonzero(expected_infos["_final_obs"]).tolist():
+                assert_alike(infos["final_obs"][n - chosen + index], expected_infos["final_obs"][index])
         observations, *ends, infos = batched.step(row)
         expected, *expected_ends, expected_infos = single.step(row[n - chosen :])
         ended.append(ends[1])
         for end, expected_end in zip(ends, expected_ends, strict=True):
-            np.testing.assert_array_equal(end[n - chosen :], expected_end)
+            assert_alike(end[n - chosen :], expected_end)
     if n == 64:
         assert 0 < np.mean(ended) < 0.9
         assert len(np.unique(observations.reshape(n, -1), axis=0)) > 10
@@ -114,23 +123,29 @@ def test_a_copy_goes_on_alike_in_any_other_sub_environment(ending, checkpoint, i
     before = envs.get_state()
     actions = actions_of(12, 7)
     first = [envs.step(row) for row in actions]
+    envs.set_state(before)
+    for one, row in zip(first, actions, strict=True):
+        again = envs.step(row)  # in the same batch and the same places: bit for bit
+        for left, right in zip(one[:4], again[:4], strict=True):
+            np.testing.assert_array_equal(left, right)
     envs.reset(seed=99)
     order = np.array([3, 0, 6, 1, 5, 2, 4])
     envs.set_state(before.pick(order))
     second = [envs.step(row[order]) for row in actions]
     for one, two in zip(first, second, strict=True):
         for left, right in zip(one[:4], two[:4], strict=True):
-            np.testing.assert_array_equal(left[order], right)
+            assert_alike(left[order], right)
     alone = LearnedEnv(**options)
     alone.set_state(before.pick([5]))
     for (observations, rewards, terminations, truncations, _), row in zip(first, actions, strict=True):
         if truncations[5] or alone.batch.finished[0]:
             break
         observation, reward, terminated, *_ = alone.step(row[5])
-        np.testing.assert_array_equal(observation, observations[5])
-        assert (reward, terminated) == (rewards[5], terminations[5])
+        assert_alike(observation, observations[5])
+        assert terminated == terminations[5]
+        assert reward == pytest.approx(rewards[5], abs=1e-3)
     envs.set_state(alone.get_state(), [2])
-    assert envs.batch.elapsed[2] == alone.batch.elapsed[0]
+    assert envs.elapsed[2] == alone.batch.elapsed[0]
 
 
 @pytest.mark.parametrize("imagination", ["latent", "pixels"])
@@ -138,12 +153,12 @@ def test_a_dream_is_what_the_model_imagines(world, imagination):
     env = LearnedEnv(world, imagination=imagination, details=("prediction", "slot_rewards"))
     env.reset(seed=0, options={"start": 7})
     starts = read_starts(world / "starts.npz")
-    model = load_world(world).model
+    model = World.load(world).model
     frames = torch.from_numpy(starts.frames([7])).permute(0, 1, 4, 2, 3).float()
     done = torch.from_numpy(starts.actions[[7]])
     actions = torch.from_numpy(actions_of(4, 1)).T
     with torch.no_grad():
-        state = load_world(world).empty_slots(1, 4)
+        state = World.load(world).empty_slots(1, 4)
         *_, (_, state) = observe(model, state, frames, frames[:, 1:], done)
         expected = list(imagine(model, state, 4, actions, imagination, first_frame=frames[:, -1]))
     for action, (_, transition, _) in zip(actions[0], expected, strict=True):
@@ -170,18 +185,26 @@ def test_the_users_own_context_equals_the_start_it_was_taken_from(world):
     assert not np.array_equal(observations[1], expected)
 
 
-def test_resets_draw_from_all_starts_and_repeat_with_the_seed():
-    stream = StartStream(2)
-    stream.seed(0, 4)
-    stream.seed(1, 5)
-    rows = np.array([0, 1])
-    drawn = np.stack([stream.draw(rows) for _ in range(3000)])
-    assert len(np.unique(drawn)) == drawn.size
-    counts = np.bincount((drawn[:, 0] % np.uint64(STARTS)).astype(int), minlength=STARTS)
-    assert counts.min() > 100
-    again = StartStream(1)
-    again.seed(0, 5)
-    np.testing.assert_array_equal([again.draw(np.array([0]))[0] for _ in range(50)], drawn[:50, 1])
+def test_resets_draw_from_all_starts_and_repeat_with_the_seed(world):
+    envs = LearnedVectorEnv(50, world, obs_type="slots")
+    drawn = []
+    take = EncodedStarts.take
+
+    def spy(pool, chosen):
+        drawn.append(chosen)
+        return take(pool, chosen)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EncodedStarts, "take", spy)
+        for seed in (4, *[None] * 39):
+            envs.reset(seed=seed)
+        counts = np.bincount(np.concatenate(drawn), minlength=STARTS)
+        assert len(counts) == STARTS
+        assert counts.min() > 60
+        first, drawn[:] = np.stack(drawn), []
+        for seed in (4, *[None] * 4):
+            envs.reset(seed=seed)
+        np.testing.assert_array_equal(np.stack(drawn), first[:5])
     assert len(read_starts(find_world("balls") / STARTS_FILE)) >= 1000
 
 
@@ -227,7 +250,7 @@ def test_environments_share_weights_and_nothing_else(world):
     two.reset(seed=1)
     shown = one.reset(seed=0)[0]
     shown[:] = 7
-    np.testing.assert_array_equal(one.step(0)[0], one.clone().batch.collect().observations[0])
+    np.testing.assert_array_equal(one.step(0)[0], one.clone().batch.observe()[0][0])
 
 
 def test_two_threads_step_two_environments(world):
@@ -370,7 +393,7 @@ def test_a_checkpoint_without_heads_or_prior_code_says_so(tmp_path):
     folder = write_world(tmp_path / "plain", prior_code=False)
     with pytest.raises(ConfigError, match="no prior code"):
         LearnedEnv(folder, imagination="latent")
-    assert LearnedEnv(folder).batch.worlds.imagination == "pixels"
+    assert LearnedEnv(folder).batch.dreams.imagination == "pixels"
     (folder / "starts.npz").unlink()
     with pytest.raises(DataError, match="has no starts"):
         LearnedEnv(folder)
@@ -403,9 +426,7 @@ def test_bad_options_change_nothing(world, options, message):
         observation, _ = env.reset(seed=0)
         with pytest.raises(ConfigError, match=message):
             env.reset(options=options)
-        np.testing.assert_array_equal(
-            env.batch.collect().observations.reshape(observation.shape), observation
-        )
+        np.testing.assert_array_equal(observed(env).reshape(observation.shape), observation)
         env.step(np.zeros(env.action_space.shape, dtype=int))
 
 
@@ -418,7 +439,7 @@ def test_bad_actions_change_nothing(world, action):
         before, _ = made.reset(seed=0)
         with pytest.raises(ConfigError, match="actions"):
             made.step(given)
-        np.testing.assert_array_equal(made.batch.collect().observations.reshape(before.shape), before)
+        np.testing.assert_array_equal(observed(made).reshape(before.shape), before)
         made.step(np.zeros(made.action_space.shape, dtype=int))
 
 
@@ -430,15 +451,13 @@ def test_states_of_other_worlds_are_refused(world, ending):
     other.reset(seed=0)
     with pytest.raises(ConfigError, match="another world"):
         env.set_state(other.get_state())
-    with pytest.raises(ConfigError, match="get_state"):
-        env.batch.set_state(np.arange(1), "state")
     fewer = LearnedEnv(world, num_slots=3)
     fewer.reset(seed=0)
     with pytest.raises(ConfigError, match=r"3 slots.*expected 4"):
         env.set_state(fewer.get_state())
     envs = LearnedVectorEnv(3, world)
     envs.reset(seed=0)
-    with pytest.raises(ConfigError, match="holds 3 dreams, expected 1"):
+    with pytest.raises(ConfigError, match="holds 3 environments, expected 1"):
         env.set_state(envs.get_state())
     for rows in ([3], [0, 0], np.array([0.5]), [-1]):
         with pytest.raises(ConfigError, match="sub-environments"):

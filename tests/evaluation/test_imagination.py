@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from rnem_world import physics
-from rnem_world.cli.collect import collect_balls
+from rnem_world.agents.collecting import collect
 from rnem_world.data.dataset import Dataset
 from rnem_world.errors import ConfigError, DataError
 from rnem_world.evaluation import imagination
-from rnem_world.evaluation.imagination import evaluate_imagination, match_slots
+from rnem_world.evaluation.imagination import ImaginationFigures, evaluate_imagination
 from rnem_world.evaluation.metrics import slot_centroids
-from rnem_world.evaluation.table import imagination_table
-from rnem_world.evaluation.truth import Truth, constant_velocity, read_truth
+from rnem_world.evaluation.report import imagination_table
+from rnem_world.evaluation.truth import Objects, Truth, constant_velocity, match_slots, read_truth
 from rnem_world.models.config import ModelConfig
+from rnem_world.models.heads import HeadOutput
 from rnem_world.models.likelihood import Bernoulli
-from rnem_world.models.rollout import Rollout
-from rnem_world.models.world_model import WorldModel
+from rnem_world.models.rollout import RolloutConfig
+from rnem_world.models.world_model import SlotState, Transition, WorldModel
 from rnem_world.physics.balls import BallsConfig, BallsState
 
 CONTEXT, HORIZON, FRAMES, N = 4, 6, 12, 5
@@ -30,7 +31,16 @@ MODEL = ModelConfig(
 
 @pytest.fixture(scope="module")
 def avoid(tmp_path_factory):
-    return collect_balls("avoid", tmp_path_factory.mktemp("avoid") / "a.h5", 4, 2, N, FRAMES, progress=False)
+    return collect(
+        "balls",
+        tmp_path_factory.mktemp("avoid") / "a.h5",
+        preset="avoid",
+        num_train=4,
+        num_valid=2,
+        num_test=N,
+        frames=FRAMES,
+        progress=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +53,22 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def measure(
+    model: WorldModel,
+    truth: Truth,
+    context: int = CONTEXT,
+    horizon: int = HORIZON,
+    batch_size: int = 32,
+    **options,
+) -> ImaginationFigures:
+    how = RolloutConfig(context, horizon, "pixels", **options)
+    return evaluate_imagination(model, truth, how, generator(), batch_size)
+
+
 def masks_of(truth: Truth) -> torch.Tensor:
     """Float (b, t, balls, 1, h, w): each ball's pixels."""
-    balls = torch.arange(1, truth.positions.shape[2] + 1, dtype=torch.uint8)
-    return (truth.groups[:, :, None] == balls[:, None, None]).float()[:, :, :, None]
+    balls = torch.arange(1, truth.objects.positions.shape[2] + 1, dtype=torch.uint8)
+    return (truth.objects.groups[:, :, None] == balls[:, None, None]).float()[:, :, :, None]
 
 
 def perfect(truth: Truth, monkeypatch, disobey: float = 0.0) -> WorldModel:
@@ -56,23 +78,42 @@ def perfect(truth: Truth, monkeypatch, disobey: float = 0.0) -> WorldModel:
     """
     order = [2, 4, 0, 3, 1]
 
-    def dreamt(model, frames, context, horizon, actions, slots, imagination, noise, generator):
-        rows = [int((truth.frames == frame).flatten(1).all(dim=1).nonzero()[0]) for frame in frames]
-        part = torch.cat([masks_of(truth), torch.zeros(N, FRAMES, 1, 1, 32, 32)], dim=2)[rows]
-        if not torch.equal(actions, truth.actions[rows]):
-            part[:, context + 1 :, 0] = part[:, context + 1 :, 0].roll(int(disobey), dims=-1)
-        predictions = part[:, 1 : context + horizon + 1, order].clamp(1e-4, 1 - 1e-4)
-        targets = predictions.amax(dim=2).round()
-        gammas = (
-            Bernoulli(1)
-            .e_step(predictions.flatten(0, 1), targets.flatten(0, 1))
-            .unflatten(0, targets.shape[:2])
-        )
-        rewards = torch.zeros(*predictions.shape[:3])
-        rewards[:, :, 2] = truth.rewards[rows, : context + horizon]
-        return Rollout(Bernoulli(1), context, frames, predictions, predictions, gammas, gammas, None, rewards)
+    balls = torch.cat([masks_of(truth), torch.zeros(N, FRAMES, 1, 1, 32, 32)], dim=2)
+    likelihood = Bernoulli(1)
 
-    monkeypatch.setattr(imagination, "roll_out", dreamt)
+    def step(rows, frame, obeys=True):
+        """What it draws of a frame, the responsibilities, and rewards of the transition that led there."""
+        masks = balls[rows, frame].clone()
+        if not obeys:
+            masks[:, 0] = masks[:, 0].roll(int(disobey), dims=-1)
+        prediction = masks[:, order].clamp(1e-4, 1 - 1e-4)
+        gamma = likelihood.e_step(prediction, prediction.amax(dim=1).round())
+        rewards = torch.zeros(len(rows), len(order))
+        rewards[:, 2] = truth.rewards[rows, frame - 1]
+        theta = torch.zeros(len(rows), len(order), MODEL.hidden_size)
+        heads = HeadOutput(rewards, torch.zeros(len(rows)))
+        transition = Transition(theta, theta, prediction, prediction, None, heads)
+        return transition, SlotState(theta, prediction, gamma)
+
+    def find(frames, number):
+        return [
+            int((truth.frames[:, number] == frame).flatten(1).all(dim=1).nonzero()[0]) for frame in frames
+        ]
+
+    def observe(model, state, frames, targets, actions):
+        begin = CONTEXT if frames.shape[1] == HORIZON else 0
+        rows = find(frames[:, 0], begin)
+        for number in range(targets.shape[1]):
+            yield step(rows, begin + number + 1)
+
+    def imagine(model, state, horizon, actions, imagination, noise, generator, first_frame):
+        rows = find(first_frame, CONTEXT)
+        obeys = torch.equal(actions, truth.actions[rows, CONTEXT : CONTEXT + horizon])
+        for number in range(horizon):
+            yield first_frame, *step(rows, CONTEXT + number + 1, obeys)
+
+    monkeypatch.setattr(imagination, "observe", observe)
+    monkeypatch.setattr(imagination, "imagine", imagine)
     return WorldModel(MODEL)
 
 
@@ -80,64 +121,63 @@ def test_a_perfect_dream_has_no_error_and_keeps_every_ball(truth, monkeypatch):
     model = perfect(truth, monkeypatch)
     earning = replace(truth, rewards=-(torch.rand(N, FRAMES, generator=generator()) < 0.3).float())
     with monkeypatch.context() as patch:
-        figures = evaluate_imagination(
-            perfect(earning, patch), earning, CONTEXT, HORIZON, generator(), batch_size=2
-        )
+        figures = measure(perfect(earning, patch), earning, batch_size=2)
     assert figures.sequences == N
-    assert len(figures.position_errors) == len(figures.alive) == HORIZON
+    assert len(figures.objects.position_errors) == len(figures.objects.alive) == HORIZON
     # Discs of pixels have their centre of mass where the ball is, but for half a pixel.
-    assert max(figures.position_errors) < 0.5 / float(truth.radii.min())
-    assert max(figures.player_errors) < 0.5 / float(truth.radii.min())
-    assert figures.alive == [1.0] * HORIZON
-    assert figures.fg_ari == pytest.approx(1.0)
-    assert figures.reward_precision == pytest.approx(1.0)
-    assert figures.reward_rate == pytest.approx(
+    assert max(figures.objects.position_errors) < 0.5 / float(truth.objects.radii.min())
+    assert max(figures.objects.player_errors) < 0.5 / float(truth.objects.radii.min())
+    assert figures.objects.alive == [1.0] * HORIZON
+    assert figures.objects.fg_ari == pytest.approx(1.0)
+    assert figures.rewards.reward_precision == pytest.approx(1.0)
+    assert figures.rewards.reward_rate == pytest.approx(
         float((earning.rewards[:, CONTEXT : CONTEXT + HORIZON] != 0).float().mean())
     )
-    whole = evaluate_imagination(model, truth, CONTEXT, HORIZON, generator())
-    assert whole.position_errors == figures.position_errors  # whatever the batch size
+    whole = measure(model, truth)
+    assert whole.objects.position_errors == figures.objects.position_errors  # whatever the batch size
 
 
 def test_constant_velocity_is_worse_where_balls_meet(truth, monkeypatch):
-    figures = evaluate_imagination(perfect(truth, monkeypatch), truth, CONTEXT, HORIZON, generator())
-    assert figures.constant_velocity_errors[-1] > figures.position_errors[-1]
-    assert figures.constant_velocity_errors[-1] > figures.constant_velocity_errors[0]
+    figures = measure(perfect(truth, monkeypatch), truth)
+    assert figures.objects.constant_velocity_errors[-1] > figures.objects.position_errors[-1]
+    assert figures.objects.constant_velocity_errors[-1] > figures.objects.constant_velocity_errors[0]
 
 
 def test_shuffled_actions_cost_a_model_that_obeys_and_not_one_that_does_not(truth, monkeypatch):
     for disobey, ratio in ((0.0, 1.0), (3.0, None)):
         model = perfect(truth, monkeypatch, disobey)
-        figures = evaluate_imagination(model, truth, CONTEXT, HORIZON, generator())
-        assert figures.shuffled_ratio is not None
+        figures = measure(model, truth)
+        assert figures.objects.shuffled_ratio is not None
         if ratio is None:
-            assert figures.shuffled_ratio > 2
+            assert figures.objects.shuffled_ratio > 2
         else:
-            assert figures.shuffled_ratio == pytest.approx(ratio)
+            assert figures.objects.shuffled_ratio == pytest.approx(ratio)
 
 
 def test_a_lost_ball_and_a_doubled_one_count_as_gone(truth, monkeypatch):
     model = perfect(truth, monkeypatch)
-    whole = imagination.roll_out
+    whole = imagination.imagine
 
     def lossy(*arguments):
-        rollout = whole(*arguments)
-        rollout.predictions[:, CONTEXT + 2 :, 2] *= 0.5  # half of the first ball's mass
-        return rollout
+        for number, (frame, transition, after) in enumerate(whole(*arguments)):
+            if number >= 2:
+                transition.prediction[:, 2] *= 0.5  # half of the first ball's mass
+            yield frame, transition, after
 
-    monkeypatch.setattr(imagination, "roll_out", lossy)
-    figures = evaluate_imagination(model, truth, CONTEXT, HORIZON, generator())
-    balls = truth.positions.shape[2]
-    assert figures.alive == pytest.approx([1.0, 1.0] + [1 - 1 / balls] * (HORIZON - 2), abs=1e-4)
+    monkeypatch.setattr(imagination, "imagine", lossy)
+    figures = measure(model, truth)
+    balls = truth.objects.positions.shape[2]
+    assert figures.objects.alive == pytest.approx([1.0, 1.0] + [1 - 1 / balls] * (HORIZON - 2), abs=1e-4)
 
 
 def test_a_model_without_actions_dreams_of_data_with_actions(truth):
     model = WorldModel(replace(MODEL, number_of_actions=0, heads=False))
-    figures = evaluate_imagination(model, truth, CONTEXT, HORIZON, generator(), slots=4)
-    assert figures.shuffled_ratio is None
-    assert figures.reward_precision is None
-    assert np.isfinite(figures.position_errors).all()
-    noisy = evaluate_imagination(model, truth, CONTEXT, HORIZON, generator(), slots=4, noise=0.5)
-    assert noisy.position_errors != figures.position_errors
+    figures = measure(model, truth, slots=4)
+    assert figures.objects.shuffled_ratio is None
+    assert figures.rewards.reward_precision is None
+    assert np.isfinite(figures.objects.position_errors).all()
+    noisy = measure(model, truth, slots=4, noise=0.5)
+    assert noisy.objects.position_errors != figures.objects.position_errors
 
 
 @pytest.mark.parametrize(
@@ -152,12 +192,12 @@ def test_a_model_without_actions_dreams_of_data_with_actions(truth):
 )
 def test_what_makes_no_sense_is_refused(context, horizon, options, message, truth):
     with pytest.raises(ConfigError, match=message):
-        evaluate_imagination(WorldModel(MODEL), truth, context, horizon, generator(), **options)
+        measure(WorldModel(MODEL), truth, context, horizon, **options)
 
 
 def test_no_sequences_are_refused(truth):
     with pytest.raises(ConfigError, match="0 sequences"):
-        evaluate_imagination(WorldModel(MODEL), truth.part(slice(0)), CONTEXT, HORIZON, generator())
+        measure(WorldModel(MODEL), truth.rows(slice(0)))
 
 
 def test_matching_is_a_choice_of_different_slots_and_the_best():
@@ -202,7 +242,9 @@ def test_constant_velocity_is_the_true_physics_of_a_lone_ball(velocity):
         places.append(state.positions)
     positions = torch.from_numpy(np.stack(places, axis=1)) * 3.2
     radii = torch.tensor([[1.1 * 3.2]], dtype=torch.float64)
-    errors = constant_velocity(positions, radii, 1, 29, 32)
+    errors = constant_velocity(
+        Objects(torch.zeros(1, 31, 32, 32, dtype=torch.uint8), positions, radii), 1, 29, 32
+    )
     first = (positions[:, 1] - positions[:, 0]) / 3.2
     straight = torch.allclose(first[0, 0], torch.tensor(velocity, dtype=torch.float64))
     assert straight  # no wall in the frame that the velocity is taken from
@@ -214,36 +256,45 @@ def test_truth_is_in_pixels_where_the_groups_are(truth):
     masks = masks_of(truth)[:, :, :, 0]
     found = slot_centroids(masks)
     # Where nothing hides a part of the ball.
-    whole = found.masses > 0.95 * np.pi * truth.radii[:, None] ** 2
+    whole = found.masses > 0.95 * np.pi * truth.objects.radii[:, None] ** 2
     assert whole.float().mean() > 0.5
-    distances = (found.positions - truth.positions).norm(dim=3)
+    distances = (found.positions - truth.objects.positions).norm(dim=3)
     assert distances[whole].max() < 0.5
-    assert truth.radii.unique().tolist() == pytest.approx([1.1 * 3.2])
+    assert truth.objects.radii.unique().tolist() == pytest.approx([1.1 * 3.2])
     assert truth.frames.shape == (N, FRAMES, 1, 32, 32)
     assert truth.actions is not None
     assert truth.rewards is not None
 
 
 def test_truth_of_balls_that_differ(tmp_path):
-    data = collect_balls("balls678mass64", tmp_path / "b.h5", 2, 2, 6, 8, progress=False)
+    data = collect(
+        "balls",
+        tmp_path / "b.h5",
+        preset="balls678mass64",
+        num_train=2,
+        num_valid=2,
+        num_test=6,
+        frames=8,
+        progress=False,
+    )
     with Dataset.open(data) as dataset:
         truth = read_truth(dataset, "test", 6, 8, torch.device("cpu"))
-    there = truth.positions.isfinite().all(dim=3).all(dim=1)
+    there = truth.objects.positions.isfinite().all(dim=3).all(dim=1)
     assert set(there.sum(dim=1).tolist()) <= {6, 7, 8}
     assert not there.all()
-    sizes = truth.radii[there] / 6.4
+    sizes = truth.objects.radii[there] / 6.4
     light, heavy = (sizes - 0.8).abs() < 0.06, (sizes - 1.0).abs() < 0.06
     assert (light | heavy).all()
     assert light.any()
     assert heavy.any()
 
 
-def test_data_without_positions_or_rules_is_refused(tmp_path, make_discs, avoid):
-    with (
-        Dataset.open(make_discs(tmp_path / "d.h5")) as dataset,
-        pytest.raises(DataError, match="no array 'positions' in 'test'"),
-    ):
-        read_truth(dataset, "test", 2, 5, torch.device("cpu"))
+def test_data_without_positions_knows_no_objects_and_without_rules_is_refused(tmp_path, make_discs, avoid):
+    with Dataset.open(make_discs(tmp_path / "d.h5")) as dataset:
+        truth = read_truth(dataset, "test", 2, 5, torch.device("cpu"))
+    assert truth.objects is None
+    with pytest.raises(DataError, match="no positions of its objects"):
+        truth.require_objects()
     with Dataset.open(avoid) as dataset:
         dataset.attributes = replace(dataset.attributes, settings={})
         with pytest.raises(DataError, match="doesn't say the rules"):
@@ -251,10 +302,10 @@ def test_data_without_positions_or_rules_is_refused(tmp_path, make_discs, avoid)
 
 
 def test_the_table_has_the_horizons_that_were_dreamt(truth, monkeypatch):
-    figures = evaluate_imagination(perfect(truth, monkeypatch), truth, CONTEXT, HORIZON, generator())
+    figures = measure(perfect(truth, monkeypatch), truth)
     lines = imagination_table(figures)
     assert lines[0].split()[-2:] == ["1", "5"]
     rows = {line[:44].strip(): line[44:].split() for line in lines[1:]}
     assert rows["balls still there"] == ["1.000", "1.000"]
-    assert rows["position error"] == [f"{figures.position_errors[step]:.3f}" for step in (0, 4)]
+    assert rows["position error"] == [f"{figures.objects.position_errors[step]:.3f}" for step in (0, 4)]
     assert "shuffled over true actions, object 1, at 6" in rows

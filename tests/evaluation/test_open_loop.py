@@ -7,18 +7,12 @@ import pytest
 import torch
 
 from rnem_world.errors import ConfigError
-from rnem_world.evaluation.metrics import bernoulli_cross_entropy
-from rnem_world.evaluation.open_loop import (
-    OpenLoopFigures,
-    Recorded,
-    evaluate_open_loop,
-    small_object_recall,
-    told_cross_entropy,
-)
-from rnem_world.evaluation.players import LANES, PlayerLane
-from rnem_world.evaluation.retrieval import retrieve, slot_distances
-from rnem_world.evaluation.table import open_loop_table
-from rnem_world.models.rollout import roll_out
+from rnem_world.evaluation.imagination import FrameFigures, ImaginationFigures, evaluate_imagination
+from rnem_world.evaluation.metrics import retrieve, slot_distances, small_object_recall, told_cross_entropy
+from rnem_world.evaluation.report import imagination_table
+from rnem_world.evaluation.truth import LANES, PlayerLane, Truth
+from rnem_world.models.likelihood import Bernoulli
+from rnem_world.models.rollout import RolloutConfig, roll_out
 from tests.models.worlds import videos, world_model
 
 
@@ -83,7 +77,7 @@ def test_the_best_copy():
     later = torch.where(torch.rand(last.shape, generator=generator) < 0.1, 1 - last, last)
     on, off = later[last == 1].mean(), later[last == 0].mean()
     means = torch.where(last == 1, on, off)
-    expected = bernoulli_cross_entropy(means[:, None], later[:, None]).mean()
+    expected = Bernoulli(1).frame_loss(means, later).mean()
     torch.testing.assert_close(told_cross_entropy(last, later).float(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -98,38 +92,41 @@ def test_small_moving_objects():
     assert small_object_recall(before, before, predicted) is None
 
 
-def recorded(n: int = 6, frames: int = 12) -> Recorded:
+def recorded(n: int = 6, frames: int = 12, lane: PlayerLane | None = None) -> Truth:
     pixels, actions = videos(n, frames)
-    return Recorded(pixels, actions, (actions == 1).float())
+    return Truth(pixels, actions, (actions == 1).float(), lane=lane)
 
 
-def measure(
-    model, data: Recorded, imagination: str = "pixels", lane=None, batch_size: int = 4
-) -> OpenLoopFigures:
-    generator = torch.Generator().manual_seed(0)
-    return evaluate_open_loop(model, data, 4, 6, generator, None, 0.0, batch_size, imagination, lane)
+def measure(model, truth: Truth, batch_size: int = 4) -> ImaginationFigures:
+    how = RolloutConfig(4, 6, "pixels")
+    return evaluate_imagination(model, truth, how, torch.Generator().manual_seed(0), batch_size)
+
+
+def of_frames(model, truth: Truth) -> FrameFigures:
+    return measure(model, truth).frames
 
 
 def test_figures_are_those_of_a_rollout():
-    model, data = world_model().eval(), recorded()
-    figures = measure(model, data, batch_size=6, lane=PlayerLane(10, 20, 4))
+    model, data = world_model().eval(), recorded(lane=PlayerLane(10, 20, 4))
+    whole = measure(model, data, batch_size=6)
+    figures, player, rewards = whole.frames, whole.player, whole.rewards
     generator = torch.Generator().manual_seed(0)
-    rollout = roll_out(model, data.frames, 4, 6, data.actions[:, :10], None, "pixels", 0.0, generator)
+    rollout = roll_out(model, data.frames, RolloutConfig(4, 6, "pixels"), data.actions[:, :10], generator)
     imagined = rollout.predictions[:, 4:]
     true = data.frames[:, 5:11]
     frames = torch.stack([model.likelihood.soft_frame(p) for p in imagined.unbind(1)], dim=1)
-    expected = bernoulli_cross_entropy(frames, true).mean(dim=0)
+    expected = model.likelihood.frame_loss(frames, true).mean(dim=0)
     torch.testing.assert_close(torch.tensor(figures.bce), expected, atol=1e-3, rtol=1e-4)
     wrong = ((imagined.sum(dim=2) > 0.4).float() != true).sum(dim=(2, 3, 4)).float().mean(dim=0)
     torch.testing.assert_close(torch.tensor(figures.wrong_pixels), wrong, atol=1e-3, rtol=0)
     assert (
         figures.hits.keys() == figures.mean_reciprocal_rank.keys() == {"1", "5"}
     )  # 10 lies beyond the horizon
-    assert len(figures.player_error) == len(figures.player_error_shuffled) == 6
-    assert 0.0 < figures.reward_rate < 1.0
-    assert figures.reward_rate <= figures.reward_precision <= 1.0 or figures.reward_precision > 0.0
-    assert all(math.isfinite(value) for value in figures.player_error)
-    table = "\n".join(open_loop_table(figures))
+    assert len(player.player_error) == len(player.player_error_shuffled) == 6
+    assert 0.0 < rewards.reward_rate < 1.0
+    assert rewards.reward_rate <= rewards.reward_precision <= 1.0 or rewards.reward_precision > 0.0
+    assert all(math.isfinite(value) for value in player.player_error)
+    table = "\n".join(imagination_table(whole))
     for words in ("Hits@1", "MRR", "cross-entropy", "player's error", "average precision"):
         assert words in table
 
@@ -143,21 +140,23 @@ def test_where_dreams_come_true_the_slots_are_found():
         model.decoder.profiles.bias.view(2, -1, 32)[:, 0] = -20.0
     pixels, _ = videos(5, 12)
     pixels[:, 5:] = 0.0
-    figures = measure(model, Recorded(pixels))
+    whole = measure(model, Truth(pixels))
+    figures = whole.frames
     assert figures.wrong_pixels == [0.0] * 6
     assert figures.hits == {"1": 1.0, "5": 1.0}
     assert figures.mean_reciprocal_rank == {"1": 1.0, "5": 1.0}
     assert figures.small_recall is None
-    assert figures.player_error == []
-    assert figures.reward_precision is None
+    assert whole.player is None
+    assert whole.rewards.reward_precision is None
     pixels[:, 8:] = videos(5, 12, seed=1)[0][:, 8:]  # something else comes than what was dreamt
-    assert measure(model, Recorded(pixels)).hits["1"] == 1.0
-    assert measure(model, Recorded(pixels)).mean_reciprocal_rank["5"] < 1.0
+    assert of_frames(model, Truth(pixels)).hits["1"] == 1.0
+    assert of_frames(model, Truth(pixels)).mean_reciprocal_rank["5"] < 1.0
 
 
 def test_too_little_data_is_named():
     model = world_model().eval()
-    with pytest.raises(ConfigError, match="at least 2"):
-        measure(model, recorded(1))
+    alone = measure(model, recorded(1)).frames
+    assert alone.hits == {}  # there are no others among which it could be found
+    assert len(alone.bce) == 6
     with pytest.raises(ConfigError, match="need sequences of 11 frames"):
         measure(model, recorded(3, 9))

@@ -6,11 +6,16 @@ import torch
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import read_batch
-from rnem_world.evaluation.pictures import attention_matrix, overview, rollout_panels
-from rnem_world.evaluation.plots import figure_to_array, slot_colours
+from rnem_world.evaluation.pictures import (
+    attention_matrix,
+    figure_to_array,
+    overview,
+    rollout_panels,
+    slot_colours,
+)
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.likelihood import Bernoulli
-from rnem_world.models.rollout import Rollout, roll_out
+from rnem_world.models.rollout import Rollout, RolloutConfig, roll_out
 from rnem_world.models.world_model import WorldModel
 
 
@@ -33,7 +38,7 @@ def rollout(request, frames) -> Rollout:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = WorldModel(ModelConfig(core=request.param, architecture="conv32", slots=3, hidden_size=8))
-    return roll_out(model, frames, context=3, horizon=2, generator=torch.Generator().manual_seed(0))
+    return roll_out(model, frames, RolloutConfig(3, 2), generator=torch.Generator().manual_seed(0))
 
 
 def test_panels(rollout, frames):

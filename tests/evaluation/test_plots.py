@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnem_world.errors import ConfigError, OutputError
-from rnem_world.evaluation.plots import (
+from rnem_world.evaluation.pictures import (
     colour_gamma,
     colour_grouping,
     curves_figure,
@@ -142,8 +142,8 @@ def test_unknown_suffix_and_a_place_that_cannot_be_written(tmp_path: Path) -> No
 
 def test_importing_plots_imports_no_matplotlib_and_drawing_no_pyplot() -> None:
     code = (
-        "import sys; from rnem_world.evaluation import plots; assert 'matplotlib' not in sys.modules;"
-        "plots.figure_to_array(plots.curves_figure({'a': [1.0]}, '', '', ''));"
+        "import sys; from rnem_world.evaluation import pictures; assert 'matplotlib' not in sys.modules;"
+        "pictures.figure_to_array(pictures.curves_figure({'a': [1.0]}, '', '', ''));"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

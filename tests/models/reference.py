@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rnem_world.models.config import ModelConfig
-from rnem_world.models.rollout import Rollout, roll_out
+from rnem_world.models.rollout import Rollout, RolloutConfig, roll_out
 from rnem_world.models.tensorflow_names import load_tensorflow_arrays
 from rnem_world.models.world_model import SlotState, WorldModel
 
@@ -52,7 +52,9 @@ class Reference:
     expected: dict[str, np.ndarray]
 
     def run(self) -> Rollout:
-        return roll_out(self.model, self.frames, self.context, self.horizon, self.actions, state=self.state)
+        return roll_out(
+            self.model, self.frames, RolloutConfig(self.context, self.horizon), self.actions, state=self.state
+        )
 
 
 def load(name: str) -> Reference:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from rnem_world.models.likelihood import Bernoulli
 
@@ -114,9 +114,18 @@ def test_frames_of_bytes_come_back() -> None:
     assert BITS.quantise(torch.tensor([0.5, 0.51])).tolist() == [0.0, 1.0]
 
 
-def test_a_frame_costs_its_cross_entropy() -> None:
-    expected, frame = torch.tensor([0.0, 0.5, 0.9]).view(1, 1, 1, 3), torch.tensor([1.0, 1.0, 0.0])
-    nats = -(math.log(1e-6) + math.log(0.5) + math.log(0.1))
-    torch.testing.assert_close(
-        BITS.frame_loss(expected, frame.view(1, 1, 1, 3)), torch.tensor([nats]), atol=1e-4, rtol=1e-4
-    )
+@pytest.mark.parametrize("leading", [(2,), (2, 3)])
+def test_the_cross_entropy_of_frames_is_torchs(leading: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(7)
+    prediction = torch.rand(*leading, 2, 5, 6, generator=generator)
+    frames = torch.rand(*leading, 2, 5, 6, generator=generator).round()
+    expected = F.binary_cross_entropy(prediction, frames, reduction="none").sum(dim=(-3, -2, -1))
+    torch.testing.assert_close(BITS.frame_loss(prediction, frames), expected)
+
+
+def test_cross_entropy_of_certain_and_wrong_predictions_is_clipped() -> None:
+    prediction = torch.tensor([0.0, 1.0, 0.0, 1.0]).reshape(4, 1, 1, 1)
+    frames = torch.tensor([0.0, 1.0, 1.0, 0.0]).reshape(4, 1, 1, 1)
+    found = BITS.frame_loss(prediction, frames)
+    assert found[:2].max() < 2e-6
+    assert found[2:].tolist() == pytest.approx([13.8155, 13.8155], rel=0.01)

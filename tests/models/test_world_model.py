@@ -8,7 +8,7 @@ import torch
 from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.models.config import ARCHITECTURES, MODELS, ModelConfig, architecture_for
 from rnem_world.models.likelihood import Bernoulli
-from rnem_world.models.rollout import imagine, observe, roll_out
+from rnem_world.models.rollout import RolloutConfig, imagine, observe, roll_out
 from rnem_world.models.tensorflow_names import (
     load_tensorflow_arrays,
     tensorflow_parameters,
@@ -140,12 +140,12 @@ def test_bit_flips_have_the_given_rate_and_keep_pixels_binary() -> None:
 
 def test_imagining_in_pixels_feeds_back_the_thresholded_frame_and_ignores_the_truth() -> None:
     model, frames = make(), video(frames=9)
-    kept = roll_out(model, frames, 3, 5, imagination="pixels", generator=torch.Generator().manual_seed(0))
+    kept = roll_out(model, frames, RolloutConfig(3, 5, "pixels"), generator=torch.Generator().manual_seed(0))
     assert set(kept.inputs[:, 4:].unique().tolist()) <= {0.0, 1.0}
     torch.testing.assert_close(kept.inputs[:, 4], (kept.predictions[:, 3].sum(1) > 0.4).float())
     other = frames.clone()
     other[:, 4:] = 1 - other[:, 4:]
-    again = roll_out(model, other, 3, 5, imagination="pixels", generator=torch.Generator().manual_seed(0))
+    again = roll_out(model, other, RolloutConfig(3, 5, "pixels"), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(again.predictions, kept.predictions)
     torch.testing.assert_close(again.gammas, kept.gammas)
 
@@ -164,7 +164,7 @@ def test_wrong_use_is_explained() -> None:
     with pytest.raises(ConfigError, match="only for 32, 64, 84"):
         architecture_for(48)
     with pytest.raises(ConfigError, match="sequences of 12 frames"):
-        roll_out(make(), video(), 6, 5)
+        roll_out(make(), video(), RolloutConfig(6, 5))
     with pytest.raises(ConfigError, match="unknown imagination"):
         next(imagine(make(), make().initial_state(2), 2, None, imagination="sof"))
     with pytest.raises(ConfigError, match="1 actions were given"):

@@ -20,7 +20,7 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.device import choose_device
 from rnem_world.distributed import ALONE, Processes, from_torchrun, joined
 from rnem_world.errors import ConfigError, ProcessError
-from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
+from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.logging import LOG_FILE, read_log
@@ -47,10 +47,19 @@ class Both(NamedTuple):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Both:
-    from rnem_world.cli.collect import collect_balls
+    from rnem_world.agents.collecting import collect
 
     folder = tmp_path_factory.mktemp("both")
-    data = collect_balls("avoid", folder / "a.h5", 12, 6, 2, 12, progress=False)
+    data = collect(
+        "balls",
+        folder / "a.h5",
+        preset="avoid",
+        num_train=12,
+        num_valid=6,
+        num_test=2,
+        frames=12,
+        progress=False,
+    )
     program = Path(__file__).with_name("two_processes.py")
     command = [*TORCHRUN, str(program), str(data), str(folder)]
     result = subprocess.run(

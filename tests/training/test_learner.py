@@ -341,11 +341,20 @@ class TestHeads:
         assert lesson.loss == pytest.approx(pixels + expected, abs=2e-3)
 
     def test_rewards_reach_the_learner_from_the_file(self, tmp_path):
-        from rnem_world.cli.collect import collect_balls
+        from rnem_world.agents.collecting import collect
         from rnem_world.data.dataset import Dataset
         from rnem_world.training.presets import make_loader
 
-        data = collect_balls("avoid", tmp_path / "a.h5", 4, 2, 2, 8, progress=False)
+        data = collect(
+            "balls",
+            tmp_path / "a.h5",
+            preset="avoid",
+            num_train=4,
+            num_valid=2,
+            num_test=2,
+            frames=8,
+            progress=False,
+        )
         config = RunConfig(
             dataclasses.replace(MODEL, number_of_actions=9), TrainingConfig(sequence_steps=3, batch_size=2)
         )
@@ -401,14 +410,23 @@ class TestOutliers:
 
 def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
     """Chunks, closed loops, noise per sequence, heads, actions, clipping, on collected data."""
-    from rnem_world.cli.collect import collect_balls
+    from rnem_world.agents.collecting import collect
     from rnem_world.data.dataset import Dataset
     from rnem_world.training import checkpoint
     from rnem_world.training.logging import LOG_FILE
     from rnem_world.training.presets import fit_model_to
     from rnem_world.training.trainer import Trainer, make_trainer
 
-    data = collect_balls("avoid", tmp_path / "a.h5", 12, 2, 2, 12, progress=False)
+    data = collect(
+        "balls",
+        tmp_path / "a.h5",
+        preset="avoid",
+        num_train=12,
+        num_valid=2,
+        num_test=2,
+        frames=12,
+        progress=False,
+    )
     options = {
         "sequence_steps": STEPS,
         "chunk_steps": 2,

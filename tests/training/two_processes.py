@@ -18,7 +18,7 @@ from worlds_to_train import run_config
 from rnem_world.data.dataset import Dataset
 from rnem_world.distributed import from_torchrun, joined
 from rnem_world.errors import RnemWorldError
-from rnem_world.evaluation.evaluate import EvaluationConfig, evaluate
+from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
 from rnem_world.training.presets import make_loader
 from rnem_world.training.trainer import Trainer, make_trainer

@@ -4,46 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rnem_world.data.loader import Batch
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
-from rnem_world.evaluation.running_sums import RunningSums
 from rnem_world.models.config import LossConfig
 from rnem_world.models.likelihood import Likelihood, LossTerms
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import Transition, WorldModel
 
 TERMS = ("total", "intra", "inter")
-
-
-@runtime_checkable
-class EvaluationBatch(Protocol):
-    """What is evaluated: see :class:`rnem_world.data.loader.Batch`, which fits."""
-
-    @property
-    def frames(self) -> Tensor:
-        """UInt8 (b, t, c, h, w)."""
-
-    @property
-    def groups(self) -> Tensor | None:
-        """UInt8 (b, t, h, w)."""
-
-    @property
-    def collisions(self) -> Tensor | None:
-        """UInt8 (b, t, c, h, w) or broadcastable."""
-
-    @property
-    def actions(self) -> Tensor | None:
-        """Int64 (b, t)."""
-
-    @property
-    def maximum_value(self) -> int:
-        """What a white pixel has: 1 or 255."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +82,52 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Gives the figures as JSON-ready values."""
-        return {
-            "sequences": self.sequences,
-            "slots": self.slots,
-            "noise": self.noise,
-            "losses": self.losses,
-            "scores": self.scores,
-            "curves": self.curves,
-        }
+        return vars(self).copy()
+
+
+class RunningSums:
+    """Running sums over sequences of curves and scores.
+
+    Attributes:
+        values: Sums by name.
+        counts: Number of sequences by name.
+        counts_in: Whether what is added counts; else only the names do.
+    """
+
+    def __init__(self) -> None:
+        self.counts_in = True
+        self.values: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, name: str, total: Tensor, count: int) -> None:
+        """Adds what some sequences sum up to.
+
+        Args:
+            name: Of what.
+            total: Their sum.
+            count: How many they are.
+        """
+        total = total.detach().double().cpu()
+        if not self.counts_in:
+            total, count = torch.zeros_like(total), 0
+        self.values[name] = self.values[name] + total if name in self.values else total
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def merge(self, processes: Processes) -> None:
+        """Adds up the sums of all processes, which have the same names."""
+        for name, value in self.values.items():
+            merged = processes.sum(torch.cat([value.reshape(-1), value.new_tensor([self.counts[name]])]))
+            self.values[name], self.counts[name] = merged[:-1].reshape(value.shape), int(merged[-1])
+
+    def mean(self, name: str) -> Tensor:
+        """Gives the mean over the sequences that were counted."""
+        return self.values[name] / self.counts[name]
 
 
 @torch.no_grad()
 def evaluate(
     model: WorldModel,
-    batches: Iterable[EvaluationBatch],
+    batches: Iterable[Batch],
     config: EvaluationConfig,
     generator: torch.Generator,
     processes: Processes = ALONE,
@@ -159,7 +166,7 @@ def evaluate(
 
 def _evaluate_batch(
     model: WorldModel,
-    batch: EvaluationBatch,
+    batch: Batch,
     config: EvaluationConfig,
     generator: torch.Generator,
     device: torch.device,

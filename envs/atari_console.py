@@ -1,17 +1,89 @@
-"""One Atari console: actions held for four frames, and the frame that an agent sees of them."""
+"""One Atari console with a game: the games by name, actions held for four frames, and the frame that one sees."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from rnem_world.envs.atari_games import require_ale, rom_path
-from rnem_world.errors import ConfigError
+from rnem_world.errors import ConfigError, DependencyError
+
+INSTALL = 'pip install "rnem-world[atari]"'
+
+PRESETS = ("SpaceInvaders", "Pong", "Breakout", "MsPacman")
+"""Games whose binary frames were looked at: what matters is in them."""
+
+
+def require_ale() -> ModuleType:
+    """Imports ale-py.
+
+    Raises:
+        DependencyError: If it or OpenCV is not installed; the message says what to install.
+    """
+    try:
+        import ale_py
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise DependencyError(
+            f"Atari games need ale-py and OpenCV, and {error.name or error} is missing: {INSTALL}"
+        ) from error
+    # Its log would go to standard error with every game that is loaded.
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    module: ModuleType = ale_py
+    return module
+
+
+def games() -> list[str]:
+    """Lists the games that are installed, as ``SpaceInvaders``.
+
+    Raises:
+        DependencyError: If ale-py is not installed.
+    """
+    require_ale()
+    from ale_py import roms
+
+    return sorted("".join(word.capitalize() for word in rom.split("_")) for rom in roms.get_all_rom_ids())
+
+
+def game_named(name: str) -> str:
+    """Finds a game's usual name; ``space_invaders`` and ``spaceinvaders`` are taken for ``SpaceInvaders``.
+
+    Raises:
+        ConfigError: If there is no such game; the message names the nearest.
+        DependencyError: If ale-py is not installed.
+    """
+    known = {game.lower(): game for game in games()}
+    wanted = name.replace("_", "").replace("-", "").replace(" ", "").lower()
+    if wanted in known:
+        return known[wanted]
+    nearest = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    hint = f"did you mean {known[nearest[0]]!r}? " if nearest else ""
+    raise ConfigError(
+        f"no Atari game {name!r}: {hint}{len(known)} games are known, among them {', '.join(PRESETS)}"
+    )
+
+
+def rom_path(game: str) -> str:
+    """Finds the file of a game named as :func:`game_named` names it.
+
+    Raises:
+        ConfigError: If it isn't there.
+        DependencyError: If ale-py is not installed.
+    """
+    require_ale()
+    from ale_py import roms
+
+    for rom in roms.get_all_rom_ids():
+        if rom.replace("_", "") == game.lower():
+            return str(roms.get_rom_path(rom))
+    raise ConfigError(f"no Atari game {game!r} is installed; {INSTALL} brings them")
+
 
 SIZE = 84
 """Height and width of a frame."""
@@ -57,6 +129,9 @@ class Emulator:
 
     The frames are those of `gymnasium.wrappers.AtariPreprocessing` without its random start.
 
+    Attributes:
+        is_seeded: Whether the console has been seeded, and so has its game.
+
     Args:
         game: The game, as `game_named` names it.
         colour: What screens are kept.
@@ -75,11 +150,11 @@ class Emulator:
 
         if not 0.0 <= repeat_probability < 1.0:
             raise ConfigError(f"repeat_probability is {repeat_probability}, it must lie in [0, 1)")
-        self.game, self.colour = game, colour
+        self.game, self.colour, self.repeat_probability = game, colour, repeat_probability
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", repeat_probability)
         self._rom = rom_path(game)
-        self._loaded = False
+        self.is_seeded = False
         self._actions, screen = _facts(self._rom)
         shape = screen if colour == "grayscale" else (*screen, 3)
         self._older, self._newer = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
@@ -101,11 +176,11 @@ class Emulator:
         word = np.random.SeedSequence(seed).generate_state(1)[0]
         self._ale.setInt("random_seed", int(word) & 0x7FFFFFFF)
         self._ale.loadROM(self._rom)
-        self._loaded = True
+        self.is_seeded = True
 
     def reset(self) -> None:
         """Starts a new game; a console that was never seeded is seeded with 0."""
-        if not self._loaded:
+        if not self.is_seeded:
             self.seed(0)
         self._ale.reset_game()
         self._read(self._newer)
@@ -160,8 +235,18 @@ class Emulator:
                 f"the snapshot's screens have the shape {snapshot.screens[0].shape}, expected {self._older.shape}: "
                 "it is of an environment with other observations"
             )
-        if not self._loaded:
+        if not self.is_seeded:
             self.seed(0)
         self._ale.restoreState(snapshot.state)
         self._older[...], self._newer[...] = snapshot.screens
         self.lives = snapshot.lives
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        arguments = (self.game, self.colour, self.repeat_probability)
+        return (*arguments, self.get_state() if self.is_seeded else None)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        *arguments, snapshot = state
+        self.__init__(*arguments)  # type: ignore[misc]  # a console can't be copied, only made again
+        if snapshot is not None:
+            self.set_state(snapshot)

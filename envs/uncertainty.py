@@ -1,4 +1,4 @@
-"""A dream's doubt in itself: signs that it has gone astray, and the error that they tell."""
+"""A dream's uncertainty: signs that it has gone astray, and the error that they tell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,26 +13,31 @@ from torch import Tensor
 from rnem_world.errors import DataError
 from rnem_world.io import write_json
 from rnem_world.models.imagination import Picture
+from rnem_world.models.world_model import WorldModel
 
 CALIBRATION_FILE = "uncertainty.json"
 SIGNS = ("unexplained", "doubled", "lost")
 
 
-def signs(
-    picture: Picture, masses: Float[Tensor, "b k"], first_masses: Float[Tensor, "b k"]
-) -> Float[Tensor, "b 3"]:
-    """Measures the signs of doubt in a picture, each as a share of the frame's white pixels.
+def slot_masses(model: WorldModel, picture: Picture) -> Float[Tensor, "b k"]:
+    """Says how many pixels each slot has: its share of each, as bright as the slot draws it."""
+    return model.likelihood.object_weights(picture.prediction, picture.gamma).sum(dim=(2, 3))
+
+
+def signs(model: WorldModel, picture: Picture, first_masses: Float[Tensor, "b k"]) -> Float[Tensor, "b 3"]:
+    """Measures the signs of uncertainty in a picture, each as a share of the frame's white pixels.
 
     ``unexplained``: pixels that no slot is sure of, the distance of the brightest slot's mean from black or white;
     ``doubled``: pixels that a second slot claims; ``lost``: pixels that slots gained or lost since the dream began.
 
     Args:
+        model: The model that draws.
         picture: What the slots draw.
-        masses: Each slot's pixels.
         first_masses: What they were when the dream began.
     """
     white = picture.frame.sum(dim=(1, 2, 3)).clamp(min=1.0)
-    brightest = picture.prediction.topk(min(2, picture.prediction.shape[1]), dim=1).values
+    means, masses = model.likelihood.means(picture.prediction), slot_masses(model, picture)
+    brightest = means.topk(min(2, means.shape[1]), dim=1).values
     unexplained = (brightest[:, 0] - picture.frame).abs().sum(dim=(1, 2, 3)) / white
     doubled = torch.zeros_like(white)
     if brightest.shape[1] > 1:
@@ -44,7 +48,7 @@ def signs(
 
 @dataclass(frozen=True)
 class Calibration:
-    """From signs of doubt to the position error to expect.
+    """From signs of uncertainty to the position error to expect.
 
     The two signs of single frames are added up since the dream began, since errors add up; a weighted sum of all three
     is looked up in a rising curve.
@@ -63,52 +67,43 @@ class Calibration:
     imagination: str
     rank_correlation: float
 
-    def expected_error(
-        self, unexplained: Float[Tensor, " b"], doubled: Float[Tensor, " b"], lost: Float[Tensor, " b"]
-    ) -> Float[Tensor, " b"]:
-        """Looks up the error to expect, in pixels, between the knots linearly."""
-        total = self.weights[0] * unexplained + self.weights[1] * doubled + self.weights[2] * lost
-        knots = total.new_tensor(self.knots)
-        errors = total.new_tensor(self.errors)
-        inside = total.clamp(min=self.knots[0], max=self.knots[-1])
-        right = torch.searchsorted(knots, inside).clamp(min=1, max=len(self.knots) - 1)
+    def curve(self, device: torch.device | str) -> ErrorCurve:
+        """Puts it onto a device."""
+        return ErrorCurve(
+            *(
+                torch.tensor(values, dtype=torch.float32, device=device)
+                for values in (self.weights, self.knots, self.errors)
+            )
+        )
+
+
+class ErrorCurve:
+    """A `Calibration` on a device, so that a step copies nothing to it.
+
+    Args:
+        weights: One for each of `SIGNS`.
+        knots: Values of the weighted sum, rising.
+        errors: The expected position error at each of them, in pixels.
+    """
+
+    def __init__(
+        self, weights: Float[Tensor, " 3"], knots: Float[Tensor, " s"], errors: Float[Tensor, " s"]
+    ) -> None:
+        self._weights, self._knots, self._errors = weights, knots, errors
+
+    def __call__(self, added_up: Float[Tensor, "b 3"]) -> Float[Tensor, " b"]:
+        """Looks up the error to expect, in pixels, between the knots linearly.
+
+        Args:
+            added_up: The signs, the first two added up since the dream began.
+        """
+        knots, errors = self._knots, self._errors
+        total = (added_up * self._weights).sum(dim=1)
+        inside = total.clamp(min=knots[0], max=knots[-1])
+        right = torch.searchsorted(knots, inside).clamp(min=1, max=len(knots) - 1)
         left = right - 1
         share = (inside - knots[left]) / (knots[right] - knots[left])
         return errors[left] + share * (errors[right] - errors[left])
-
-
-def fit_calibration(
-    signs_added_up: Float[np.ndarray, "n 3"],
-    errors: Float[np.ndarray, " n"],
-    imagination: str,
-    held_out: tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, " m"]],
-    knots: int = 32,
-) -> Calibration:
-    """Fits weights that aren't negative by least squares, then a curve that doesn't fall.
-
-    Args:
-        signs_added_up: Signs of dreams, the first two added up over their steps.
-        errors: Their position errors in pixels.
-        imagination: How they were dreamt.
-        held_out: The same of other sequences.
-        knots: Points of the curve.
-    """
-    from scipy.optimize import nnls
-    from scipy.stats import spearmanr
-    from sklearn.isotonic import IsotonicRegression
-
-    weights, _ = nnls(signs_added_up.astype(np.float64), errors.astype(np.float64))
-    total = signs_added_up @ weights
-    curve = IsotonicRegression(out_of_bounds="clip").fit(total, errors)
-    places = np.unique(np.quantile(total, np.linspace(0.0, 1.0, knots)))
-    expected = curve.predict(held_out[0] @ weights)
-    return Calibration(
-        tuple(weights.tolist()),
-        tuple(places.tolist()),
-        tuple(curve.predict(places).tolist()),
-        imagination,
-        float(spearmanr(expected, held_out[1])[0]),
-    )
 
 
 def write_calibrations(folder: Path, calibrations: list[Calibration]) -> None:

@@ -1,7 +1,8 @@
-"""The background of a game: at each pixel the grey that is most often there.
+"""What an Atari environment shows of a game, and the background that binary frames leave out.
 
-A binary frame is 1 where it differs from the background. The background is not shipped, since it is a picture of the
-game: it is found by a short run of the game itself, always the same one, and kept in the user's cache folder.
+A game's background has at each pixel the grey that is most often there; a binary frame is 1 where it differs from it.
+The background is not shipped, since it is a picture of the game: it is found by a short run of the game itself, always
+the same one, and kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import os
 import zlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+from gymnasium import spaces
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from rnem_world.envs.atari_emulator import SIZE, Emulator
-from rnem_world.envs.atari_games import game_named, require_ale
-from rnem_world.errors import ConfigError, DataError, OutputError
+from rnem_world.envs.atari_console import SIZE, Emulator, game_named, require_ale
+from rnem_world.errors import ConfigError, DataError, OutputError, suggest
 from rnem_world.io import atomic_file
 from rnem_world.seeding import derive_seed, numpy_generator
 
@@ -160,3 +161,62 @@ def _checked(background: NDArray[Any], place: str) -> Background:
             f"{place} has the shape {background.shape} and dtype {background.dtype}, expected (84, 84) of uint8"
         )
     return background
+
+
+ObservationType = Literal["binary", "grayscale", "rgb"]
+RewardType = Literal["raw", "sign"]
+
+
+class AtariRules:
+    """The options that the single and the vector environment share, checked.
+
+    Args:
+        game: The game's name.
+        obs_type: ``binary``: 255 where a pixel differs from the background, else 0; ``grayscale``; or ``rgb``.
+        reward: The game's ``raw`` points, or their ``sign``.
+        background: See `chosen_background`; used for binary observations alone.
+        repeat_probability: See `rnem_world.envs.atari_console.REPEAT_PROBABILITY`.
+
+    Raises:
+        ConfigError: If an argument makes no sense.
+        DataError: If the background can't be read.
+        DependencyError: If ale-py is not installed.
+    """
+
+    def __init__(
+        self, game: str, obs_type: str, reward: str, background: Any, repeat_probability: float
+    ) -> None:
+        for name, value, kind in (("obs_type", obs_type, ObservationType), ("reward", reward, RewardType)):
+            if value not in get_args(kind):
+                raise ConfigError(f"{name} is {value!r}: {suggest(str(value), get_args(kind))}")
+        self.game = game_named(game)
+        self.obs_type, self.reward = obs_type, reward
+        self.repeat_probability = repeat_probability
+        self.background: NDArray[Any] | None = None
+        if obs_type == "binary":
+            self.background = chosen_background(self.game, background)
+        elif background is not None:
+            raise ConfigError(f"a background was given, but observations are {obs_type}: leave it out")
+        self.space = spaces.Box(0, 255, (SIZE, SIZE, 3 if obs_type == "rgb" else 1), np.uint8)
+
+    def emulator(self) -> Emulator:
+        """Makes a console with the game."""
+        colour: Literal["grayscale", "rgb"] = "rgb" if self.obs_type == "rgb" else "grayscale"
+        return Emulator(self.game, colour, self.repeat_probability)
+
+    def observation(self, frames: NDArray[Any]) -> UInt8[np.ndarray, "*n 84 84 c"]:
+        """Turns frames of an `Emulator` into observations.
+
+        Args:
+            frames: (..., 84, 84), or (..., 84, 84, 3) in colour.
+        """
+        if self.obs_type == "rgb":
+            return frames
+        if self.background is not None:
+            # 0 or 1, times 255: quicker than a choice between two numbers.
+            frames = (frames != self.background).view(np.uint8) * np.uint8(255)
+        return frames[..., None]
+
+    def earned(self, points: Any) -> Any:
+        """Turns points into rewards."""
+        return np.sign(points) if self.reward == "sign" else points

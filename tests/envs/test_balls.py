@@ -11,8 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 import rnem_world  # registers the environments
-from rnem_world.envs.bouncing_balls import BouncingBallsEnv
-from rnem_world.envs.bouncing_balls_vector import BouncingBallsVectorEnv
+from rnem_world.envs.balls import BouncingBallsEnv, BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError
 from rnem_world.physics import DIRECTIONS, preset
 
@@ -103,8 +102,8 @@ def test_disabled_wants_a_masked_reset():
     before = env.get_state()
     env.reset(options={"reset_mask": truncations})
     after = env.get_state()
-    np.testing.assert_array_equal(after.worlds.balls.positions[1], before.worlds.balls.positions[1])
-    assert (after.worlds.balls.positions[0] != before.worlds.balls.positions[0]).any()
+    np.testing.assert_array_equal(after.state.balls.positions[1], before.state.balls.positions[1])
+    assert (after.state.balls.positions[0] != before.state.balls.positions[0]).any()
     env.step(np.zeros(2, dtype=int))
 
 
@@ -135,7 +134,7 @@ def test_actions_move_the_ring_in_the_frames():
     env = BouncingBallsVectorEnv(9, preset=LONE_PLAYER, ground_truth=True)
     env.reset(seed=0)
     state = env.get_state()
-    state.worlds.balls.positions[:] = 5.0
+    state.state.balls.positions[:] = 5.0
     env.set_state(state)
     before = centroids(env.step(np.zeros(9, dtype=int))[0])
     after = centroids(env.step(np.arange(9))[0])

@@ -1,0 +1,166 @@
+"""What environments of ours take and give: seeds, masks and rows, transitions, infos, and copies of their episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from jaxtyping import Bool, Int64
+from numpy.typing import NDArray
+
+from rnem_world.errors import ConfigError
+
+Array = NDArray[Any]
+Infos = dict[str, Any]
+
+
+class Transition(NamedTuple):
+    """What one step of N environments shows, as new arrays.
+
+    Attributes:
+        observations: (n, ...).
+        rewards: Float64 (n,).
+        terminations: Bool (n,).
+        truncations: Bool (n,), without those that the limit of steps causes.
+        infos: By name, each (n, ...).
+    """
+
+    observations: Array
+    rewards: Array
+    terminations: Array
+    truncations: Array
+    infos: Infos
+
+
+@dataclass(frozen=True)
+class EpisodesSnapshot:
+    """A copy of environments, from which they go on exactly as they did: single ones, or some of a batch.
+
+    Attributes:
+        state: What the environment itself copied: it has a length and can ``pick`` rows as this does.
+        elapsed: Int64 (m,), steps since the reset.
+        finished: Bool (m,), which episodes are over and wait for their reset.
+        generators: The states of the random generators; None where nothing was drawn yet.
+    """
+
+    state: Any
+    elapsed: Int64[np.ndarray, " m"]
+    finished: Bool[np.ndarray, " m"]
+    generators: tuple[dict[str, Any] | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.elapsed)
+
+    def pick(self, rows: Sequence[int] | Array) -> EpisodesSnapshot:
+        """Copies some of the environments, in the given order, repeated or not."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        generators = tuple(self.generators[row] for row in chosen.tolist())
+        return EpisodesSnapshot(
+            self.state.pick(chosen), self.elapsed[chosen], self.finished[chosen], generators
+        )
+
+
+def check_number_of_envs(num_envs: int) -> None:
+    """Refuses batches of nothing.
+
+    Raises:
+        ConfigError: If ``num_envs`` is below 1.
+    """
+    if num_envs < 1:
+        raise ConfigError(f"num_envs is {num_envs}, expected at least 1")
+
+
+def autoreset_mode_of(mode: AutoresetMode | str) -> AutoresetMode:
+    """Returns the mode.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        modes = ", ".join(known.value for known in AutoresetMode)
+        raise ConfigError(
+            f"autoreset_mode is {mode!r}, expected an AutoresetMode or one of {modes}"
+        ) from error
+
+
+def seeds_of(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    """Returns a seed for each sub-environment: ``seed + i`` as Gymnasium does, or those that were given.
+
+    Raises:
+        ConfigError: If the number of seeds is another, or one is no integer of at least 0.
+    """
+    if seed is None:
+        return [None] * num_envs
+    given = [seed] if isinstance(seed, int | np.integer) else list(seed)
+    for each in given:
+        if each is not None and (
+            isinstance(each, bool) or not isinstance(each, int | np.integer) or each < 0
+        ):
+            raise ConfigError(f"a seed is {each!r}, expected an integer of at least 0")
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + index for index in range(num_envs)]
+    if len(given) != num_envs:
+        raise ConfigError(f"{len(given)} seeds are given, expected {num_envs}, one for each world")
+    return [None if each is None else int(each) for each in given]
+
+
+def reset_mask_of(given: Any, num_envs: int) -> Bool[np.ndarray, " n"]:
+    """Returns which sub-environments ``options["reset_mask"]`` resets: all if it is None.
+
+    Raises:
+        ConfigError: If it isn't ``num_envs`` booleans of which one is True.
+    """
+    if given is None:
+        return np.ones(num_envs, dtype=np.bool_)
+    mask = np.array(given)
+    if mask.shape != (num_envs,) or mask.dtype != np.bool_ or not mask.any():
+        raise ConfigError(
+            f"options['reset_mask'] is {given!r}, expected {num_envs} booleans of which at least one is True"
+        )
+    return mask
+
+
+def rows_of(rows: Sequence[int] | Array | None, num_envs: int) -> Int64[np.ndarray, " m"]:
+    """Returns the indices of the sub-environments that a user names; None names all.
+
+    Raises:
+        ConfigError: If one is out of range or named twice.
+    """
+    if rows is None:
+        return np.arange(num_envs)
+    chosen = np.atleast_1d(np.asarray(rows))
+    is_index = chosen.ndim == 1 and chosen.size > 0 and chosen.dtype.kind in "iu"
+    if not is_index or chosen.min() < 0 or chosen.max() >= num_envs:
+        raise ConfigError(f"sub-environments {rows!r} were named, expected numbers from 0 to {num_envs - 1}")
+    if len(np.unique(chosen)) != len(chosen):
+        raise ConfigError(f"sub-environments {rows!r} were named, expected each at most once")
+    return chosen.astype(np.int64)
+
+
+def with_masks(infos: Infos, mask: Bool[np.ndarray, " n"]) -> Infos:
+    """Puts beside every entry, under its name with ``_`` before it, of which sub-environments it is."""
+    return infos | {f"_{name}": mask.copy() for name in infos}
+
+
+def final_infos(observations: Array, infos: Infos, over: Bool[np.ndarray, " n"]) -> Infos:
+    """Returns what infos hold of episodes that have ended, where the next ones begin in the same step.
+
+    Args:
+        observations: The last ones, of all N; those that are needed are copied.
+        infos: The last ones, without masks.
+        over: Which episodes have ended.
+    """
+    last = np.full(len(over), None, dtype=object)
+    for row in np.flatnonzero(over).tolist():
+        last[row] = observations[row].copy()
+    return {
+        "final_obs": last,
+        "_final_obs": over.copy(),
+        "final_info": with_masks(infos, over),
+        "_final_info": over.copy(),
+    }

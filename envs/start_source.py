@@ -1,0 +1,279 @@
+"""Where the dreams of a learned environment begin: starts that are drawn, named, or given by the user."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from numpy.typing import NDArray
+
+from rnem_world.envs.real import is_game, real_game, real_rules
+from rnem_world.envs.starts import (
+    FEWEST_FRAMES,
+    STARTS_FILE,
+    Starts,
+    game_starts,
+    read_starts,
+    simulated_starts,
+    starts_from_dataset,
+)
+from rnem_world.envs.world import World, black_and_white
+from rnem_world.errors import ConfigError, DataError
+from rnem_world.models.imagination import DreamState
+
+REAL = "real"
+START_OPTIONS = ("frames", "actions", "start")
+"""What the options of a reset may say of where a dream begins."""
+
+
+class EncodedStarts:
+    """Starts that a world has watched already, on the device; a reset gathers from them.
+
+    A start is encoded when it is first taken, together with all others that are taken then.
+
+    Args:
+        number: How many starts there are.
+        encode: Encodes the starts of the given numbers.
+    """
+
+    def __init__(self, number: int, encode: Callable[[NDArray[np.int64]], DreamState]) -> None:
+        self._encode = encode
+        self._dreams: DreamState | None = None
+        self._known = np.zeros(number, dtype=np.bool_)
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def take(self, chosen: Int64[np.ndarray, " m"]) -> DreamState:
+        """Gathers some starts, repeated or not."""
+        with self._lock:
+            wanted = np.unique(chosen)
+            missing = wanted[~self._known[wanted]]
+            dreams = self._dreams if self._dreams is not None and not missing.size else self._fill(missing)
+        rows = torch.from_numpy(chosen).to(dreams.theta.device)
+        return dreams.map(lambda tensor: tensor[rows])
+
+    def take_all(self) -> None:
+        """Encodes whatever isn't yet, so that no later reset has to."""
+        self.take(np.arange(len(self._known)))
+
+    def _fill(self, rows: Int64[np.ndarray, " m"]) -> DreamState:
+        encoded = self._encode(rows)
+        if self._dreams is None:
+            self._dreams = encoded.map(lambda tensor: tensor.new_zeros(len(self._known), *tensor.shape[1:]))
+        places = torch.from_numpy(rows).to(encoded.theta.device)
+        for name, tensor in vars(self._dreams).items():
+            if tensor is not None:
+                tensor.index_copy_(0, places, getattr(encoded, name))
+        self._known[rows] = True
+        return self._dreams
+
+
+class StartSource:
+    """Begins dreams of some worlds, all of them in the same way.
+
+    Attributes:
+        number_of_starts: How many different starts there are; None where each is simulated anew.
+
+    Args:
+        worlds: The worlds, each with its number of slots; the first one says which starts it knows.
+        number: How many environments choose.
+        starts: Where dreams begin, see `rnem_world.envs.learned.DreamOptions`.
+
+    Raises:
+        RnemWorldError: If there are no such starts, or they are of another world.
+    """
+
+    def __init__(
+        self, worlds: Sequence[tuple[World, int]], number: int, starts: str | Path | Starts | None
+    ) -> None:
+        self._worlds = tuple(worlds)
+        self._number = number
+        self._starts: Starts | None = None
+        self.number_of_starts: int | None = None
+        first = self._worlds[0][0]
+        kind, _, name = starts.partition(":") if isinstance(starts, str) else ("", "", "")
+        if kind == REAL and not is_game(first):
+            self._rules = real_rules(first, name or None)
+        else:
+            self._starts = own_starts(first) if starts is None else _find_starts(first, starts)
+            for world, _ in self._worlds:
+                check_starts(world, self._starts)
+            self.number_of_starts = len(self._starts)
+
+    def begin(
+        self,
+        rows: Int64[np.ndarray, " m"],
+        draw: Callable[[int], list[int]],
+        options: dict[str, Any],
+    ) -> list[DreamState]:
+        """Makes new dreams.
+
+        Args:
+            rows: Which of the environments are to begin.
+            draw: Draws a number below the given one for each of them.
+            options: ``frames`` and ``actions``, or ``start``; see `rnem_world.envs.learned.LearnedEnv`.
+
+        Returns:
+            m dreams for each world.
+
+        Raises:
+            ConfigError: If the options make no sense.
+        """
+        if options.get("frames") is not None or options.get("actions") is not None:
+            if options.get("start") is not None:
+                raise ConfigError(
+                    "options have frames and a start: a dream begins in one of them, leave one out"
+                )
+            frames, actions = check_context(self._worlds[0][0], options, self._number, rows)
+            return self._encoded(Starts.pack(frames, actions))
+        if options.get("start") is not None:
+            chosen = self._named(options["start"], rows)
+        elif self.number_of_starts is None:
+            return self._encoded(simulated_starts(self._rules, np.array(draw(2**63), dtype=np.uint64)))
+        else:
+            chosen = np.array(draw(self.number_of_starts), dtype=np.int64)
+        return [pool.take(chosen) for pool in self._pools()]
+
+    def prepare(self) -> None:
+        """Encodes all starts now, instead of each when it is first drawn."""
+        for pool in self._pools():
+            pool.take_all()
+
+    def _pools(self) -> list[EncodedStarts]:
+        starts = self._starts
+        if starts is None:
+            return []
+
+        def pool(world: World, slots: int) -> EncodedStarts:
+            def make() -> EncodedStarts:
+                return EncodedStarts(len(starts), lambda rows: encode_starts(world, starts, slots, rows))
+
+            return world.pool(starts, slots, make)
+
+        return [pool(world, slots) for world, slots in self._worlds]
+
+    def _encoded(self, starts: Starts) -> list[DreamState]:
+        return [encode_starts(world, starts, slots, slice(None)) for world, slots in self._worlds]
+
+    def _named(self, given: Any, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+        if self.number_of_starts is None:
+            raise ConfigError("starts are simulated here, there are none to choose from: leave out 'start'")
+        chosen, number = np.asarray(given), self.number_of_starts
+        fits = chosen.dtype.kind in "iu" and chosen.shape in ((), (self._number,))
+        if not fits or chosen.min() < 0 or chosen.max() >= number:
+            raise ConfigError(
+                f"options['start'] is {given!r}, expected a number from 0 to {number - 1}, or {self._number} of them"
+            )
+        picked: Int64[np.ndarray, " m"] = np.broadcast_to(chosen, (self._number,))[rows].astype(np.int64)
+        return picked
+
+
+def encode_starts(world: World, starts: Starts, slots: int, rows: NDArray[np.int64] | slice) -> DreamState:
+    """Lets a world watch some starts."""
+    frames = torch.from_numpy(starts.frames(rows)).to(world.device).permute(0, 1, 4, 2, 3)
+    actions = torch.from_numpy(starts.actions[rows]).to(world.device)
+    return world.encode(frames.to(torch.float32).contiguous(), actions, slots)
+
+
+def check_starts(world: World, starts: Starts) -> None:
+    """Refuses starts of another world.
+
+    Raises:
+        ConfigError: If their frames or actions aren't those of this world.
+    """
+    most = int(starts.actions.max(initial=0))
+    if starts.shape != world.frame_shape or most >= world.number_of_actions:
+        raise ConfigError(
+            f"the starts have frames {starts.shape} and actions up to {most}, the world {world.folder.name} has "
+            f"frames {world.frame_shape} and actions up to {world.number_of_actions - 1}: give starts of this world"
+        )
+
+
+def own_starts(world: World) -> Starts:
+    """Finds where dreams begin if the user doesn't say: the checkpoint's own starts, the real game, or its data.
+
+    Raises:
+        DataError: If there are none.
+        RnemWorldError: If the game can't be played.
+    """
+    file = world.folder / STARTS_FILE
+    if file.is_file():
+        return read_starts(file)
+    if is_game(world):
+        return game_starts(real_game(world))
+    data = Path(world.config.data)
+    if world.config.data and data.exists():
+        return starts_from_dataset(data)
+    raise DataError(
+        f"{world.folder} has no starts ({STARTS_FILE}) and its data {world.config.data!r} isn't there: give "
+        "starts=DATASET, a file of `rnem-world export RUN --starts DATASET`, or starts='real:PRESET'"
+    )
+
+
+def _find_starts(world: World, starts: str | Path | Starts) -> Starts:
+    if isinstance(starts, Starts):
+        return starts
+    if isinstance(starts, str) and starts.partition(":")[0] == REAL:
+        return game_starts(real_game(world, starts.partition(":")[2] or None))
+    path = Path(starts)
+    return read_starts(path) if path.suffix == ".npz" else starts_from_dataset(path)
+
+
+def check_context(
+    world: World, options: dict[str, Any], number: int, rows: NDArray[np.int64]
+) -> tuple[Bool[np.ndarray, "m t h w c"], Int64[np.ndarray, "m s"]]:
+    """Checks ``options["frames"]`` and ``options["actions"]``, a user's own start.
+
+    Args:
+        world: The world to start in.
+        options: The options of a reset.
+        number: Number of environments.
+        rows: Those that are reset.
+
+    Returns:
+        The frames and actions of the environments that are reset.
+
+    Raises:
+        ConfigError: If they don't fit the world or one another.
+    """
+    if options.get("frames") is None:
+        raise ConfigError("options has actions and no frames: give the frames that they led through")
+    frames = black_and_white(np.asarray(options["frames"]), "options['frames']")
+    each = frames.ndim == 5
+    expected = f"(T, {', '.join(map(str, world.frame_shape))})"
+    fits = frames.ndim in (4, 5) and frames.shape[-3:] == world.frame_shape
+    if not fits or (each and len(frames) != number):
+        raise ConfigError(
+            f"options['frames'] have the shape {frames.shape}, expected {expected}, or {number} times that"
+        )
+    steps = frames.shape[-4] - 1
+    if steps + 1 < FEWEST_FRAMES:
+        raise ConfigError(
+            f"options['frames'] holds {steps + 1} frames, expected at least {FEWEST_FRAMES} (16 are usual)"
+        )
+    actions = options.get("actions")
+    if actions is None:
+        if world.number_of_actions > 1:
+            raise ConfigError(
+                f"options has frames and no actions: give the {steps} actions between the frames"
+            )
+        actions = np.zeros(steps, dtype=np.int64)
+    actions = np.asarray(actions)
+    if actions.dtype.kind not in "iu" or actions.shape not in ((steps,), (number, steps)):
+        raise ConfigError(
+            f"options['actions'] have the shape {actions.shape} and dtype {actions.dtype}, expected ({steps},) "
+            f"integers, one between each two of the frames, or {number} times that"
+        )
+    if actions.min() < 0 or actions.max() >= world.number_of_actions:
+        raise ConfigError(
+            f"options['actions'] lie between {actions.min()} and {actions.max()}, expected 0 to "
+            f"{world.number_of_actions - 1}"
+        )
+    frames = frames[rows] if each else np.broadcast_to(frames, (len(rows), *frames.shape))
+    actions = actions[rows] if actions.ndim == 2 else np.broadcast_to(actions, (len(rows), steps))
+    return frames, actions.astype(np.int64)

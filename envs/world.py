@@ -1,0 +1,317 @@
+"""A trained world model that environments dream in: found, loaded once, and shown real frames."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Float, Float32, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rnem_world.device import choose_device
+from rnem_world.errors import CheckpointError, ConfigError, DependencyError
+from rnem_world.models.config import validate_slots
+from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
+from rnem_world.models.imagination import DreamState, start_imagination
+from rnem_world.models.rollout import observe
+from rnem_world.models.world_model import SlotState, WorldModel
+from rnem_world.seeding import torch_generator
+from rnem_world.training.checkpoint import MODEL_FILE, find_checkpoint, load_model
+from rnem_world.training.config import RunConfig
+
+if TYPE_CHECKING:
+    from rnem_world.envs.start_source import EncodedStarts
+    from rnem_world.envs.starts import Starts
+
+HUB = "hf://"
+"""How the name of a repository of the Hugging Face Hub begins."""
+
+MOST_LOADED, MOST_POOLS = 4, 8
+"""So many worlds stay loaded, and so many sets of encoded starts with each."""
+
+CHUNKS = {"cpu": 256}
+LARGEST_CHUNK = 16_384
+"""Dreams that are stepped at once on a kind of device, and on any other: on a processor pixels of more don't fit the
+caches, elsewhere only memory is a bound."""
+
+
+class World:
+    """A world model on a device. Nothing of it changes, so that environments and threads share it.
+
+    Attributes:
+        frame_shape: (h, w, c) of a frame.
+        number_of_actions: How many actions it knows; 1 if it isn't told any.
+        action_space: The same as a space.
+        ways: How it can imagine, the usual way first.
+
+    Args:
+        model: The model, on its device, in evaluation mode.
+        config: What its checkpoint says of it.
+        folder: The checkpoint.
+        fingerprint: Tells the weights of one model from those of another.
+
+    Raises:
+        CheckpointError: If the model has no heads.
+    """
+
+    def __init__(self, model: WorldModel, config: RunConfig, folder: Path, fingerprint: str) -> None:
+        if model.heads is None:
+            raise CheckpointError(
+                f"{folder} has no heads, and without them no rewards and no ends: train a world with "
+                "`rnem-world train --world-model` on data with rewards"
+            )
+        self.model = model
+        self.config = config
+        self.folder = folder
+        self.fingerprint = fingerprint
+        self.device = next(model.parameters()).device
+        size = config.model.image.image_size
+        self.frame_shape = (size, size, config.model.channels)
+        self.takes_actions = config.model.number_of_actions > 0
+        self.number_of_actions = max(config.model.number_of_actions, 1)
+        self.action_space = spaces.Discrete(self.number_of_actions)
+        self.ways = ("pixels",) if model.prior_code is None else ("latent", "pixels")
+        self.chunk = CHUNKS.get(self.device.type, LARGEST_CHUNK)
+        self._pools: OrderedDict[tuple[str, int], EncodedStarts] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, checkpoint: str | Path = "balls", device: str | torch.device = "cpu") -> World:
+        """Loads a world, or hands out the one that is loaded already; the last four stay loaded.
+
+        Args:
+            checkpoint: A shipped name, a run or checkpoint folder, or ``hf://owner/name``, a repository of the Hugging
+                Face Hub.
+            device: Where it is to be; ``auto`` takes CUDA where there is any.
+
+        Raises:
+            CheckpointError: If there is none, or it has no heads.
+            ConfigError: If there is no such device.
+            DependencyError: If it is a repository and huggingface_hub isn't installed.
+        """
+        place = choose_device(str(device))
+        folder = find_world(checkpoint).resolve()
+        status = (folder / MODEL_FILE).stat()
+        with _loading:
+            return _load(folder, status.st_mtime_ns, status.st_size, place)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return World.load, (self.folder, str(self.device))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> World:
+        return self
+
+    def slot_space(self, slots: int) -> spaces.Box:
+        """Returns the space of the slots' output, (k, d) float32."""
+        low, high = self.slot_bounds()
+        return spaces.Box(np.tile(low, (slots, 1)), np.tile(high, (slots, 1)), dtype=np.float32)
+
+    def slot_bounds(self) -> tuple[Float32[np.ndarray, " d"], Float32[np.ndarray, " d"]]:
+        """Returns the least and the greatest values that a slot's output can have."""
+        core = self.model.core
+        if isinstance(core, RelationalCore) and core.gated:
+            norm = core.output_norm
+            scale, shift = norm.weight.detach().cpu().numpy(), norm.bias.detach().cpu().numpy()
+            # A vector of d numbers with mean 0 and variance 1 has none above the root of d - 1.
+            spread = np.abs(scale) * np.float32(math.sqrt(len(scale)))
+            return shift - spread, shift + spread
+        if isinstance(core, LongShortTermMemoryCore):
+            high = np.ones(core.hidden_size, np.float32)
+            return -high, high
+        high = np.ones(core.state_size, np.float32)
+        return np.zeros_like(high), high
+
+    def check_slots(self, num_slots: int | None) -> int:
+        """Returns the number of slots to dream with.
+
+        Raises:
+            ConfigError: If the model can't run with so few.
+        """
+        if num_slots is None:
+            return self.config.model.slots
+        validate_slots(self.config.model.core, num_slots)
+        return num_slots
+
+    def check_spaces(self, observations: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
+        """Refuses environments that the world wasn't learned from.
+
+        Raises:
+            ConfigError: If the frames or the actions are others.
+        """
+        if not isinstance(observations, spaces.Box) or observations.shape != self.frame_shape:
+            raise ConfigError(
+                f"the environment's observations are {observations}, expected frames {self.frame_shape} as the world "
+                f"{self.folder.name} has them"
+            )
+        if actions != self.action_space:
+            raise ConfigError(
+                f"the environment's actions are {actions}, expected {self.action_space} as the world "
+                f"{self.folder.name} knows them"
+            )
+
+    def empty_slots(self, batch: int, slots: int) -> SlotState:
+        """Makes the slots before the first frame."""
+        state = self.model.initial_state(1, slots, torch_generator(0, device=self.device))
+        # Always the same, on any device, so that a start is always seen alike.
+        generator = torch_generator(0, "first responsibilities")
+        gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[0], generator, "cpu").to(
+            self.device
+        )
+
+        def repeat(tensor: Tensor) -> Tensor:
+            return tensor.expand(batch, *tensor.shape[1:])
+
+        frame = None if state.frame is None else repeat(state.frame)
+        return SlotState(repeat(state.theta), repeat(state.prediction), repeat(gamma), frame)
+
+    def actions_for_model(self, actions: Int64[Tensor, "b *s"]) -> Int64[Tensor, "b *s"] | None:
+        """Gives the model the actions, or none if it was trained without."""
+        return actions if self.takes_actions else None
+
+    def frames_for_model(self, frames: NDArray[Any]) -> Bool[Tensor, "*n h w c"]:
+        """Copies real frames to the device, black and white."""
+        return torch.from_numpy(np.ascontiguousarray(black_and_white(frames))).to(self.device)
+
+    @torch.inference_mode()
+    def encode(
+        self, frames: Float[Tensor, "b t c h w"], actions: Int64[Tensor, "b s"], slots: int
+    ) -> DreamState:
+        """Watches real frames and starts to imagine after the last one.
+
+        Args:
+            frames: At least two, in [0, 1].
+            actions: What was done between them.
+            slots: Number of slots.
+        """
+        parts = []
+        for begin in range(0, len(frames), self.chunk):
+            some = frames[begin : begin + self.chunk]
+            done = self.actions_for_model(actions[begin : begin + self.chunk])
+            before = self.empty_slots(len(some), slots)
+            # Only the last step is kept: all steps of many large frames would fill gigabytes.
+            ((transition, state),) = deque(observe(self.model, before, some, some[:, 1:], done), maxlen=1)
+            parts.append(start_imagination(self.model, state, transition.output, some[:, -1]))
+        return joined(parts)
+
+    def pool(self, starts: Starts, slots: int, make: Callable[[], EncodedStarts]) -> EncodedStarts:
+        """Returns the encoded starts, the same for all environments that use them; the last eight sets are kept.
+
+        Args:
+            starts: The starts.
+            slots: The slots that they are encoded with.
+            make: Makes them where there are none.
+        """
+        key = (starts.digest, slots)
+        with self._lock:
+            found = self._pools.pop(key, None) or make()
+            self._pools[key] = found
+            while len(self._pools) > MOST_POOLS:
+                self._pools.popitem(last=False)
+        return found
+
+
+_loading = threading.Lock()
+
+
+@functools.lru_cache(maxsize=MOST_LOADED)
+def _load(folder: Path, modified: int, size: int, device: torch.device) -> World:
+    """Loads a world; a file that has changed since is another one."""
+    model, config = load_model(folder, device)
+    model.requires_grad_(False)
+    fingerprint = hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()[:16]
+    return World(model, config, folder, fingerprint)
+
+
+def find_world(checkpoint: str | Path) -> Path:
+    """Finds a checkpoint's folder; a repository of the Hub, ``hf://owner/name``, is downloaded first.
+
+    Raises:
+        CheckpointError: If there is none.
+        DependencyError: If it is a repository and huggingface_hub isn't installed.
+    """
+    name = str(checkpoint)
+    if name.startswith(HUB):
+        return _download(name.removeprefix(HUB))
+    try:
+        return find_checkpoint(checkpoint)
+    except CheckpointError as error:
+        owner, slash, repository = name.partition("/")
+        if slash and owner and repository and "/" not in repository and not Path(owner).exists():
+            raise CheckpointError(
+                f"{error}; a repository of the Hugging Face Hub is named {HUB}{name}"
+            ) from error
+        raise
+
+
+def _download(repository: str) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise DependencyError(
+            f"{HUB}{repository} is a repository of the Hugging Face Hub, and huggingface_hub isn't installed: "
+            'pip install "rnem-world[hub]"'
+        ) from error
+    try:
+        # Everything that `rnem-world export` writes: a world is the whole folder.
+        return Path(huggingface_hub.snapshot_download(repository))
+    except Exception as error:  # the Hub, the network and the cache raise errors of many kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{HUB}{repository} can't be had from the Hugging Face Hub ({reason})"
+        ) from error
+
+
+def joined(parts: list[DreamState]) -> DreamState:
+    """Puts dreams side by side."""
+    if len(parts) == 1:
+        return parts[0]
+    frames = [part.frame for part in parts if part.frame is not None]
+    return DreamState(
+        torch.cat([part.theta for part in parts]),
+        torch.cat([part.output for part in parts]),
+        torch.cat([part.code for part in parts]),
+        torch.cat(frames) if frames else None,
+    )
+
+
+def black_and_white(frames: NDArray[Any], what: str = "frames") -> Bool[np.ndarray, "..."]:
+    """Turns real frames into black and white ones.
+
+    Args:
+        frames: uint8 0..255, bool, or floats in [0, 1]; white above one half.
+        what: What they are, for messages.
+
+    Raises:
+        ConfigError: If they are something else, or hold NaN.
+    """
+    if frames.dtype == np.bool_:
+        return frames
+    if frames.dtype == np.uint8:
+        if frames.size and frames.max() == 1:
+            raise ConfigError(
+                f"{what} are uint8 of 0 and 1, expected 0 to 255: multiply them by 255, or give booleans"
+            )
+        white: Bool[np.ndarray, "..."] = frames > 127
+        return white
+    if frames.dtype.kind == "f":
+        if not np.isfinite(frames).all():
+            raise ConfigError(f"{what} hold NaN or infinity, expected numbers in [0, 1]")
+        if frames.size and (frames.min() < 0.0 or frames.max() > 1.0):
+            raise ConfigError(
+                f"{what} lie between {frames.min():g} and {frames.max():g}, expected [0, 1], or uint8 0 to 255"
+            )
+        bright: Bool[np.ndarray, "..."] = frames > 0.5
+        return bright
+    raise ConfigError(
+        f"{what} have the dtype {frames.dtype}, expected uint8 0 to 255, bool, or floats in [0, 1]"
+    )

@@ -1,0 +1,165 @@
+"""The figures of evaluations as tables of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rnem_world.evaluation.imagination import RETRIEVED_AFTER, SHORT_HORIZON, ImaginationFigures
+from rnem_world.evaluation.one_step import TERMS, Evaluation
+
+LOSSES = {
+    "loss": "loss",
+    "upper_bound": "upper bound",
+    "relational": "relational loss",
+    "relational_upper_bound": "relational upper bound",
+}
+SCORES = {
+    "plain_bce": "plain BCE (its gamma never saw the frame)",
+    "ari": "ARI (the paper's)",
+    "fg_ari": "FG-ARI",
+    "miou": "mean IoU",
+    "confidence": "confidence",
+    "ami": "AMI (over the first sequences)",
+}
+HORIZONS_LABEL = "after so many imagined frames"
+LABEL, CELL = 44, 10
+
+
+def figures_table(evaluations: Sequence[Evaluation], last_steps: int) -> list[str]:
+    """Lays out evaluations of one model on the same data, with different noise, side by side.
+
+    Args:
+        evaluations: At least one.
+        last_steps: How many last steps were reported by themselves.
+
+    Returns:
+        Lines: a column for all steps and one for the last of every evaluation's scores, then the losses' terms.
+    """
+    first = evaluations[0]
+    last = min(last_steps, len(first.curves["loss"]))
+    when = ["all steps", f"last {last}"]
+    lines = [_row("", [f"noise {evaluation.noise:g}" for evaluation in evaluations], CELL * 2)]
+    lines.append(_row("", when * len(evaluations)))
+    lines.append(_row(LOSSES["loss"], _losses(evaluations, "loss", ["total", "last_total"])))
+    for name, label in SCORES.items():
+        if name in first.scores:
+            cells = [_cell(entry.scores.get(key)) for entry in evaluations for key in (name, f"last_{name}")]
+            lines.append(_row(label, cells))
+    lines += ["", _row("losses by their terms", list(TERMS) * len(evaluations))]
+    for name, label in LOSSES.items():
+        if name in first.losses:
+            lines.append(_row(label, _losses(evaluations, name, TERMS)))
+            last_terms = [f"last_{term}" for term in TERMS]
+            lines.append(_row(f"{label}, last {last} steps", _losses(evaluations, name, last_terms)))
+    return lines
+
+
+def imagination_table(figures: ImaginationFigures, latent: ImaginationFigures | None = None) -> list[str]:
+    """Lays out the figures of imagined frames: those of objects where they are known, else those of frames.
+
+    Args:
+        figures: What was measured of imagination in pixels.
+        latent: The same of latent imagination, of as many frames.
+
+    Returns:
+        Lines: a column for each of some horizons, then the figures that have none.
+    """
+    rows = _object_rows if figures.objects is not None else _frame_rows
+    return rows(figures, latent)
+
+
+def _object_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) -> list[str]:
+    horizons = _horizons(figures, 1, 5, 10, 20, 30)
+    lines = [_row(HORIZONS_LABEL, list(map(str, horizons)))]
+    step = min(SHORT_HORIZON, figures.horizon)
+    precision = f"reward's average precision, 1-{step}"
+    objects, rewards = figures.objects, figures.rewards
+    if objects is not None:
+        lines += [
+            *_curve("position error", objects.position_errors, horizons),
+            *_curve(
+                "position error, constant velocity and walls", objects.constant_velocity_errors, horizons
+            ),
+            *_curve("position error of object 1 (the player's)", objects.player_errors, horizons),
+            *_curve("balls still there", objects.alive, horizons),
+            *_figure("FG-ARI, last five context frames", objects.fg_ari),
+            *_figure(f"shuffled over true actions, object 1, at {step}", objects.shuffled_ratio),
+        ]
+    if rewards.reward_precision is not None:
+        lines += _figure(precision, rewards.reward_precision)
+        lines += _figure("... of guessing (rate of rewards)", rewards.reward_rate)
+    if objects is not None and latent is not None and latent.objects is not None:
+        errors = latent.objects.position_errors
+        ratio = errors[step - 1] / objects.position_errors[step - 1]
+        lines += [
+            *_curve("latent: position error", errors, horizons),
+            *_curve("latent: balls still there", latent.objects.alive, horizons),
+            *_figure(f"latent over pixels, position error at {step}", ratio),
+            *_figure(f"latent: {precision}", latent.rewards.reward_precision),
+        ]
+    return lines
+
+
+def _frame_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) -> list[str]:
+    horizons = _horizons(figures, *RETRIEVED_AFTER, 15, 20, 25, 30)
+    lines = [_row(HORIZONS_LABEL, list(map(str, horizons)))]
+    for prefix, entry in (("", figures), ("latent: ", latent)):
+        if entry is None:
+            continue
+        frames, player = entry.frames, entry.player
+        # A label without prefix stands for what doesn't depend on how the model imagines.
+        rows: list[tuple[str, Sequence[float] | Mapping[str, float]]] = [
+            (f"{prefix}cross-entropy, nats a frame", frames.bce),
+            (f"{prefix}... binarised, told its reliability", frames.told_bce),
+            ("... of the best copy of the last frame", frames.copy_bce),
+            (f"{prefix}wrong pixels", frames.wrong_pixels),
+            ("... of a copy of the last frame", frames.copy_wrong_pixels),
+            (f"{prefix}Hits@1 of slots", frames.hits),
+            (f"{prefix}MRR of slots", frames.mean_reciprocal_rank),
+            ("... Hits@1 of slots left as they were", frames.copy_hits),
+        ]
+        if player is not None:
+            rows += [
+                (f"{prefix}player's error, pixels", player.player_error),
+                (f"{prefix}... under shuffled actions", player.player_error_shuffled),
+                ("... of a player that stays", player.player_error_copy),
+                (f"{prefix}frames that show a player", player.player_found),
+            ]
+        for label, curve in rows:
+            if label.startswith(prefix):
+                lines += _curve(label, curve, horizons)
+        lines += _figure(f"{prefix}rewards' average precision", entry.rewards.reward_precision)
+    if figures.rewards.reward_precision_watching is not None:
+        lines += _figure("... while watching", figures.rewards.reward_precision_watching)
+        lines += _figure("... of guessing (rate of rewards)", figures.rewards.reward_rate)
+    return lines + _figure("small moving objects' pixels, one ahead", figures.frames.small_recall)
+
+
+def _horizons(figures: ImaginationFigures, *horizons: int) -> list[int]:
+    return [horizon for horizon in horizons if horizon <= figures.horizon]
+
+
+def _curve(label: str, curve: Sequence[float] | Mapping[str, float], horizons: Sequence[int]) -> list[str]:
+    """Lays out a curve's values after so many frames; no line if there are none."""
+    if isinstance(curve, Mapping):
+        return [_row(label, [_cell(curve.get(str(horizon))) for horizon in horizons])]
+    return [_row(label, [_cell(curve[horizon - 1]) for horizon in horizons])] if curve else []
+
+
+def _figure(label: str, value: float | None) -> list[str]:
+    """Lays out a single figure; no line if there is none."""
+    return [] if value is None else [_row(label, [_cell(value)])]
+
+
+def _losses(evaluations: Sequence[Evaluation], name: str, terms: Sequence[str]) -> list[str]:
+    return [_cell(evaluation.losses[name][term]) for evaluation in evaluations for term in terms]
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _row(label: str, cells: Sequence[str], width: int = CELL) -> str:
+    return f"{label:<{LABEL}}" + "".join(f"{cell:>{width}}" for cell in cells)
