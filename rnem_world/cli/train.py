@@ -108,6 +108,11 @@ def command(out: Path | None, resume: bool, device: str, threads: int | None, **
     With no data at hand the preset's default set is collected first. A run's folder keeps its configuration, log,
     TensorBoard files and checkpoints; Ctrl-C saves and stops.
     """
+    processes = from_torchrun()
+    if processes.world_size > 1:
+        # Keeps DistributedDataParallel from remarking in every process that no parameter went unused;
+        # torch reads it when it is imported.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _check(parameters)
     config, data = _resumed(out, parameters) if resume else _new(parameters)
     for name in ("schedule_updates", "schedule_after", "final_learning_rate"):
@@ -117,10 +122,6 @@ def command(out: Path | None, resume: bool, device: str, threads: int | None, **
                 f"--{name.replace('_', '-')} was given, but the learning rate is constant: add "
                 "--learning-rate-schedule cosine (or linear), or leave it out"
             )
-    processes = from_torchrun()
-    if processes.world_size > 1:
-        # Keeps DistributedDataParallel from remarking in every process that no parameter went unused.
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     out = out or Path("runs") / _run_name(config.model, data)
     report = click.echo if processes.is_first else _say_nothing
     from rnem_world.training.trainer import train
