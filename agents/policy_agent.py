@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from rnem_world.agents.policy import (
     shows_frames,
     shows_slots,
 )
+from rnem_world.envs.atari import AtariVectorEnv
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 
 try:
@@ -211,21 +212,6 @@ class PolicyAgent:
 PolicyFrames = Literal["grayscale", "observations"]
 
 
-@runtime_checkable
-class FrameSource(Protocol):
-    """The part of an Atari vector environment that is needed."""
-
-    num_envs: int
-    single_action_space: Any
-
-    @property
-    def elapsed(self) -> NDArray[Any]:
-        """Steps of each episode so far."""
-
-    def frames(self) -> NDArray[Any]:
-        """The current frames in grey, (n, 84, 84)."""
-
-
 def load_sb3_policy(path: Path, trusted: bool, seed: int) -> Any:
     """Loads a checkpoint of stable-baselines3 (PPO, A2C or DQN).
 
@@ -282,7 +268,7 @@ class TrainedPolicyAgent:
         ConfigError: If it was trained on other observations or actions.
     """
 
-    def __init__(self, model: Any, env: FrameSource, frames: PolicyFrames = "grayscale") -> None:
+    def __init__(self, model: Any, env: AtariVectorEnv, frames: PolicyFrames = "grayscale") -> None:
         self._model, self._env, self._sees = model, env, frames
         shape, actions = tuple(model.observation_space.shape), getattr(model.action_space, "n", None)
         first, last = shape[0], shape[-1]

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
 
 from rnem_world.agents.config import CONFIG_FILE, PolicyConfig
 from rnem_world.agents.policy import (
+    CHECKPOINTS,
     check_policy_spaces,
     checkpoints_of,
     describe_spaces,
@@ -36,12 +37,11 @@ from rnem_world.distributed import Stop
 from rnem_world.envs.real import make_environment
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
-from rnem_world.io import writing
+from rnem_world.io import Lock, tidy_folders, writing
 from rnem_world.seeding import derive_seed
+from rnem_world.training.run import LOCK_FILE
 
 LOG_FILE = "log.jsonl"
-
-
 LOG_ENTRIES = 200
 """Entries of the log in a whole training, about."""
 
@@ -116,24 +116,29 @@ def train_policy(
 
     Raises:
         CheckpointError: If there is something in the folder already, or nothing to resume.
-        RnemWorldError: If an option makes no sense, the dream diverges, or something can't be written.
+        OutputError: If another process is training in the folder, or it can't be written.
+        RnemWorldError: If an option makes no sense, the dream diverges, or the policy becomes NaN.
     """
     if not resume and (folder / CONFIG_FILE).exists():
         raise CheckpointError(f"{folder} holds an agent already: add --resume, or give another folder")
     env = make_training_environment(config, device)
     spaces = env.unwrapped.observation_space, env.unwrapped.action_space  # without stacks of frames
     try:
-        if resume:
-            check_policy_spaces(folder, read_policy_config(folder)[1], *spaces)
+        before = folder if resume else start_from
+        if before is not None:
+            check_policy_spaces(before, read_policy_config(before)[1], *spaces)
         model = make_algorithm(config, env, device)
-        if resume:
-            restore_training(model, folder)
-            report(f"resumed after {model.num_timesteps:,} steps")
-        elif start_from is not None:
-            check_policy_spaces(start_from, read_policy_config(start_from)[1], *spaces)
-            model.policy.load_state_dict(read_policy_weights(last_checkpoint(start_from)))
-        write_policy_config(folder, config, describe_spaces(*spaces))
-        return _learn(model, env, config, folder, Stop(max_minutes), report)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with Lock(folder / LOCK_FILE, f"{folder} is being trained"):
+            tidy_folders(folder / CHECKPOINTS)
+            if resume:
+                restore_training(model, folder)
+                report(f"resumed after {model.num_timesteps:,} steps")
+            elif start_from is not None:
+                model.policy.load_state_dict(read_policy_weights(last_checkpoint(start_from)))
+            write_policy_config(folder, config, describe_spaces(*spaces))
+            return _learn(model, env, config, folder, Stop(max_minutes), report)
     finally:
         env.close()
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int64, Integer, UInt8
 
 from rnem_world.envs.atari_console import MAX_EPISODE_STEPS, REPEAT_PROBABILITY, SIZE, EmulatorSnapshot
 from rnem_world.envs.atari_frames import AtariRules
-from rnem_world.envs.episodes import Array, Infos, Transition, check_number_of_envs
+from rnem_world.envs.episodes import Array, Infos, Transition, check_count
 from rnem_world.envs.vector import BatchedVectorEnv, SingleEnv
 from rnem_world.errors import ConfigError
 
@@ -82,7 +82,7 @@ class AtariVectorEnv(BatchedVectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
-        check_number_of_envs(num_envs)
+        check_count("num_envs", num_envs)
         self.rules = AtariRules(game, obs_type, reward, background, repeat_probability)
         self._emulators = [self.rules.emulator() for _ in range(num_envs)]
         actions = spaces.Discrete(len(self.action_names))
@@ -107,7 +107,7 @@ class AtariVectorEnv(BatchedVectorEnv):
         for row, seed in zip(rows.tolist(), seeds, strict=True):
             emulator = self._emulators[row]
             if seed is None and not emulator.is_seeded:
-                seed = int(self.generator(row).integers(2**31))  # noqa: PLW2901
+                seed = int(self.episodes.generator(row).integers(2**31))  # noqa: PLW2901
             if seed is not None:
                 emulator.seed(seed)
             emulator.reset()

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Bool, Int64, Integer, UInt8
 from numpy.typing import NDArray
 
-from rnem_world.envs.episodes import Array, Infos, Transition, check_number_of_envs
+from rnem_world.envs.episodes import Array, Infos, Transition, check_count
 from rnem_world.envs.vector import BatchedVectorEnv, SingleEnv
 from rnem_world.errors import ConfigError
 from rnem_world.physics import (
@@ -99,7 +99,7 @@ class BouncingBallsVectorEnv(BatchedVectorEnv):
         render_mode: str | None = None,
     ) -> None:
         self.rules = rules_of(preset)
-        check_number_of_envs(num_envs)
+        check_count("num_envs", num_envs)
         n, b, size = num_envs, self.rules.most_balls, self.rules.image_size
         frame = spaces.Box(0, 255, (size, size, 1), np.uint8)
         actions = spaces.Discrete(number_of_actions(self.rules))
@@ -120,7 +120,7 @@ class BouncingBallsVectorEnv(BatchedVectorEnv):
         self, rows: Int64[np.ndarray, " m"], seeds: Sequence[int | None], options: dict[str, Any]
     ) -> None:
         """Draws worlds anew, each from its generator."""
-        balls = sample_state(self.rules, [self.generator(row) for row in rows.tolist()])
+        balls = sample_state(self.rules, [self.episodes.generator(row) for row in rows.tolist()])
         self._balls.put(rows, balls)
         self._groups[rows] = rasterise(balls, self.rules)
         self._collisions[rows] = 0

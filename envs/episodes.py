@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
@@ -63,14 +65,116 @@ class EpisodesSnapshot:
         )
 
 
-def check_number_of_envs(num_envs: int) -> None:
-    """Refuses batches of nothing.
+class Episodes:
+    """The books of N environments: their generators, how far their episodes are, and which wait for a reset.
+
+    Attributes:
+        generators: One for each, None where nothing has been drawn yet.
+        seeds: What they were seeded with; None where that wasn't said.
+        elapsed: Int64 (n,), steps of each episode so far.
+        finished: Bool (n,), which episodes are over and wait for their reset; never changed in place.
+        all_started: Whether every environment has been reset.
+
+    Args:
+        number: N.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.generators: list[np.random.Generator | None] = [None] * number
+        self.seeds: list[int | None] = [None] * number
+        self.elapsed = np.zeros(number, dtype=np.int64)
+        self.finished = np.zeros(number, dtype=np.bool_)
+        self.all_started = False
+        self._started = np.zeros(number, dtype=np.bool_)
+
+    def generator(self, row: int) -> np.random.Generator:
+        """Returns the generator of an environment."""
+        generator = self.generators[row]
+        if generator is None:
+            generator, _ = np_random()
+            self.generators[row] = generator
+        return generator
+
+    def seed(self, rows: Int64[np.ndarray, " m"], seeds: Sequence[int | None]) -> Callable[[], None]:
+        """Seeds generators, those of which the seed is None aside.
+
+        Returns:
+            What undoes it, and whatever was drawn since from any of these generators.
+        """
+        before = {row: (self.generators[row], self.seeds[row]) for row in rows.tolist()}
+        states = {
+            row: dict(each.bit_generator.state) for row, (each, _) in before.items() if each is not None
+        }
+        for row, seed in zip(rows.tolist(), seeds, strict=True):
+            if seed is not None:
+                self.generators[row], self.seeds[row] = np_random(seed)
+
+        def undo() -> None:
+            for row, (generator, seed) in before.items():
+                self.generators[row], self.seeds[row] = generator, seed
+                if generator is not None:
+                    generator.bit_generator.state = states[row]
+
+        return undo
+
+    def begin(self, rows: Int64[np.ndarray, " m"]) -> None:
+        """Notes that episodes have begun."""
+        self.elapsed[rows] = 0
+        self.finished = self.finished.copy()
+        self.finished[rows] = False
+        self._started[rows] = True
+        self.all_started = bool(self._started.all())
+
+    def check_started(self) -> None:
+        """Refuses to go on where a reset is missing.
+
+        Raises:
+            gymnasium.error.ResetNeeded: If an environment hasn't been reset yet.
+        """
+        if not self.all_started:
+            raise ResetNeeded("reset the environment before anything else")
+
+    def copy(self, rows: Int64[np.ndarray, " m"], state: Any) -> EpisodesSnapshot:
+        """Copies what is noted of some environments, beside their own state."""
+        generators = [self.generators[row] for row in rows.tolist()]
+        states = tuple(None if each is None else dict(each.bit_generator.state) for each in generators)
+        return EpisodesSnapshot(state, self.elapsed[rows], self.finished[rows], states)
+
+    def put(self, rows: Int64[np.ndarray, " m"], snapshot: EpisodesSnapshot) -> None:
+        """Notes of some environments what a copy says."""
+        self.begin(rows)
+        self.elapsed[rows] = snapshot.elapsed
+        self.finished[rows] = snapshot.finished
+        for row, state in zip(rows.tolist(), snapshot.generators, strict=True):
+            self.seeds[row] = self.generators[row] = None
+            if state is not None:
+                self.generator(row).bit_generator.state = state
+
+
+def check_snapshot(snapshot: object, number: int) -> None:
+    """Refuses what is no copy of so many environments.
 
     Raises:
-        ConfigError: If ``num_envs`` is below 1.
+        ConfigError: If it isn't.
     """
-    if num_envs < 1:
-        raise ConfigError(f"num_envs is {num_envs}, expected at least 1")
+    if not isinstance(snapshot, EpisodesSnapshot):
+        raise ConfigError(
+            f"the state is a {type(snapshot).__name__}, expected what `get_state` of such an environment returned"
+        )
+    if len(snapshot) != number:
+        raise ConfigError(
+            f"the state holds {len(snapshot)} environments, expected {number}: choose some by `pick`"
+        )
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuses what is no number of things.
+
+    Raises:
+        ConfigError: If ``value`` is no integer of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{name} is {value!r}, expected an integer of at least 1")
 
 
 def autoreset_mode_of(mode: AutoresetMode | str) -> AutoresetMode:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rnem_world.envs.dream import DETAILS, OF_UNCERTAINTY, DreamBatch, DreamsSnapshot
 from rnem_world.envs.editing import Edit, apply_edits, check_edits
-from rnem_world.envs.episodes import Array, Infos, Transition, check_number_of_envs
+from rnem_world.envs.episodes import Array, Infos, Transition, check_count
 from rnem_world.envs.real import ATARI_GAME, chosen_world
 from rnem_world.envs.start_source import START_OPTIONS, StartSource
 from rnem_world.envs.starts import Starts
@@ -165,7 +165,7 @@ class LearnedVectorEnv(BatchedVectorEnv):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        check_number_of_envs(num_envs)
+        check_count("num_envs", num_envs)
         self.options = chosen = _options({"checkpoint": checkpoint, **options})
         self.world = world = World.load(chosen_world(chosen.checkpoint, chosen.game), chosen.device)
         calibration = None
@@ -194,7 +194,7 @@ class LearnedVectorEnv(BatchedVectorEnv):
             self._refuse_edits()
 
         def draw(high: int) -> list[int]:
-            return [int(self.generator(row).integers(high)) for row in rows.tolist()]
+            return [int(self.episodes.generator(row).integers(high)) for row in rows.tolist()]
 
         begun = self.starts.begin(rows, draw, given)
         places = self._on_device(rows)

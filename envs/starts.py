@@ -182,7 +182,7 @@ def simulated_starts(
     generators = [np.random.default_rng(seed) for seed in seeds.tolist()]
     env = BouncingBallsVectorEnv(len(generators), rules)
     for row, generator in enumerate(generators):
-        env.set_generator(row, generator)
+        env.episodes.generators[row] = generator
     frames = [env.reset()[0]]
     drawn = -(-(context_frames - 1) // HELD_STEPS)
     count = int(env.single_action_space.n)

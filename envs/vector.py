@@ -15,18 +15,19 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Int64, Integer
 
 from rnem_world.envs.episodes import (
     Array,
+    Episodes,
     EpisodesSnapshot,
     Infos,
     Transition,
     autoreset_mode_of,
-    check_number_of_envs,
+    check_count,
+    check_snapshot,
     final_infos,
     reset_mask_of,
     rows_of,
@@ -70,9 +71,9 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         autoreset_mode: AutoresetMode | str,
         render_mode: str | None,
     ) -> None:
-        check_number_of_envs(num_envs)
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ConfigError(f"max_episode_steps is {max_episode_steps}, expected at least 1, or None")
+        check_count("num_envs", num_envs)
+        if max_episode_steps is not None:
+            check_count("max_episode_steps", max_episode_steps)
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode is {render_mode!r}, expected None or 'rgb_array'")
         self.num_envs = num_envs
@@ -85,11 +86,7 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         self.single_action_space: spaces.Discrete = action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
-        self._generators: list[np.random.Generator | None] = [None] * num_envs
-        self._seeds: list[int | None] = [None] * num_envs
-        self._started = np.zeros(num_envs, dtype=np.bool_)
-        self._elapsed = np.zeros(num_envs, dtype=np.int64)
-        self._finished = np.zeros(num_envs, dtype=np.bool_)
+        self.episodes = Episodes(num_envs)
 
     @abstractmethod
     def begin(
@@ -148,22 +145,17 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
     @property  # type: ignore[misc]  # as SyncVectorEnv has it
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generators of the sub-environments."""
-        return tuple(self.generator(row) for row in range(self.num_envs))
+        return tuple(self.episodes.generator(row) for row in range(self.num_envs))
 
     @property
     def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]  # as SyncVectorEnv has it
         """What the generators were seeded with; None where that wasn't said."""
-        return tuple(self._seeds)
-
-    @property
-    def finished(self) -> Bool[np.ndarray, " n"]:
-        """Which episodes are over and wait for their reset."""
-        return self._finished
+        return tuple(self.episodes.seeds)
 
     @property
     def elapsed(self) -> Int64[np.ndarray, " n"]:
         """Steps of each episode so far."""
-        return self._elapsed.copy()
+        return self.episodes.elapsed.copy()
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -185,18 +177,8 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         mask = reset_mask_of(given.pop("reset_mask", None), self.num_envs)
         seeds = seeds_of(seed, self.num_envs)
         rows = np.flatnonzero(mask)
-        before = self._generators, self._seeds
-        self._generators, self._seeds = list(self._generators), list(self._seeds)
-        chosen = [seeds[row] for row in rows.tolist()]
-        for row, each in zip(rows.tolist(), chosen, strict=True):
-            if each is not None:
-                self._generators[row], self._seeds[row] = np_random(each)
-        try:
-            self.begin_anew(rows, chosen, given)
-        except Exception:
-            self._generators, self._seeds = before
-            raise
-        self._check_started()
+        self.begin_anew(rows, [seeds[row] for row in rows.tolist()], given)
+        self.episodes.check_started()
         observations, infos = self.observe()
         return observations, with_masks(infos, mask)
 
@@ -213,7 +195,7 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
             ConfigError: If the actions are of another kind.
             gymnasium.error.ResetNeeded: If an environment has to be reset first.
         """
-        waiting = self._finished
+        waiting = self.episodes.finished
         if waiting.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise ResetNeeded(
                 f"reset sub-environments {np.flatnonzero(waiting).tolist()} before the next step"
@@ -222,13 +204,14 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         over = shown.terminations | shown.truncations
         begun, final = waiting, {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            begun, self._finished = over, np.zeros(self.num_envs, dtype=np.bool_)
+            begun, self.episodes.finished = over, np.zeros(self.num_envs, dtype=np.bool_)
             if over.any():
                 final = final_infos(shown.observations, shown.infos, over)
         infos = shown.infos
         if begun.any():
             rows = np.flatnonzero(begun)
-            self.begin_anew(rows, [None] * len(rows), {})
+            self.begin(rows, [None] * len(rows), {})
+            self.episodes.begin(rows)
             first, first_infos = self.observe(rows)
             shown.observations[rows] = first
             if final:
@@ -248,24 +231,25 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
             ConfigError: If the actions are of another kind.
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        self._check_started()
-        waiting = self._finished
+        episodes, waiting = self.episodes, self.episodes.finished
+        if not episodes.all_started:
+            episodes.check_started()
         shown = self.advance(check_actions(actions, self.num_envs, self.single_action_space), waiting)
-        self._elapsed += 1
+        episodes.elapsed += 1
         truncations = shown.truncations
         if self.max_episode_steps is not None:
-            truncations = truncations | (self._elapsed >= self.max_episode_steps)
+            truncations = truncations | (episodes.elapsed >= self.max_episode_steps)
         if waiting.any():
             shown.rewards[waiting], shown.terminations[waiting] = 0.0, False
             truncations = truncations & ~waiting
-        self._finished = shown.terminations | truncations
+        episodes.finished = shown.terminations | truncations
         return shown._replace(truncations=truncations)
 
     def render(self) -> tuple[Array, ...] | None:
         """Returns N pictures, each (height, width, 3) uint8, in the mode ``rgb_array``, else None."""
         if self.render_mode != "rgb_array":
             return None
-        self._check_started()
+        self.episodes.check_started()
         return tuple(self.pictures())
 
     def get_state(self, rows: Sequence[int] | Array | None = None) -> EpisodesSnapshot:
@@ -279,14 +263,8 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         chosen = rows_of(rows, self.num_envs)
-        self._check_started()
-        generators = (self._generators[row] for row in chosen.tolist())
-        return EpisodesSnapshot(
-            self.copy_state(chosen),
-            self._elapsed[chosen],
-            self._finished[chosen],
-            tuple(None if each is None else dict(each.bit_generator.state) for each in generators),
-        )
+        self.episodes.check_started()
+        return self.episodes.copy(chosen, self.copy_state(chosen))
 
     def set_state(self, snapshot: EpisodesSnapshot, rows: Sequence[int] | Array | None = None) -> None:
         """Makes sub-environments go on as the copied ones did, be it others, or of another environment.
@@ -299,24 +277,9 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
             ConfigError: If the copy is of other rules, or of another number of environments.
         """
         chosen = rows_of(rows, self.num_envs)
-        if not isinstance(snapshot, EpisodesSnapshot):
-            raise ConfigError(
-                f"the state is a {type(snapshot).__name__}, expected what `get_state` of such an environment returned"
-            )
-        if len(snapshot) != len(chosen):
-            raise ConfigError(
-                f"the state holds {len(snapshot)} environments, expected {len(chosen)}: choose some by `pick`"
-            )
+        check_snapshot(snapshot, len(chosen))
         self.put_state(chosen, snapshot.state)
-        self._elapsed[chosen] = snapshot.elapsed
-        self._finished = self._finished.copy()
-        self._finished[chosen] = snapshot.finished
-        self._started[chosen] = True
-        for row, state in zip(chosen.tolist(), snapshot.generators, strict=True):
-            self._seeds[row] = None
-            self._generators[row] = None if state is None else np_random(0)[0]
-            if state is not None:
-                self.generator(row).bit_generator.state = state
+        self.episodes.put(chosen, snapshot)
 
     def clone(self: Kind) -> Kind:
         """Returns another environment in the same state; what never changes, as weights, is shared."""
@@ -335,34 +298,13 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
                 raise ConfigError(
                     f"unknown option {name!r} of a reset: {suggest(str(name), self.reset_options)}"
                 )
-        generators = [self.generator(row) for row in rows.tolist()] if options else []
-        before = [dict(each.bit_generator.state) for each in generators]
+        undo = self.episodes.seed(rows, seeds)
         try:
             self.begin(rows, seeds, options)
         except Exception:
-            for generator, state in zip(generators, before, strict=True):
-                generator.bit_generator.state = state
+            undo()
             raise
-        self._elapsed[rows] = 0
-        self._finished = self._finished.copy()
-        self._finished[rows] = False
-        self._started[rows] = True
-
-    def generator(self, row: int) -> np.random.Generator:
-        """Returns the random generator of a sub-environment."""
-        generator = self._generators[row]
-        if generator is None:
-            generator, _ = np_random()
-            self._generators[row] = generator
-        return generator
-
-    def set_generator(self, row: int, generator: np.random.Generator) -> None:
-        """Makes a sub-environment draw from a given generator."""
-        self._generators[row] = generator
-
-    def _check_started(self) -> None:
-        if not self._started.all():
-            raise ResetNeeded("reset the environment before anything else")
+        self.episodes.begin(rows)
 
 
 ONLY = np.zeros(1, dtype=np.int64)
@@ -398,15 +340,13 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
         Raises:
             ConfigError: If the options make no sense; then nothing has changed.
         """
-        before = self._np_random, self._np_random_seed
+        if self._np_random is not None:
+            self.batch.episodes.generators[0] = self._np_random
         seeds = seeds_of(seed, 1)
-        super().reset(seed=seeds[0])
-        self._share_generator()
-        try:
-            self.batch.begin_anew(ONLY, seeds, dict(options or {}))
-        except Exception:
-            self._np_random, self._np_random_seed = before
-            raise
+        self.batch.begin_anew(ONLY, seeds, dict(options or {}))
+        self._np_random = self.batch.episodes.generator(0)
+        if seed is not None:
+            self._np_random_seed = seeds[0]
         observations, infos = self.batch.observe()
         return observations[0], {name: array[0] for name, array in infos.items()}
 
@@ -420,7 +360,7 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
             ConfigError: If there is no such action.
             gymnasium.error.ResetNeeded: Before the first reset, or after the end of an episode.
         """
-        if self.batch.finished[0]:
+        if self.batch.episodes.finished[0]:
             raise ResetNeeded("the episode has ended: reset the environment before the next step")
         shown = self.batch.move(np.reshape(action, -1))
         info = {name: array[0] for name, array in shown.infos.items()}
@@ -443,7 +383,7 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        self._share_generator()
+        self.batch.episodes.generators[0] = self._np_random
         return self.batch.get_state()
 
     def set_state(self, snapshot: EpisodesSnapshot) -> None:
@@ -453,11 +393,7 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
             ConfigError: If the copy is of other rules, or of several environments.
         """
         self.batch.set_state(snapshot)
-        self.np_random = self.batch.generator(0)
-
-    def _share_generator(self) -> None:
-        """Lets the batch draw from this environment's own generator."""
-        self.batch.set_generator(0, self.np_random)
+        self._np_random = self.batch.episodes.generators[0]
 
     def clone(self: Kind) -> Kind:
         """Returns another environment in the same state; what never changes, as weights, is shared."""

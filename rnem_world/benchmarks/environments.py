@@ -127,7 +127,7 @@ def _speed_of_singles(name: str, envs: list[LearnedEnv], config: EnvBenchmarkCon
     def step() -> None:
         for env in envs:
             env.step(0)
-            if env.batch.finished[0]:
+            if env.batch.episodes.finished[0]:
                 env.reset()
 
     seconds, cpu_seconds = _time(step, config.seconds)

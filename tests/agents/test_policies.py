@@ -21,7 +21,8 @@ from rnem_world.agents.policy import checkpoints_of, last_checkpoint, read_polic
 from rnem_world.agents.policy_agent import FrameFeatures, SlotFeatures, load_policy
 from rnem_world.agents.policy_training import make_training_environment, train_policy
 from rnem_world.envs.real import make_environment
-from rnem_world.errors import CheckpointError, ConfigError, TrainingError
+from rnem_world.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from rnem_world.io import Lock
 
 SMALL = {
     "ppo": {"n_steps": 8, "batch_size": 16, "n_epochs": 1},
@@ -176,7 +177,14 @@ def test_agents_of_other_worlds_are_refused(tmp_path):
 
 
 def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "checkpoints" / ".step-1.0.tmp").mkdir(parents=True)  # a process was killed
+    with (
+        Lock(tmp_path / "training.lock", "it is being trained"),
+        pytest.raises(OutputError, match="being trained"),
+    ):
+        train_policy(config(), tmp_path)
     train_policy(config(), tmp_path)
+    assert all(path.name.startswith("step-") for path in (tmp_path / "checkpoints").iterdir())
     with pytest.raises(CheckpointError, match="--resume"):
         train_policy(config(), tmp_path)
     said: list[str] = []

@@ -175,7 +175,7 @@ def test_what_happens_at_the_end_of_an_episode():
     first, rewards, _, truncations, _ = env.step(np.array([0, 2]))
     assert not rewards.any()
     assert not truncations.any()
-    assert (env.elapsed == 0).all()
+    assert (env.episodes.elapsed == 0).all()
 
     env, same_step = run("SameStep")
     np.testing.assert_array_equal(np.stack(same_step[4][4]["final_obs"]), steps[4][0])
@@ -186,7 +186,7 @@ def test_what_happens_at_the_end_of_an_episode():
     with pytest.raises(ResetNeeded, match=r"\[0, 1\]"):
         env.step(np.array([0, 0]))
     env.reset(options={"reset_mask": np.array([True, False])})
-    assert env.elapsed.tolist() == [0, 5]
+    assert env.episodes.elapsed.tolist() == [0, 5]
     with pytest.raises(ResetNeeded, match=r"\[1\]"):
         env.step(np.array([0, 0]))
 

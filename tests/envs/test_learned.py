@@ -138,14 +138,14 @@ def test_a_copy_goes_on_alike_in_any_other_sub_environment(ending, checkpoint, i
     alone = LearnedEnv(**options)
     alone.set_state(before.pick([5]))
     for (observations, rewards, terminations, truncations, _), row in zip(first, actions, strict=True):
-        if truncations[5] or alone.batch.finished[0]:
+        if truncations[5] or alone.batch.episodes.finished[0]:
             break
         observation, reward, terminated, *_ = alone.step(row[5])
         assert_alike(observation, observations[5])
         assert terminated == terminations[5]
         assert reward == pytest.approx(rewards[5], abs=1e-3)
     envs.set_state(alone.get_state(), [2])
-    assert envs.elapsed[2] == alone.batch.elapsed[0]
+    assert envs.episodes.elapsed[2] == alone.batch.episodes.elapsed[0]
 
 
 @pytest.mark.parametrize("imagination", ["latent", "pixels"])
