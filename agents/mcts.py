@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic
 
 import torch
 from gymnasium import spaces
@@ -11,7 +10,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from rnem_world.agents.dynamics import Dynamics, State
-from rnem_world.agents.planner import Deadline, Plan, PlannerConfig, action_count, check_finite, follow
+from rnem_world.agents.planner import Deadline, Plan, Planner, PlannerConfig, check_finite, follow
 from rnem_world.agents.tree import Leaves, Tree
 from rnem_world.config import check_at_least, check_between, check_one_of
 from rnem_world.errors import ConfigError
@@ -49,37 +48,25 @@ class MCTSConfig(PlannerConfig):
         check_one_of(self, "rollout", ("random", "hold", "mixed"))
 
 
-class MCTSPlanner(Generic[State]):
+class MCTSPlanner(Planner[State]):
     """UCT (Kocsis and Szepesvari, 2006) for deterministic worlds with discrete actions.
 
     One tree for each world, all in the same tensors: a simulation walks down all trees, expands their leaves by all
     actions in one call of the dynamics, and tries all children by rollouts in one batch. The best sequence of a plan
     guides the first rollout of the next one.
 
-    Args:
-        dynamics: The world to plan in.
-        config: What to do.
-        generator: Where chance comes from; on the device of the dynamics.
-
     Raises:
         ConfigError: If the world's actions aren't discrete.
     """
+
+    config: MCTSConfig
 
     def __init__(self, dynamics: Dynamics[State], config: MCTSConfig, generator: torch.Generator) -> None:
         if not isinstance(dynamics.action_space, spaces.Discrete):
             raise ConfigError(
                 f"mcts needs discrete actions, and these are {dynamics.action_space}: use icem or mppi"
             )
-        self.dynamics = dynamics
-        self.config = config
-        self._actions = action_count(dynamics.action_space)
-        self._generator = generator
-        self._incumbent: Tensor | None = None
-
-    @property
-    def action_repeat(self) -> int:
-        """Steps for which an action is to be held."""
-        return self.config.action_repeat
+        super().__init__(dynamics, config, generator)
 
     def forget(self, worlds: Bool[Tensor, " n"] | None = None) -> None:
         """Forgets the last plan, for all worlds or for some."""
@@ -90,11 +77,7 @@ class MCTSPlanner(Generic[State]):
 
     @torch.no_grad()
     def plan(self, state: State) -> Plan:
-        """Plans from ``state``, which stays as it is.
-
-        Raises:
-            DivergenceError: If the world's rewards aren't finite.
-        """
+        """Plans; see `Planner.plan`."""
         config, dynamics = self.config, self.dynamics
         deadline = Deadline(config.milliseconds, dynamics.device)
         n = dynamics.size(state)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Generic
 
 import torch
 from gymnasium import spaces
@@ -60,23 +61,36 @@ class Plan:
     simulations: int
 
 
-@runtime_checkable
-class Planner(Protocol[State]):
-    """Finds good actions for n worlds at once by trying them out in a `Dynamics`."""
+class Planner(ABC, Generic[State]):
+    """Finds good actions for n worlds at once by trying them out in a `Dynamics`.
 
-    dynamics: Dynamics[State]
+    Args:
+        dynamics: The world to plan in.
+        config: What to do.
+        generator: Where chance comes from; on the device of the dynamics.
 
-    @property
-    def action_repeat(self) -> int:
-        """Steps for which an action is to be held."""
+    Raises:
+        ConfigError: If the planner can't act in the world's action space.
+    """
 
+    config: PlannerConfig
+
+    def __init__(self, dynamics: Dynamics[State], config: PlannerConfig, generator: torch.Generator) -> None:
+        self.dynamics = dynamics
+        self.config = config
+        self._generator = generator
+        self._actions = action_count(dynamics.action_space)
+        self._incumbent: Tensor | None = None
+
+    @abstractmethod
     def plan(self, state: State) -> Plan:
-        """Plans from ``state``; begins where the last plan, one action on, has left off.
+        """Plans from ``state``, which stays as it is; begins where the last plan, one action on, has left off.
 
         Raises:
             DivergenceError: If the world's rewards aren't finite.
         """
 
+    @abstractmethod
     def forget(self, worlds: Bool[Tensor, " n"] | None = None) -> None:
         """Forgets the last plan, for all worlds or for those whose episode is over."""
 

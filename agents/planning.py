@@ -121,7 +121,7 @@ class PlannerAgent(Generic[State]):
                 f"{len(observations)} environments are played, and the planner looks at {watched}"
             )
         self._begun[:] = False
-        if self._actions is None or self._steps % self.planner.action_repeat == 0:
+        if self._actions is None or self._steps % self.planner.config.action_repeat == 0:
             self._actions = np.asarray(self.planner.plan(state).actions.cpu().numpy())
         self._steps += 1
         return self._actions.copy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from gymnasium import spaces
@@ -12,43 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rnem_world.agents.planner import action_count
-
-
-@runtime_checkable
-class Proposal(Protocol):
-    """One distribution over sequences of h actions for each of n worlds; values don't change."""
-
-    def sample(self, noise: Float[Tensor, "n p d h"]) -> Tensor:
-        """Turns standard normal noise, time last, into sequences: (n, p, h) or (n, p, h, d)."""
-
-    def refit(self, sequences: Tensor, weights: Float[Tensor, "n p"], keep: float) -> Proposal:
-        """Fits the distribution to weighted sequences; the old one keeps the share ``keep``."""
-
-    def mode(self) -> Tensor:
-        """Returns the likeliest sequences, (n, h) or (n, h, d)."""
-
-    def shifted(self, steps: int) -> Proposal:
-        """Drops actions that have been done, and opens the distribution up again for a new search."""
-
-    def restarted(self, worlds: Bool[Tensor, " n"]) -> Proposal:
-        """Forgets what is known for the given worlds."""
-
-
-def uninformed(
-    space: spaces.Discrete | spaces.Box, worlds: int, horizon: int, device: torch.device
-) -> Proposal:
-    """Returns the distribution before any search: even, or wide around the middle of the bounds.
-
-    Raises:
-        ConfigError: If planners can't draw from the space.
-    """
-    count = action_count(space)
-    if isinstance(space, spaces.Discrete):
-        return Categorical(torch.full((worlds, horizon, count), 1.0 / count, device=device))
-    low = torch.as_tensor(space.low, dtype=torch.float32, device=device)
-    high = torch.as_tensor(space.high, dtype=torch.float32, device=device)
-    mean = ((low + high) / 2).expand(worlds, horizon, count).contiguous()
-    return Gaussian(mean, ((high - low) / 2).expand_as(mean).contiguous(), low, high)
 
 
 @dataclass(frozen=True)
@@ -62,7 +24,7 @@ class Categorical:
     probabilities: Float[Tensor, "n h a"]
 
     def sample(self, noise: Float[Tensor, "n p d h"]) -> Int64[Tensor, "n p h"]:
-        """Draws by the Gumbel-max trick: coloured noise gives coloured sequences with the same marginals."""
+        """Turns standard normal noise into sequences by the Gumbel-max trick; coloured noise gives coloured ones."""
         uniform = torch.special.ndtr(noise).clamp(1e-7, 1.0 - 1e-7)
         gumbel = -torch.log(-torch.log(uniform))
         logits = torch.log(self.probabilities.clamp(min=1e-12)).transpose(1, 2)
@@ -71,7 +33,7 @@ class Categorical:
     def refit(
         self, sequences: Int64[Tensor, "n p h"], weights: Float[Tensor, "n p"], keep: float
     ) -> Categorical:
-        """Takes the weighted frequencies of the actions."""
+        """Takes the weighted frequencies of the actions; the old ones keep the share ``keep``."""
         one_hot = F.one_hot(sequences, self.probabilities.shape[2]).to(weights.dtype)
         fitted = (one_hot * weights[:, :, None, None]).sum(dim=1)
         return Categorical(keep * self.probabilities + (1.0 - keep) * fitted)
@@ -81,7 +43,7 @@ class Categorical:
         return self.probabilities.argmax(dim=2)
 
     def shifted(self, steps: int) -> Categorical:
-        """Shifts, and mixes with the even distribution half and half."""
+        """Drops actions that have been done, and mixes with the even distribution half and half for a new search."""
         even = torch.full_like(self.probabilities, 1.0 / self.probabilities.shape[2])
         moved = torch.cat([self.probabilities[:, steps:], even[:, :steps]], dim=1)
         return Categorical(0.5 * moved + 0.5 * even)
@@ -115,7 +77,7 @@ class Gaussian:
     def refit(
         self, sequences: Float[Tensor, "n p h d"], weights: Float[Tensor, "n p"], keep: float
     ) -> Gaussian:
-        """Takes the weighted mean and standard deviation."""
+        """Takes the weighted mean and standard deviation; the old ones keep the share ``keep``."""
         shares = weights[:, :, None, None]
         mean = (shares * sequences).sum(dim=1)
         variance = (shares * (sequences - mean[:, None]) ** 2).sum(dim=1)
@@ -131,7 +93,7 @@ class Gaussian:
         return self._clipped(self.mean)
 
     def shifted(self, steps: int) -> Gaussian:
-        """Shifts the means and starts with wide deviations again."""
+        """Drops the means of actions that have been done, and starts with wide deviations again."""
         middle = self._middle().expand_as(self.mean[:, :steps])
         return self._wide(torch.cat([self.mean[:, steps:], middle], dim=1))
 
@@ -147,6 +109,27 @@ class Gaussian:
 
     def _clipped(self, actions: Tensor) -> Tensor:
         return torch.maximum(torch.minimum(actions, self.high), self.low)
+
+
+Proposal = Categorical | Gaussian
+"""One distribution over sequences of h actions for each of n worlds."""
+
+
+def uninformed(
+    space: spaces.Discrete | spaces.Box, worlds: int, horizon: int, device: torch.device
+) -> Proposal:
+    """Returns the distribution before any search: even, or wide around the middle of the bounds.
+
+    Raises:
+        ConfigError: If planners can't draw from the space.
+    """
+    count = action_count(space)
+    if isinstance(space, spaces.Discrete):
+        return Categorical(torch.full((worlds, horizon, count), 1.0 / count, device=device))
+    low = torch.as_tensor(space.low, dtype=torch.float32, device=device)
+    high = torch.as_tensor(space.high, dtype=torch.float32, device=device)
+    mean = ((low + high) / 2).expand(worlds, horizon, count).contiguous()
+    return Gaussian(mean, ((high - low) / 2).expand_as(mean).contiguous(), low, high)
 
 
 def coloured_noise(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rnem_world.agents.dynamics import Dynamics, State
-from rnem_world.agents.planner import Deadline, Plan, PlannerConfig, action_count, sequence_returns
+from rnem_world.agents.dynamics import State
+from rnem_world.agents.planner import Deadline, Plan, Planner, PlannerConfig, sequence_returns
 from rnem_world.agents.proposals import Proposal, coloured_noise, uninformed
 from rnem_world.config import check_above_zero, check_at_least, check_between
 from rnem_world.errors import ConfigError
@@ -58,34 +57,11 @@ class Candidates:
         return Candidates(self.sequences.gather(1, index.expand(-1, -1, *self.sequences.shape[2:])), returns)
 
 
-class SequencePlanner(Generic[State]):
-    """The frame of planners that draw whole action sequences, try them out, and draw better ones.
-
-    Args:
-        dynamics: The world to plan in.
-        config: What to do.
-        generator: Where chance comes from; on the device of the dynamics.
-
-    Raises:
-        ConfigError: If the planner can't act in the world's action space.
-    """
+class SequencePlanner(Planner[State]):
+    """The frame of planners that draw whole action sequences, try them out, and draw better ones."""
 
     config: SequencePlannerConfig
-
-    def __init__(
-        self, dynamics: Dynamics[State], config: SequencePlannerConfig, generator: torch.Generator
-    ) -> None:
-        self.dynamics = dynamics
-        self.config = config
-        self._generator = generator
-        self._size = action_count(dynamics.action_space)
-        self._proposal: Proposal | None = None
-        self._incumbent: Tensor | None = None
-
-    @property
-    def action_repeat(self) -> int:
-        """Steps for which an action is to be held."""
-        return self.config.action_repeat
+    _proposal: Proposal | None = None
 
     def forget(self, worlds: Bool[Tensor, " n"] | None = None) -> None:
         """Forgets the last plan, for all worlds or for some."""
@@ -100,11 +76,7 @@ class SequencePlanner(Generic[State]):
 
     @torch.no_grad()
     def plan(self, state: State) -> Plan:
-        """Plans from ``state``; begins where the last plan, one action on, has left off.
-
-        Raises:
-            DivergenceError: If the world's rewards aren't finite.
-        """
+        """Plans; see `Planner.plan`."""
         config, n = self.config, self.dynamics.size(state)
         deadline = Deadline(config.milliseconds, self.dynamics.device)
         proposal, kept = self._proposal, self._incumbent
@@ -156,7 +128,7 @@ class SequencePlanner(Generic[State]):
         return chosen[:, None]
 
     def _drawn(self, proposal: Proposal, worlds: int, iteration: int) -> Tensor:
-        shape = (worlds, self._population(iteration), self._size, self.config.horizon)
+        shape = (worlds, self._population(iteration), self._actions, self.config.horizon)
         return proposal.sample(coloured_noise(shape, self.config.noise_exponent, self._generator))
 
     def _returns(self, state: State, sequences: Tensor) -> Float[Tensor, "n p"]:

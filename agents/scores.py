@@ -320,8 +320,11 @@ def write_comparison(
     # Red: only real; blue: only dreamt; white: both.
     both = np.concatenate([real, np.minimum(real, dreamt), dreamt], axis=3)
     frames = compose_panels(
-        [real.repeat(3, axis=3), dreamt.repeat(3, axis=3), both],
-        ["reality", "dream", "red real, blue dreamt"],
+        {
+            "reality": real.repeat(3, axis=3),
+            "dream": dreamt.repeat(3, axis=3),
+            "red real, blue dreamt": both,
+        },
         imagined=[step >= CONTEXT_FRAMES for step in range(len(real))],
     )
     write_video(path, frames, fps)

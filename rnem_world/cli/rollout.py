@@ -174,7 +174,7 @@ def _film(rollout: Rollout, frames: Tensor, with_slots: bool, actions: Tensor | 
     for index in range(frames.shape[0]):
         panels = rollout_panels(rollout, frames, index, with_slots)
         texts = None if actions is None else [f"action {int(action)}" for action in actions[index, :total]]
-        films.append(compose_panels(list(panels.values()), list(panels), imagined=imagined, texts=texts))
+        films.append(compose_panels(panels, imagined, texts))
     film: np.ndarray = np.concatenate(films, axis=1)
     return film
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections import defaultdict, deque
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.metrics import (
+    SlotCentroids,
     average_precision,
     foreground_ari,
     retrieve,
@@ -20,7 +20,8 @@ from rnem_world.evaluation.metrics import (
     small_object_recall,
     told_cross_entropy,
 )
-from rnem_world.evaluation.truth import Truth, constant_velocity, match_slots
+from rnem_world.evaluation.truth import Objects, Truth, constant_velocity, match_slots
+from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.rollout import RolloutConfig, imagine, observe
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
@@ -148,35 +149,6 @@ class ImaginationFigures:
         return found
 
 
-@dataclass(frozen=True)
-class _Dream:
-    """A dream beside watching; every tensor has the sequences first.
-
-    Attributes:
-        bce: Float (b, horizon).
-        drawn: Float (b, horizon, c, h, w), imagined frames, made hard.
-        rewards: Float (b, horizon), imagined; None without heads.
-        errors: Float (b, horizon, n), distance of each ball's slot from the ball, in radii; None without balls.
-        masses: Float (b, horizon, n), the slot's mass over the ball's visible pixels.
-        fg_ari: Float (b,), over the last frames of the context.
-        imagined_slots: Float (b, k, d) after so many imagined frames, under "1", "5" and "10".
-        watched: Float (b, horizon, c, h, w), frames predicted one step ahead, made hard; None if it didn't watch on.
-        watched_rewards: Float (b, horizon), told while watching.
-        true_slots: Slots after watching instead; those under "0" are of the end of the context.
-    """
-
-    bce: Tensor
-    drawn: Tensor
-    rewards: Tensor | None
-    errors: Tensor | None
-    masses: Tensor | None
-    fg_ari: Tensor | None
-    imagined_slots: dict[str, Tensor]
-    watched: Tensor | None
-    watched_rewards: Tensor | None
-    true_slots: dict[str, Tensor]
-
-
 def check_length(config: RolloutConfig, available: int) -> None:
     """Checks that dreams of this length can be measured.
 
@@ -223,20 +195,11 @@ def evaluate_imagination(
         truth = replace(truth, actions=None)
     parts = [slice(start, start + batch_size) for start in range(0, sequences, batch_size)]
 
-    def dreams(actions: Tensor | None, watches_on: bool) -> _Dream:
-        return _joined(
-            [
-                _dream(
-                    model,
-                    truth.rows(rows),
-                    None if actions is None else actions[rows],
-                    config,
-                    generator,
-                    watches_on,
-                )
-                for rows in parts
-            ]
-        )
+    def dreams(actions: Tensor | None, watches_on: bool) -> dict[str, Tensor]:
+        found = [
+            _dream(model, truth.rows(rows), actions, rows, config, generator, watches_on) for rows in parts
+        ]
+        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
     result, shuffled = dreams(truth.actions, True), None
     if truth.actions is not None and sequences > 1 and (truth.objects is not None or truth.lane is not None):
@@ -247,8 +210,8 @@ def evaluate_imagination(
         config.horizon,
         config.imagination,
         _frame_figures(truth, result, config),
-        None if truth.objects is None else _object_figures(truth, result, shuffled, config),
-        None if truth.lane is None else _player_figures(truth, result, shuffled, config),
+        _object_figures(truth, result, shuffled, config),
+        _player_figures(truth, result, shuffled, config),
         _reward_figures(truth, result, config),
     )
 
@@ -256,106 +219,113 @@ def evaluate_imagination(
 def _dream(
     model: WorldModel,
     truth: Truth,
-    actions: Int64[Tensor, "b t"] | None,
+    actions: Int64[Tensor, "n t"] | None,
+    rows: slice,
     config: RolloutConfig,
     generator: torch.Generator,
     watches_on: bool,
-) -> _Dream:
-    """Watches, then imagines under the actions given, and beside it watches on."""
+) -> dict[str, Tensor]:
+    """Watches, then imagines under the actions given, and beside it watches on.
+
+    Args:
+        model: The model.
+        truth: Of some rows of all sequences.
+        actions: What is done while imagining, in all sequences.
+        rows: Which rows they are.
+        config: How to imagine.
+        generator: Draws first responsibilities and noise.
+        watches_on: Whether to watch on.
+
+    Returns:
+        Tensors with the sequences first: ``bce`` Float (b, horizon), ``drawn`` Float (b, horizon, c, h, w), imagined
+        frames made hard, and with heads ``rewards`` Float (b, horizon); with known objects, what :class:`_Tracker`
+        measures. Having watched on, ``watched`` and ``watched rewards``, told one frame ahead; and Float (b, k, d) the
+        slots that were ``imagined 1`` frame on, and ``true 1``, likewise 5 and 10, and ``true 0``.
+    """
     likelihood, frames, context, horizon = model.likelihood, truth.frames, config.context, config.horizon
     state = model.initial_state(frames.shape[0], config.slots, generator)
     seen = likelihood.noisy(frames[:, : context + horizon], config.noise, generator)
-    done = truth.actions
-    watched: deque[tuple[Transition, Tensor]] = deque(maxlen=5)
-    for transition, after in observe(model, state, seen[:, :context], frames[:, 1 : context + 1], done):
+    found: dict[str, Tensor] = {}
+    series: dict[str, list[Tensor]] = defaultdict(list)
+    last: deque[tuple[Transition, Tensor]] = deque(maxlen=5)
+    for transition, after in observe(
+        model, state, seen[:, :context], frames[:, 1 : context + 1], truth.actions
+    ):
         state = after
-        watched.append((transition, after.gamma))
-    tracker = None if truth.objects is None else _Tracker(model, truth, watched, context)
-    true_slots = {"0": _look(model, state, frames[:, context])}
-    bce, drawn, rewards, imagined_slots = [], [], [], {}
-    future = None if actions is None else actions[:, context : context + horizon]
+        last.append((transition, after.gamma))
+    tracker = None
+    if truth.objects is not None:
+        tracker = _Tracker(likelihood, truth.objects, context, last)
+        found["fg_ari"] = tracker.fg_ari
+    future = slice(context, context + horizon)
+    told = None if actions is None else actions[rows, future]
     for step, (_, transition, own) in enumerate(
-        imagine(
-            model, state, horizon, future, config.imagination, config.noise, generator, frames[:, context]
-        ),
+        imagine(model, state, horizon, told, config.imagination, config.noise, generator, frames[:, context]),
         start=1,
     ):
         expected = likelihood.soft_frame(transition.prediction)
-        bce.append(likelihood.frame_loss(expected, frames[:, context + step]))
-        drawn.append(likelihood.own_frame(transition.prediction))
+        series["bce"].append(likelihood.frame_loss(expected, frames[:, context + step]))
+        series["drawn"].append(likelihood.own_frame(transition.prediction))
         if transition.heads is not None:
-            rewards.append(transition.heads.rewards.sum(dim=1))
+            series["rewards"].append(transition.heads.rewards.sum(dim=1))
         if tracker is not None:
-            tracker.follow(transition, own.gamma, context + step)
+            errors, masses = tracker.measure(transition, own.gamma, context + step)
+            series["errors"].append(errors)
+            series["masses"].append(masses)
         if step in RETRIEVED_AFTER and watches_on:
-            imagined_slots[str(step)] = _look(model, own, drawn[-1])
-    predicted, watched_rewards = [], []
-    targets = frames[:, context + 1 : context + horizon + 1] if watches_on else frames[:, :0]
-    on = None if done is None else done[:, context : context + horizon]
-    for step, (transition, after) in enumerate(
-        observe(model, state, seen[:, context:], targets, on), start=1
-    ):
-        predicted.append(likelihood.own_frame(transition.prediction))
-        if transition.heads is not None:
-            watched_rewards.append(transition.heads.rewards.sum(dim=1))
-        if step in RETRIEVED_AFTER:
-            true_slots[str(step)] = _look(model, after, targets[:, step - 1])
-
-    def stacked(tensors: list[Tensor]) -> Tensor | None:
-        return torch.stack(tensors, dim=1) if tensors else None
-
-    return _Dream(
-        torch.stack(bce, dim=1),
-        torch.stack(drawn, dim=1),
-        stacked(rewards),
-        None if tracker is None else stacked(tracker.errors),
-        None if tracker is None else stacked(tracker.masses),
-        None if tracker is None else tracker.fg_ari,
-        imagined_slots,
-        stacked(predicted),
-        stacked(watched_rewards),
-        true_slots,
-    )
+            found[f"imagined {step}"] = _look(model, own, series["drawn"][-1])
+    if watches_on:
+        found["true 0"] = _look(model, state, frames[:, context])
+        targets = frames[:, context + 1 : context + horizon + 1]
+        done = None if truth.actions is None else truth.actions[:, future]
+        for step, (transition, after) in enumerate(
+            observe(model, state, seen[:, context:], targets, done), start=1
+        ):
+            series["watched"].append(likelihood.own_frame(transition.prediction))
+            if transition.heads is not None:
+                series["watched rewards"].append(transition.heads.rewards.sum(dim=1))
+            if step in RETRIEVED_AFTER:
+                found[f"true {step}"] = _look(model, after, targets[:, step - 1])
+    return found | {name: torch.stack(values, dim=1) for name, values in series.items()}
 
 
 class _Tracker:
     """Follows the slots of balls, to which it matches them once, at the end of the context.
 
     Args:
-        model: The model.
-        truth: Where the balls are.
-        watched: The last transitions of the context, and the responsibilities after them.
+        likelihood: The model's.
+        objects: Where the balls are.
         context: The context.
+        last: The last transitions of the context, and the responsibilities after them.
+
+    Attributes:
+        fg_ari: Float (b,), over these last frames.
     """
 
     def __init__(
-        self, model: WorldModel, truth: Truth, watched: deque[tuple[Transition, Tensor]], context: int
+        self, likelihood: Likelihood, objects: Objects, context: int, last: deque[tuple[Transition, Tensor]]
     ) -> None:
-        self.likelihood, self.objects = model.likelihood, truth.require_objects()
-        gammas = torch.stack([gamma[:, :, 0] for _, gamma in watched], dim=1)
-        groups = self.objects.groups[:, context + 1 - len(watched) : context + 1]
-        self.fg_ari = foreground_ari(gammas, groups).mean(dim=1)
-        positions, masses = self._found(*watched[-1])
-        self.match = match_slots(positions, masses, self.objects.positions[:, context])
-        self.numbers = torch.arange(1, self.match.shape[1] + 1, device=gammas.device)
-        self.errors: list[Tensor] = []
-        self.masses: list[Tensor] = []
+        self.likelihood, self.objects = likelihood, objects
+        gammas = torch.stack([gamma[:, :, 0] for _, gamma in last], dim=1)
+        self.fg_ari = foreground_ari(gammas, objects.groups[:, context + 1 - len(last) : context + 1]).mean(
+            dim=1
+        )
+        found = self._find(*last[-1])
+        match = match_slots(found.positions[:, 0], found.masses[:, 0], objects.positions[:, context])
+        self.match, self.numbers = match, torch.arange(1, match.shape[1] + 1, device=match.device)
 
-    def follow(self, transition: Transition, gamma: Tensor, frame: int) -> None:
-        """Measures where the slots are in a frame."""
-        positions, masses = self._found(transition, gamma)
-        positions = positions.gather(1, self.match[..., None].expand(-1, -1, 2))
-        distances = (positions - self.objects.positions[:, frame]).norm(dim=2)
-        self.errors.append(distances / self.objects.radii)
-        groups = self.objects.groups[:, frame]
-        visible = (groups[:, None] == self.numbers[:, None, None]).sum(dim=(2, 3))
-        self.masses.append(masses.gather(1, self.match) / visible.clamp(min=1))
+    def measure(
+        self, transition: Transition, gamma: Tensor, frame: int
+    ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
+        """Gives each ball's distance from its slot, in radii, and the slot's mass over its visible pixels."""
+        found, objects = self._find(transition, gamma), self.objects
+        positions = found.positions[:, 0].gather(1, self.match[..., None].expand(-1, -1, 2))
+        errors: Tensor = (positions - objects.positions[:, frame]).norm(dim=2) / objects.radii
+        visible = (objects.groups[:, frame, None] == self.numbers[:, None, None]).sum(dim=(2, 3))
+        return errors, found.masses[:, 0].gather(1, self.match) / visible.clamp(min=1)
 
-    def _found(
-        self, transition: Transition, gamma: Tensor
-    ) -> tuple[Float[Tensor, "b k 2"], Float[Tensor, "b k"]]:
-        found = slot_centroids(self.likelihood.object_weights(transition.prediction, gamma)[:, None])
-        return found.positions[:, 0], found.masses[:, 0]
+    def _find(self, transition: Transition, gamma: Tensor) -> SlotCentroids:
+        return slot_centroids(self.likelihood.object_weights(transition.prediction, gamma)[:, None])
 
 
 def _look(model: WorldModel, state: SlotState, frame: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k d"]:
@@ -366,25 +336,23 @@ def _look(model: WorldModel, state: SlotState, frame: Float[Tensor, "b c h w"]) 
     return model.predict(state, frame, actions).theta
 
 
-def _frame_figures(truth: Truth, result: _Dream, config: RolloutConfig) -> FrameFigures:
+def _frame_figures(truth: Truth, result: dict[str, Tensor], config: RolloutConfig) -> FrameFigures:
     first, last = config.context, truth.frames[:, config.context]
     true = truth.frames[:, first + 1 : first + config.horizon + 1]
     found, copied = {}, {}
     if truth.frames.shape[0] > 1:
-        found = {n: retrieve(slots, result.true_slots[n]) for n, slots in result.imagined_slots.items()}
-        copied = {n: retrieve(result.true_slots["0"], result.true_slots[n]) for n in found}
-    told = [
-        told_cross_entropy(drawn, frame)
-        for drawn, frame in zip(result.drawn.unbind(1), true.unbind(1), strict=True)
-    ]
+        after = [str(number) for number in RETRIEVED_AFTER if number <= config.horizon]
+        found = {n: retrieve(result[f"imagined {n}"], result[f"true {n}"]) for n in after}
+        copied = {n: retrieve(result["true 0"], result[f"true {n}"]) for n in after}
+    pairs = zip(result["drawn"].unbind(1), true.unbind(1), strict=True)
     previous = truth.frames[:, first : first + config.horizon]
     return FrameFigures(
-        bce=_rounded(result.bce.mean(dim=0)),
-        told_bce=_rounded(torch.stack(told)),
+        bce=_rounded(result["bce"].mean(dim=0)),
+        told_bce=_rounded(torch.stack([told_cross_entropy(drawn, frame) for drawn, frame in pairs])),
         copy_bce=_rounded(torch.stack([told_cross_entropy(last, frame) for frame in true.unbind(dim=1)])),
-        wrong_pixels=_rounded((result.drawn != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
+        wrong_pixels=_rounded((result["drawn"] != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
         copy_wrong_pixels=_rounded((last[:, None] != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
-        small_recall=None if result.watched is None else small_object_recall(previous, true, result.watched),
+        small_recall=small_object_recall(previous, true, result["watched"]),
         hits={n: entry.hits for n, entry in found.items()},
         mean_reciprocal_rank={n: entry.mean_reciprocal_rank for n, entry in found.items()},
         copy_hits={n: entry.hits for n, entry in copied.items()},
@@ -392,35 +360,33 @@ def _frame_figures(truth: Truth, result: _Dream, config: RolloutConfig) -> Frame
 
 
 def _object_figures(
-    truth: Truth, result: _Dream, shuffled: _Dream | None, config: RolloutConfig
+    truth: Truth, result: dict[str, Tensor], shuffled: dict[str, Tensor] | None, config: RolloutConfig
 ) -> ObjectFigures | None:
-    if result.errors is None or result.masses is None or result.fg_ari is None:
+    if truth.objects is None:
         return None
-    there = result.errors.isfinite()
+    there = result["errors"].isfinite()
 
     def mean(values: Tensor, balls: slice = slice(None)) -> list[float]:
         kept = torch.where(there, values, torch.nan)[:, :, balls]
         return [round(value, 4) for value in kept.nanmean(dim=(0, 2)).tolist()]
 
-    straight = constant_velocity(
-        truth.require_objects(), config.context, config.horizon, truth.frames.shape[-1]
-    )
+    straight = constant_velocity(truth.objects, config.context, config.horizon, truth.frames.shape[-1])
     step = min(SHORT_HORIZON, config.horizon) - 1
     ratio = None
-    if shuffled is not None and shuffled.errors is not None:
-        ratio = float(shuffled.errors[:, step, 0].mean() / result.errors[:, step, 0].mean())
+    if shuffled is not None:
+        ratio = float(shuffled["errors"][:, step, 0].mean() / result["errors"][:, step, 0].mean())
     return ObjectFigures(
-        fg_ari=float(result.fg_ari.mean()),
-        position_errors=mean(result.errors),
-        player_errors=mean(result.errors, slice(1)),
+        fg_ari=float(result["fg_ari"].mean()),
+        position_errors=mean(result["errors"]),
+        player_errors=mean(result["errors"], slice(1)),
         constant_velocity_errors=mean(straight),
-        alive=mean(((result.masses - 1.0).abs() <= MASS_TOLERANCE).float()),
+        alive=mean(((result["masses"] - 1.0).abs() <= MASS_TOLERANCE).float()),
         shuffled_ratio=ratio,
     )
 
 
 def _player_figures(
-    truth: Truth, result: _Dream, shuffled: _Dream | None, config: RolloutConfig
+    truth: Truth, result: dict[str, Tensor], shuffled: dict[str, Tensor] | None, config: RolloutConfig
 ) -> PlayerFigures | None:
     lane, first, last = truth.lane, config.context, truth.frames[:, config.context]
     if lane is None:
@@ -433,17 +399,17 @@ def _player_figures(
         distance = (players.positions - real.positions).abs()
         return _rounded(torch.where(there & players.found, distance, torch.nan).nanmean(dim=0))
 
-    found = lane.find(result.drawn).found.to(result.drawn.dtype)
+    found = lane.find(result["drawn"]).found.to(result["drawn"].dtype)
     return PlayerFigures(
-        player_error=error(result.drawn),
-        player_error_shuffled=[] if shuffled is None else error(shuffled.drawn),
-        player_error_copy=error(last[:, None].expand_as(result.drawn)),
+        player_error=error(result["drawn"]),
+        player_error_shuffled=[] if shuffled is None else error(shuffled["drawn"]),
+        player_error_copy=error(last[:, None].expand_as(result["drawn"])),
         player_found=_rounded(torch.where(there, found, torch.nan).nanmean(dim=0)),
     )
 
 
-def _reward_figures(truth: Truth, result: _Dream, config: RolloutConfig) -> RewardFigures:
-    if truth.rewards is None or result.rewards is None or result.watched_rewards is None:
+def _reward_figures(truth: Truth, result: dict[str, Tensor], config: RolloutConfig) -> RewardFigures:
+    if truth.rewards is None or "rewards" not in result:
         return RewardFigures()
     scored = config.horizon if truth.objects is None else min(SHORT_HORIZON, config.horizon)
     earned = truth.rewards[:, config.context : config.context + scored] != 0
@@ -454,8 +420,8 @@ def _reward_figures(truth: Truth, result: _Dream, config: RolloutConfig) -> Rewa
         return average_precision(earned, guesses.abs() if has_losses else guesses)
 
     return RewardFigures(
-        reward_precision=precision(result.rewards[:, :scored]),
-        reward_precision_watching=precision(result.watched_rewards[:, :scored]),
+        reward_precision=precision(result["rewards"][:, :scored]),
+        reward_precision_watching=precision(result["watched rewards"][:, :scored]),
         reward_rate=float(earned.float().mean()),
     )
 
@@ -463,16 +429,3 @@ def _reward_figures(truth: Truth, result: _Dream, config: RolloutConfig) -> Rewa
 def _rounded(values: Tensor) -> list[float]:
     """Rounds for JSON; what isn't there is -1, since JSON knows no NaN."""
     return [round(value, 4) for value in values.nan_to_num(nan=-1.0).tolist()]
-
-
-def _joined(parts: Sequence[_Dream]) -> _Dream:
-    """Sets the dreams of parts of the sequences one after another."""
-
-    def join(values: list[Any]) -> Any:
-        if isinstance(values[0], dict):
-            return {name: torch.cat([value[name] for value in values]) for name in values[0]}
-        return None if values[0] is None else torch.cat(values)
-
-    return _Dream(
-        **{entry.name: join([getattr(part, entry.name) for part in parts]) for entry in fields(_Dream)}
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.models.config import LossConfig
-from rnem_world.models.likelihood import Likelihood, LossTerms
+from rnem_world.models.likelihood import LossTerms
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import Transition, WorldModel
 
@@ -85,45 +86,6 @@ class Evaluation:
         return vars(self).copy()
 
 
-class RunningSums:
-    """Running sums over sequences of curves and scores.
-
-    Attributes:
-        values: Sums by name.
-        counts: Number of sequences by name.
-        counts_in: Whether what is added counts; else only the names do.
-    """
-
-    def __init__(self) -> None:
-        self.counts_in = True
-        self.values: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, name: str, total: Tensor, count: int) -> None:
-        """Adds what some sequences sum up to.
-
-        Args:
-            name: Of what.
-            total: Their sum.
-            count: How many they are.
-        """
-        total = total.detach().double().cpu()
-        if not self.counts_in:
-            total, count = torch.zeros_like(total), 0
-        self.values[name] = self.values[name] + total if name in self.values else total
-        self.counts[name] = self.counts.get(name, 0) + count
-
-    def merge(self, processes: Processes) -> None:
-        """Adds up the sums of all processes, which have the same names."""
-        for name, value in self.values.items():
-            merged = processes.sum(torch.cat([value.reshape(-1), value.new_tensor([self.counts[name]])]))
-            self.values[name], self.counts[name] = merged[:-1].reshape(value.shape), int(merged[-1])
-
-    def mean(self, name: str) -> Tensor:
-        """Gives the mean over the sequences that were counted."""
-        return self.values[name] / self.counts[name]
-
-
 @torch.no_grad()
 def evaluate(
     model: WorldModel,
@@ -149,133 +111,136 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    sums = RunningSums()
-    sequences = 0
-    device = next(model.parameters()).device
+    sums = _Sums(model, config, generator, processes)
     try:
         for batch in batches:
-            _evaluate_batch(model, batch, config, generator, device, sums, sequences, processes)
-            sequences += batch.frames.shape[0]
+            sums.add(batch)
     finally:
         model.train(was_training)
-    if sequences == 0:
+    if sums.sequences == 0:
         raise ConfigError("there is no sequence to evaluate on: choose a larger split")
-    sums.merge(processes)
-    return _collect(sums, config, sequences, config.slots or model.config.slots)
+    return sums.evaluation()
 
 
-def _evaluate_batch(
-    model: WorldModel,
-    batch: Batch,
-    config: EvaluationConfig,
-    generator: torch.Generator,
-    device: torch.device,
-    sums: RunningSums,
-    before: int,
-    processes: Processes,
-) -> None:
-    steps = len(config.step_weights)
-    if batch.frames.shape[1] < steps + 1:
-        raise ConfigError(
-            f"{steps} steps need sequences of {steps + 1} frames, these have {batch.frames.shape[1]}: "
-            "evaluate fewer steps"
-        )
-    # Drawn for the whole batch, so that the figures don't depend on the number of processes.
-    size = batch.frames.shape[0]
-    state = model.initial_state(size, config.slots, generator)
-    likelihood = model.likelihood
-    noise = likelihood.draw_noise(batch.frames[:, :steps].shape, config.noise, generator, device)
-    # No process may be left without rows: of a small batch all have all, and those of the first count.
-    is_shared = size >= processes.world_size
-    rows = processes.rows(size) if is_shared else slice(0, size)
-    sums.counts_in = is_shared or processes.is_first
-    state = state.rows(rows)
-    frames = likelihood.from_uint8(batch.frames[rows, : steps + 1].to(device), batch.maximum_value)
-    actions = None
-    if model.config.number_of_actions and batch.actions is not None:
-        actions = batch.actions[rows, :steps].to(device)
-    collisions = None if batch.collisions is None else batch.collisions[rows].to(device, torch.float32)
-    count = frames.shape[0]
-    inputs = likelihood.add_noise(frames[:, :-1], None if noise is None else noise[rows])
-    totals: dict[str, list[Tensor]] = {}
-    gammas: list[Tensor] = []
-    for step, (transition, after) in enumerate(observe(model, state, inputs, frames[:, 1:], actions)):
-        target = frames[:, step + 1]
-        mask = None if collisions is None else collisions[:, step]
-        for name, terms in _step_losses(
-            likelihood, transition, after.gamma, target, mask, config.loss
-        ).items():
-            totals.setdefault(name, []).append(torch.stack([term.sum() for term in terms]))
+class _Sums:
+    """Running sums over sequences of curves and scores; see :func:`evaluate` for the arguments.
+
+    Attributes:
+        sequences: Number of sequences so far, of all processes.
+    """
+
+    def __init__(
+        self, model: WorldModel, config: EvaluationConfig, generator: torch.Generator, processes: Processes
+    ) -> None:
+        self.model, self.config, self.generator, self.processes = model, config, generator, processes
+        self.device = next(model.parameters()).device
+        self.weights = torch.tensor(config.step_weights, device=self.device)
+        self.sequences = 0
+        self._totals: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Evaluates a batch, of which this process takes its rows.
+
+        Raises:
+            ConfigError: If it has too few frames.
+        """
+        model, config, likelihood = self.model, self.config, self.model.likelihood
+        (size, length), steps = batch.frames.shape[:2], len(config.step_weights)
+        if length < steps + 1:
+            raise ConfigError(
+                f"{steps} steps need sequences of {steps + 1} frames, these have {length}: evaluate fewer steps"
+            )
+        # Drawn for the whole batch, so that the figures don't depend on the number of processes.
+        state = model.initial_state(size, config.slots, self.generator)
+        shape = batch.frames[:, :steps].shape
+        noise = likelihood.draw_noise(shape, config.noise, self.generator, self.device)
+        # No process may be left without rows: of a small batch all have all, and those of the first count.
+        is_shared = size >= self.processes.world_size
+        rows = self.processes.rows(size) if is_shared else slice(0, size)
+        frames = likelihood.from_uint8(batch.frames[rows, : steps + 1].to(self.device), batch.maximum_value)
+        actions = None
+        if model.config.number_of_actions and batch.actions is not None:
+            actions = batch.actions[rows, :steps].to(self.device)
+        collisions = None
+        if batch.collisions is not None:
+            collisions = batch.collisions[rows].to(self.device, torch.float32)
+        inputs = likelihood.add_noise(frames[:, :-1], None if noise is None else noise[rows])
+        totals: dict[str, list[Tensor]] = defaultdict(list)
+        gammas: list[Tensor] = []
+        for step, (transition, after) in enumerate(
+            observe(model, state.rows(rows), inputs, frames[:, 1:], actions)
+        ):
+            target, mask = frames[:, step + 1], None if collisions is None else collisions[:, step]
+            for name, terms in self._losses(transition, after.gamma, target, mask).items():
+                totals[name].append(torch.stack([term.sum() for term in terms]))
+            if config.honest:
+                # The mixture's weights come from the model's own frame: no gamma here has seen the target.
+                own = likelihood.mix(transition.prediction, likelihood.soft_gamma(transition.prediction))
+                totals["plain_bce"].append(likelihood.frame_loss(own, target).sum())
+            gammas.append(after.gamma[:, :, 0])
+        count = frames.shape[0]
+        found = {name: (torch.stack(values), count) for name, values in totals.items()}
+        if batch.groups is not None:
+            groups = batch.groups[rows, 1 : steps + 1].to(self.device)
+            found |= self._scores(torch.stack(gammas, dim=1), groups, self.sequences + rows.start)
+        # Every process has the same names, also where its own sequences don't count.
+        counts_in = is_shared or self.processes.is_first
+        for name, (total, number) in found.items():
+            self._totals[name] = self._totals.get(name, 0.0) + total.double() * counts_in
+            self._counts[name] = self._counts.get(name, 0) + number * counts_in
+        self.sequences += size
+
+    def _losses(
+        self, transition: Transition, gamma: Tensor, target: Tensor, mask: Tensor | None
+    ) -> dict[str, LossTerms]:
+        likelihood, logits, config = self.model.likelihood, transition.logits, self.config.loss
+        losses = {
+            "loss": likelihood.slot_losses(logits, gamma, target, config),
+            "upper_bound": likelihood.upper_bound_losses(logits, target, config),
+        }
+        if mask is not None:
+            losses["relational"] = likelihood.slot_losses(logits, gamma, target, config, mask)
+            losses["relational_upper_bound"] = likelihood.upper_bound_losses(logits, target, config, mask)
+        return losses
+
+    def _scores(self, gammas: Tensor, groups: Tensor, before: int) -> dict[str, tuple[Tensor, int]]:
+        """Scores the grouping of sequences, of which there were some before; sums and counts by name."""
+        count, config = gammas.shape[0], self.config
+        scores = vars(metrics.adjusted_rand_index(gammas, groups, self.weights))
+        found = {name: (value * count, count) for name, value in scores.items()}
+        if config.ami_sequences > 0:
+            room = max(min(config.ami_sequences - before, count), 0)
+            values, _ = metrics.adjusted_mutual_information(gammas[:room], groups[:room], self.weights)
+            found["ami"] = (values.sum().to(self.device), room)
         if config.honest:
-            # The mixture's weights come from the model's own frame: no gamma here has seen the target.
-            own = likelihood.mix(transition.prediction, likelihood.soft_gamma(transition.prediction))
-            totals.setdefault("plain_bce", []).append(likelihood.frame_loss(own, target).sum())
-        gammas.append(after.gamma[:, :, 0])
-    for name, values in totals.items():
-        sums.add(name, torch.stack(values), count)
-    if batch.groups is not None:
-        groups = batch.groups[rows, 1 : steps + 1].to(device)
-        _score_batch(torch.stack(gammas, dim=1), groups, config, sums, before + rows.start)
+            found["fg_ari"] = (metrics.foreground_ari(gammas, groups).sum(dim=0), count)
+            found["miou"] = (metrics.mean_iou(gammas, groups).sum(dim=0), count)
+        return found
 
-
-def _step_losses(
-    likelihood: Likelihood,
-    transition: Transition,
-    gamma: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-    config: LossConfig,
-) -> dict[str, LossTerms]:
-    losses = {
-        "loss": likelihood.slot_losses(transition.logits, gamma, target, config),
-        "upper_bound": likelihood.upper_bound_losses(transition.logits, target, config),
-    }
-    if mask is not None:
-        losses["relational"] = likelihood.slot_losses(transition.logits, gamma, target, config, mask)
-        losses["relational_upper_bound"] = likelihood.upper_bound_losses(
-            transition.logits, target, config, mask
-        )
-    return losses
-
-
-def _score_batch(
-    gammas: Tensor, groups: Tensor, config: EvaluationConfig, sums: RunningSums, before: int
-) -> None:
-    count = gammas.shape[0]
-    weights = torch.tensor(config.step_weights, device=gammas.device)
-    scores = metrics.adjusted_rand_index(gammas, groups, weights)
-    for name in ("ari", "last_ari", "confidence", "last_confidence"):
-        sums.add(name, getattr(scores, name) * count, count)
-    room = max(min(config.ami_sequences - before, count), 0)
-    if room > 0:
-        values, _ = metrics.adjusted_mutual_information(gammas[:room], groups[:room], weights)
-        sums.add("ami", values.sum(), room)
-    elif config.ami_sequences > 0:  # every process has the same names
-        sums.add("ami", weights.new_zeros(()), 0)
-    if config.honest:
-        sums.add("fg_ari", metrics.foreground_ari(gammas, groups).sum(dim=0), count)
-        sums.add("miou", metrics.mean_iou(gammas, groups).sum(dim=0), count)
-
-
-def _collect(sums: RunningSums, config: EvaluationConfig, sequences: int, slots: int) -> Evaluation:
-    weights = torch.tensor(config.step_weights, dtype=torch.float64)
-    last = min(config.last_steps, len(weights))
-    losses: dict[str, dict[str, float]] = {}
-    scores: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-    for name in sums.values:
-        mean = sums.mean(name)
-        if mean.ndim == 2:
-            curves[name] = mean[:, 0].tolist()
-            losses[name] = {}
-            for index, term in enumerate(TERMS):
-                column = mean[:, index]
-                losses[name][term] = float((column * weights).sum() / weights.sum())
-                losses[name][f"last_{term}"] = float(column[-last:].mean())
-        elif mean.ndim == 1:
-            curves[name] = mean.tolist()
-            scores[name] = float(mean.mean())
-            scores[f"last_{name}"] = float(mean[-last:].mean())
-        else:
-            scores[name] = float(mean)
-    return Evaluation(sequences, slots, config.noise, losses, scores, curves)
+    def evaluation(self) -> Evaluation:
+        """Gives the means over the sequences of all processes."""
+        config, weights = self.config, torch.tensor(self.config.step_weights, dtype=torch.float64)
+        last = min(config.last_steps, len(weights))
+        losses: dict[str, dict[str, float]] = {}
+        scores: dict[str, float] = {}
+        curves: dict[str, list[float]] = {}
+        for name, total in self._totals.items():
+            number = total.new_tensor([self._counts[name]])
+            merged = self.processes.sum(torch.cat([total.reshape(-1), number])).cpu()
+            mean = (merged[:-1] / merged[-1]).reshape(total.shape)
+            if mean.ndim == 2:
+                curves[name] = mean[:, 0].tolist()
+                losses[name] = {}
+                for index, term in enumerate(TERMS):
+                    column = mean[:, index]
+                    losses[name][term] = float((column * weights).sum() / weights.sum())
+                    losses[name][f"last_{term}"] = float(column[-last:].mean())
+            elif mean.ndim == 1:
+                curves[name] = mean.tolist()
+                scores[name] = float(mean.mean())
+                scores[f"last_{name}"] = float(mean[-last:].mean())
+            else:
+                scores[name] = float(mean)
+        slots = config.slots or self.model.config.slots
+        return Evaluation(self.sequences, slots, config.noise, losses, scores, curves)

@@ -28,6 +28,7 @@ _GAP = 4
 _FRAME = 2
 _DPI = 100
 _BLANK = (1.0, 1.0, 1.0)
+MOST_COLUMNS = 32
 
 
 def slot_colours(k: int) -> Float[np.ndarray, "k 3"]:
@@ -72,16 +73,10 @@ def colour_grouping(
     return coloured
 
 
-def overview_figure(
-    frames: Float[np.ndarray, "t c h w"],
-    corrupted: Float[np.ndarray, "t c h w"],
-    predictions: Float[np.ndarray, "t k c h w"],
-    gammas: Float[np.ndarray, "steps k h w"],
-    attention: Float[np.ndarray, "t k k"] | None = None,
-    title: str = "",
-    max_columns: int = 32,
+def overview(
+    rollout: Rollout, frames: Float[Tensor, "b t c h w"], index: int, title: str = ""
 ) -> matplotlib.figure.Figure:
-    """Draws one sequence: a column for each step, a row for each thing that is known about it.
+    """Draws one sequence of a rollout: a column for each step, a row for each thing that is known about it.
 
     The rows, from the top: target; reconstruction ``sum_k gamma * prediction``; the same in the slots'
     colours; responsibilities in the slots' colours; each slot's prediction, framed in the slot's colour; with
@@ -89,57 +84,34 @@ def overview_figure(
     them; the input of the step, with its noise.
 
     Args:
-        frames: Targets in [0, 1]: column t shows the frame that step t predicts.
-        corrupted: What the model saw in that step: the frame before the target.
-        predictions: Bernoulli means.
-        gammas: Responsibilities of the t steps, or t + 1 with the initial ones first.
-        attention: ``attention[t, focus, context]``; the diagonal is ignored.
+        rollout: The rollout. Longer ones show `MOST_COLUMNS` steps, evenly spread, the first and last among them.
+        frames: The true frames that it was made from.
+        index: Which sequence of the batch.
         title: Written above.
-        max_columns: Longer sequences show this many steps, evenly spread, the first and last among them.
-
-    Returns:
-        The figure, its size fitting the contents.
-
-    Raises:
-        ConfigError: ``gammas`` has neither t nor t + 1 steps, or ``max_columns`` is below 1.
     """
-    steps, slots = predictions.shape[:2]
-    if gammas.shape[0] not in {steps, steps + 1}:
-        raise ConfigError(
-            f"got responsibilities of {gammas.shape[0]} steps for {steps} predictions; expected {steps}, "
-            f"or {steps + 1} with the initial ones first"
-        )
-    if max_columns < 1:
-        raise ConfigError(f"max_columns={max_columns} shows nothing; give at least 1")
-    initial = gammas[0] if gammas.shape[0] > steps else None
-    shown = np.unique(np.linspace(0, steps - 1, min(steps, max_columns)).round().astype(int))
-    frames, corrupted, predictions = frames[shown], corrupted[shown], predictions[shown]
-    gammas = gammas[gammas.shape[0] - steps :][shown]
-
-    reconstruction = (gammas[:, :, None] * predictions).sum(axis=1)
+    steps, slots = rollout.predictions.shape[1:3]
+    shown = np.unique(np.linspace(0, steps - 1, min(steps, MOST_COLUMNS)).round().astype(int))
+    predictions, gammas = rollout.predictions[index, shown], rollout.gammas[index, shown]
+    means = _array(rollout.likelihood.means(predictions))
+    mixture = _array(rollout.likelihood.mix(predictions, gammas))
+    grouping = _array(gammas[:, :, 0])
     rows = [
-        ("target", _images(frames)),
-        ("reconstruction", _images(reconstruction)),
-        ("slots", colour_grouping(gammas, reconstruction.mean(axis=1))),
-        ("gamma", colour_gamma(gammas)),
+        ("target", _images(_array(frames[index, 1 + shown]))),
+        ("reconstruction", _images(mixture)),
+        ("slots", colour_grouping(grouping, mixture.mean(axis=1))),
+        ("gamma", colour_gamma(grouping)),
     ]
-    rows += [(f"slot {slot + 1}", _images(predictions[:, slot])) for slot in range(slots)]
-    if attention is not None:
-        attended = _attended(predictions.mean(axis=2), attention[shown])
+    rows += [(f"slot {slot + 1}", _images(means[:, slot])) for slot in range(slots)]
+    colours, blank = slot_colours(slots), np.full((1, 3), _BLANK)
+    frame_colours = [blank.repeat(4, axis=0), colours]
+    if rollout.attentions is not None:
+        attended = _attended(means.mean(axis=2), _array(attention_matrix(rollout.attentions[index, shown])))
         rows += [(f"attention {slot + 1}", attended[:, slot]) for slot in range(slots)]
-    rows.append(("input", _images(corrupted)))
-
-    colours = slot_colours(slots)
-    blank = np.full((1, 3), _BLANK)
-    frame_colours = [blank.repeat(4, axis=0), *[colours] * (1 if attention is None else 2), blank]
-
-    mosaic = np.stack([row for _, row in rows])
+        frame_colours.append(colours)
+    rows.append(("input", _images(_array(rollout.inputs[index, shown]))))
+    labels, images = zip(*rows, strict=True)
     columns = [str(step + 1) for step in shown]
-    if initial is not None:
-        first = np.full_like(mosaic[:, :1], np.nan)
-        first[3, 0] = colour_gamma(initial)
-        mosaic, columns = np.concatenate([first, mosaic], axis=1), ["initial", *columns]
-    return _mosaic_figure(mosaic, np.concatenate(frame_colours), [label for label, _ in rows], columns, title)
+    return _mosaic_figure(np.stack(images), np.concatenate([*frame_colours, blank]), labels, columns, title)
 
 
 def curves_figure(
@@ -232,7 +204,7 @@ def _mosaic_figure(
     column_labels: Sequence[str],
     title: str,
 ) -> matplotlib.figure.Figure:
-    """Draws all images as one, pixel for pixel, since hundreds of axes are slow; NaN leaves a hole."""
+    """Draws all images as one, pixel for pixel, since hundreds of axes are slow."""
     from matplotlib.figure import Figure
 
     scale = max(1, round(_CELL_PIXELS / min(images.shape[2:4])))
@@ -243,7 +215,6 @@ def _mosaic_figure(
     cells = np.ones((rows, columns, height + border, width + border, 3))
     cells[:, :, :-_GAP, :-_GAP] = frame_colours[:, None, None, None]
     cells[:, :, _FRAME : _FRAME + height, _FRAME : _FRAME + width] = images
-    cells[np.isnan(images[:, :, 0, 0, 0])] = _BLANK
     canvas = cells.swapaxes(1, 2).reshape(rows * (height + border), columns * (width + border), 3)
     left, top, margin = 124, 64, 16
     full_width, full_height = canvas.shape[1] + left + margin, canvas.shape[0] + top + margin
@@ -277,31 +248,6 @@ def attention_matrix(attention: Float[Tensor, "*b k j"]) -> Float[Tensor, "*b k 
 def _array(tensor: Tensor) -> np.ndarray:
     array: np.ndarray = tensor.detach().float().cpu().numpy()
     return array
-
-
-def overview(
-    rollout: Rollout, frames: Float[Tensor, "b t c h w"], index: int, title: str = ""
-) -> matplotlib.figure.Figure:
-    """Draws one sequence of a rollout, a column for each step; see :func:`overview_figure`.
-
-    Args:
-        rollout: The rollout.
-        frames: The true frames that it was made from.
-        index: Which sequence of the batch.
-        title: Written above.
-    """
-    steps = rollout.predictions.shape[1]
-    attention = None
-    if rollout.attentions is not None:
-        attention = _array(attention_matrix(rollout.attentions[index]))
-    return overview_figure(
-        _array(frames[index, 1 : steps + 1]),
-        _array(rollout.inputs[index]),
-        _array(rollout.likelihood.means(rollout.predictions[index])),
-        _array(rollout.gammas[index, :, :, 0]),
-        attention,
-        title,
-    )
 
 
 def _to_bytes(images: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:

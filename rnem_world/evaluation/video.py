@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,25 +27,20 @@ _IMAGINED = (255, 150, 40)
 _FONT_SIZE = 18
 _STRIP = 30
 _BAR = 6
+_GAP = 16
+_PANEL = 256
 _SHEET_FRAMES = 12
 
 
 def compose_panels(
-    columns: Sequence[UInt8[np.ndarray, "t h w 3"]],
-    labels: Sequence[str],
-    gap: int = 16,
-    scale: int | None = None,
-    imagined: Sequence[bool] | None = None,
+    panels: Mapping[str, UInt8[np.ndarray, "t h w 3"]],
+    imagined: Sequence[bool],
     texts: Sequence[str] | None = None,
 ) -> UInt8[np.ndarray, "t canvas_h canvas_w 3"]:
-    """Sets panels side by side, each with its caption above it.
+    """Sets panels side by side, each with its caption above it, enlarged so that they are pleasant to look at.
 
     Args:
-        columns: The panels, all of one size and length.
-        labels: A caption for each; shortened where it is wider than its panel.
-        gap: Pixels around the panels.
-        scale: Whole number by which the panels are enlarged, pixels staying square and sharp; by default
-            their smaller side becomes about 256.
+        panels: The panels by their captions, all of one size and length; captions wider than their panel are shortened.
         imagined: For each frame, whether the model imagined it (orange bar below) or saw it (grey bar).
         texts: For each frame, a text below the panels, for example the action.
 
@@ -52,73 +48,34 @@ def compose_panels(
         Frames whose sides are multiples of 16, so that no video coder rescales them.
 
     Raises:
-        ConfigError: The panels differ in size or length, or something isn't given once for each panel or
-            frame.
+        ConfigError: There are no panels, they differ in size or length, or something isn't given once for each frame.
     """
-    if not columns or len(columns) != len(labels):
+    shapes = {panel.shape for panel in panels.values()}
+    if len(shapes) != 1:
         raise ConfigError(
-            f"got {len(columns)} panels and {len(labels)} labels; give one label for each panel"
+            f"panels of the shapes {sorted(shapes)}; give at least one, and cut or resize them to one (t, h, w, 3)"
         )
-    if len({column.shape for column in columns}) > 1:
-        shapes = ", ".join(str(column.shape) for column in columns)
-        raise ConfigError(f"panels of different shapes: {shapes}; cut or resize them to one (t, h, w, 3)")
-    steps, height, width = columns[0].shape[:3]
+    steps, height, width = shapes.pop()[:3]
+    texts = [""] * steps if texts is None else texts
     for name, values in (("imagined", imagined), ("texts", texts)):
-        if values is not None and len(values) != steps:
+        if len(values) != steps:
             raise ConfigError(
                 f"got {len(values)} values of {name} for {steps} frames; give one for each frame"
             )
-    if scale is None:
-        scale = max(1, round(256 / min(height, width)))
-    if scale < 1 or gap < 0:
-        raise ConfigError(f"got scale={scale} and gap={gap}; expected scale >= 1 and gap >= 0")
-
+    # By a whole number, so that pixels stay square and sharp.
+    scale = max(1, round(_PANEL / min(height, width)))
     height, width = height * scale, width * scale
-    footer = (_BAR + _STRIP) if imagined is not None or texts is not None else gap
-    top = _STRIP
-    canvas_width = gap + len(columns) * (width + gap)
-    canvas = np.empty((steps, top + height + footer, canvas_width, 3), np.uint8)
+    lefts = [_GAP + position * (width + _GAP) for position in range(len(panels))]
+    canvas = np.empty((steps, _STRIP + height + _BAR + _STRIP, lefts[-1] + width + _GAP, 3), np.uint8)
     canvas[:] = _BACKGROUND
-    lefts = [gap + position * (width + gap) for position in range(len(columns))]
-    canvas[:, :top] = _header(labels, lefts, width, canvas_width)
-    for left, column in zip(lefts, columns, strict=True):
-        canvas[:, top : top + height, left : left + width] = column.repeat(scale, axis=1).repeat(
-            scale, axis=2
-        )
-    if imagined is not None:
-        bars = np.where(np.asarray(imagined)[:, None], _IMAGINED, _CONTEXT)[:, None, None]
-        canvas[:, top + height : top + height + _BAR, gap : -gap or None] = bars
-    if imagined is not None or texts is not None:
-        canvas[:, top + height + _BAR :] = _footers(imagined, texts, gap, canvas_width)
+    canvas[:, :_STRIP] = _header(list(panels), lefts, width, canvas.shape[2])
+    bottom = _STRIP + height
+    for left, panel in zip(lefts, panels.values(), strict=True):
+        canvas[:, _STRIP:bottom, left : left + width] = panel.repeat(scale, axis=1).repeat(scale, axis=2)
+    bars = np.where(np.asarray(imagined)[:, None], _IMAGINED, _CONTEXT)[:, None, None]
+    canvas[:, bottom : bottom + _BAR, _GAP:-_GAP] = bars
+    canvas[:, bottom + _BAR :] = _footers(imagined, texts, canvas.shape[2])
     return _padded(canvas)
-
-
-def contact_sheet(
-    frames: UInt8[np.ndarray, "t h w 3"], columns: int
-) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
-    """Lays frames out in a grid, row by row.
-
-    Args:
-        frames: What to lay out; choose them beforehand, for example ``frames[::5]``.
-        columns: Frames in a row.
-
-    Returns:
-        One picture.
-
-    Raises:
-        ConfigError: No frame, or fewer than one column.
-    """
-    _require_frames(frames)
-    if columns < 1:
-        raise ConfigError(f"got columns={columns}; expected at least 1")
-    columns = min(columns, len(frames))
-    rows = math.ceil(len(frames) / columns)
-    height, width = frames.shape[1:3]
-    cells = np.empty((rows * columns, height, width, 3), np.uint8)
-    cells[:] = _BACKGROUND
-    cells[: len(frames)] = frames
-    grid = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
-    return grid.reshape(rows * height, columns * width, 3)
 
 
 def write_video(path: str | Path, frames: UInt8[np.ndarray, "t h w 3"], fps: float | int) -> None:
@@ -148,16 +105,12 @@ def write_video(path: str | Path, frames: UInt8[np.ndarray, "t h w 3"], fps: flo
             f"can't write a video as {path.name!r}: the suffix {path.suffix!r} is unknown; "
             f"use .mp4, .gif or .webp (or .png for a sheet of stills)"
         )
-    _require_frames(frames)
+    if not frames.size:
+        raise ConfigError(f"got frames of shape {frames.shape}; expected at least one frame with pixels")
     if not (math.isfinite(fps) and fps > 0):
         raise ConfigError(f"got fps={fps}; expected a number of frames a second above 0")
     with atomic_file(path) as temporary:
         writers[suffix](temporary, frames, float(fps))
-
-
-def _require_frames(frames: UInt8[np.ndarray, "t h w 3"]) -> None:
-    if not frames.size:
-        raise ConfigError(f"got frames of shape {frames.shape}; expected at least one frame with pixels")
 
 
 def _write_mp4(path: Path, frames: UInt8[np.ndarray, "t h w 3"], fps: float) -> None:
@@ -201,10 +154,16 @@ def _write_webp(path: Path, frames: UInt8[np.ndarray, "t h w 3"], fps: float) ->
 
 
 def _write_sheet(path: Path, frames: UInt8[np.ndarray, "t h w 3"], fps: float) -> None:
+    """Lays frames out in a grid, row by row."""
     shown = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _SHEET_FRAMES)).round().astype(int))
     height, width = frames.shape[1:3]
-    columns = max(1, round(math.sqrt(1.5 * len(shown) * height / width)))
-    path.write_bytes(_encoded(".png", contact_sheet(frames[shown], columns)))
+    columns = min(len(shown), max(1, round(math.sqrt(1.5 * len(shown) * height / width))))
+    rows = math.ceil(len(shown) / columns)
+    cells = np.empty((rows * columns, height, width, 3), np.uint8)
+    cells[:] = _BACKGROUND
+    cells[: len(shown)] = frames[shown]
+    grid = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    path.write_bytes(_encoded(".png", grid.reshape(rows * height, columns * width, 3)))
 
 
 def _encoded(suffix: str, frames: UInt8[np.ndarray, "*t h w 3"], **options: Any) -> bytes:
@@ -243,34 +202,24 @@ def _header(
 
 
 def _footers(
-    imagined: Sequence[bool] | None, texts: Sequence[str] | None, gap: int, canvas_width: int
+    imagined: Sequence[bool], texts: Sequence[str], canvas_width: int
 ) -> UInt8[np.ndarray, "t strip canvas_w 3"]:
     """Draws each frame's text on the left and, on the right, whether it is context or imagined."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(_FONT_SIZE)
-    steps = len(imagined if imagined is not None else texts or ())
-    drawn: dict[tuple[str, bool | None], np.ndarray] = {}
 
-    def strip(text: str, is_imagined: bool | None) -> np.ndarray:
+    @functools.cache  # most frames share their text with others, and drawing text is the slow part
+    def strip(text: str, is_imagined: bool) -> np.ndarray:
         picture = Image.new("RGB", (canvas_width, _STRIP), _BACKGROUND)
         draw = ImageDraw.Draw(picture)
-        room = float(canvas_width - 2 * gap)
-        if is_imagined is not None:
-            word, colour = ("imagined", _IMAGINED) if is_imagined else ("context", _CONTEXT)
-            draw.text((canvas_width - gap, _STRIP / 2), word, fill=colour, font=font, anchor="rm")
-            room -= font.getlength(word) + gap
-        draw.text((gap, _STRIP / 2), _shortened(text, room, font), fill=_TEXT, font=font, anchor="lm")
+        word, colour = ("imagined", _IMAGINED) if is_imagined else ("context", _CONTEXT)
+        draw.text((canvas_width - _GAP, _STRIP / 2), word, fill=colour, font=font, anchor="rm")
+        room = canvas_width - 3 * _GAP - font.getlength(word)
+        draw.text((_GAP, _STRIP / 2), _shortened(text, room, font), fill=_TEXT, font=font, anchor="lm")
         return np.asarray(picture)
 
-    strips = []
-    for step in range(steps):
-        # Most frames share their text with others, and drawing text is the slow part.
-        key = (texts[step] if texts is not None else "", None if imagined is None else bool(imagined[step]))
-        if key not in drawn:
-            drawn[key] = strip(*key)
-        strips.append(drawn[key])
-    return np.stack(strips)
+    return np.stack([strip(text, bool(told)) for text, told in zip(texts, imagined, strict=True)])
 
 
 def _shortened(text: str, room: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -83,9 +83,6 @@ class LongShortTermMemoryCore(nn.Module):
         return CoreOutput(hidden, torch.cat([cell, hidden], dim=2), None)
 
 
-LANES = 8
-
-
 def other_slots(slots: int, device: torch.device) -> Tensor:
     """Lists for each slot all the others in increasing order: an int64 tensor (slots, slots - 1)."""
     own = torch.arange(slots, device=device)[:, None]
@@ -160,7 +157,7 @@ class RelationalCore(nn.Module):
         batch, slots, size = state.shape
         # The pair layer is linear in (focus, context): two products a slot instead of one a pair, side by side.
         weight = self.pair.weight.unflatten(1, (2, size)).transpose(0, 1).flatten(0, 1)
-        products = affine(state, weight, F.pad(self.pair.bias, (0, size)), self.pair.by_weights)
+        products = affine(state, weight, F.pad(self.pair.bias, (0, size)))
         focus, context = products.split(size, dim=2)
         others = other_slots(slots, state.device)
         context = context.index_select(1, others.flatten()).view(batch, slots, slots - 1, size)
@@ -169,13 +166,5 @@ class RelationalCore(nn.Module):
         if not self.attends:
             return effects.sum(dim=2), None
         hidden = torch.tanh(self.attention_norm(self.attention(pairs)))
-        if self.pair.by_weights:
-            # Equal columns fill the processor's vectors, whose rest would be computed in another way; and a sum's order
-            # doesn't depend on where it lies in memory, as that of a small matrix product does.
-            weight, bias = self.attention_logit.weight, self.attention_logit.bias
-            attention = torch.sigmoid(F.linear(hidden, weight.expand(LANES, -1), bias.expand(LANES)))[..., :1]
-            effect = (attention * effects).sum(dim=2)
-        else:
-            attention = torch.sigmoid(self.attention_logit(hidden))
-            effect = torch.matmul(attention.transpose(2, 3), effects).squeeze(2)
-        return effect, attention.squeeze(3)
+        attention = torch.sigmoid(self.attention_logit(hidden))
+        return torch.matmul(attention.transpose(2, 3), effects).squeeze(2), attention.squeeze(3)

@@ -21,8 +21,6 @@ FEW_CHANNELS = 4
 FEWEST_PRODUCTS = 2**20
 # oneDNN falls back to a very slow loop for some narrow matrices, and gains nothing on them.
 SMALLEST_AXIS = 16
-# Weights from which a layer goes to oneDNN where the number of rows may not matter.
-FEWEST_WEIGHTS = 2**13
 
 
 class _OneDNNAffine(torch.autograd.Function):
@@ -69,22 +67,13 @@ def has_onednn() -> bool:
     return torch.equal(product, columns.t() + 1.0)
 
 
-def suits_onednn(inputs: Tensor, weight: Tensor, by_weights: bool = False) -> bool:
-    """Whether a product should go to oneDNN: single precision on the CPU, and large enough.
-
-    Args:
-        inputs: The rows.
-        weight: The matrix.
-        by_weights: Whether only the matrix may decide, not the number of rows.
-    """
+def suits_onednn(inputs: Tensor, weight: Tensor) -> bool:
+    """Whether a product should go to oneDNN: single precision on the CPU, and large enough."""
     outputs, width = weight.shape
     rows = inputs.numel() // width
-    if by_weights:
-        large = min(outputs, width) >= SMALLEST_AXIS and outputs * width >= FEWEST_WEIGHTS
-    else:
-        large = min(rows, outputs, width) >= SMALLEST_AXIS and rows * outputs * width >= FEWEST_PRODUCTS
     return (
-        large
+        min(rows, outputs, width) >= SMALLEST_AXIS
+        and rows * outputs * width >= FEWEST_PRODUCTS
         and weight.device.type == "cpu"
         and inputs.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
@@ -97,7 +86,6 @@ def affine(
     inputs: Float[Tensor, "*n i"],
     weight: Float[Tensor, "o i"],
     bias: Float[Tensor, " o"] | None,
-    by_weights: bool = False,
 ) -> Float[Tensor, "*n o"]:
     """Computes ``x w' + b`` for every row x.
 
@@ -108,9 +96,8 @@ def affine(
         inputs: The rows.
         weight: w.
         bias: b.
-        by_weights: Whether only the weights choose the library; see :func:`choose_products_by_weights`.
     """
-    if not suits_onednn(inputs, weight, by_weights):
+    if not suits_onednn(inputs, weight):
         return F.linear(inputs, weight, bias)
     # Where rows lie apart, oneDNN falls back to its slow loop too.
     rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
@@ -119,13 +106,7 @@ def affine(
 
 
 class Affine(nn.Linear):
-    """A fully connected layer, with Glorot-uniform weights and zero biases.
-
-    Attributes:
-        by_weights: See :func:`choose_products_by_weights`.
-    """
-
-    by_weights = False
+    """A fully connected layer, with Glorot-uniform weights and zero biases."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, bias=bias)
@@ -135,19 +116,7 @@ class Affine(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         """Multiplies every row; see :func:`affine`."""
-        return affine(input, self.weight, self.bias, self.by_weights)
-
-
-def choose_products_by_weights(model: nn.Module) -> None:
-    """Lets every layer of a model use one library, however many rows it is given.
-
-    The two libraries add up in different orders. With one of them a row's result doesn't depend on the rows beside
-    it, as long as their number is a multiple of 4 and elementwise functions see whole vectors of 32 numbers (measured
-    with MKL and oneDNN on an AMD processor). So a sequence goes the same way, bit for bit, in batches of any size.
-    """
-    for module in model.modules():
-        if isinstance(module, Affine):
-            module.by_weights = True
+        return affine(input, self.weight, self.bias)
 
 
 class VectorNorm(nn.LayerNorm):

@@ -3,33 +3,45 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rnem_world.errors import ConfigError, OutputError
+from rnem_world.evaluation import pictures
 from rnem_world.evaluation.pictures import (
     colour_gamma,
     colour_grouping,
     curves_figure,
     figure_to_array,
-    overview_figure,
+    overview,
     save_figure,
     slot_colours,
 )
+from rnem_world.models.likelihood import Bernoulli
+from rnem_world.models.rollout import Rollout
 
 
-def sequence(steps: int = 6, slots: int = 3, size: int = 16, channels: int = 1) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(0)
-    gammas = generator.random((steps + 1, slots, size, size))
-    return {
-        "frames": generator.random((steps, channels, size, size)).round(),
-        "corrupted": generator.random((steps, channels, size, size)).round(),
-        "predictions": generator.random((steps, slots, channels, size, size)),
-        "gammas": gammas / gammas.sum(axis=1, keepdims=True),
-        "attention": generator.random((steps, slots, slots)),
-    }
+def sequence(
+    steps: int = 6, slots: int = 3, size: int = 16, channels: int = 1
+) -> tuple[Rollout, torch.Tensor]:
+    """A rollout of one sequence, and its frames."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(1, *shape, generator=generator)
+
+    gammas = rand(steps, slots, 1, size, size)
+    gammas = gammas / gammas.sum(dim=2, keepdim=True)
+    predictions = rand(steps, slots, channels, size, size)
+    inputs = rand(steps, channels, size, size).round()
+    attentions = rand(steps, slots, slots - 1)
+    likelihood = Bernoulli(channels)
+    rollout = Rollout(likelihood, steps, inputs, predictions, predictions, gammas, gammas, attentions, None)
+    return rollout, rand(steps + 1, channels, size, size).round()
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5, 8, 12])
@@ -62,53 +74,42 @@ def test_grouping_is_black_where_the_prediction_is() -> None:
     assert found[0, 0].max() == 0
 
 
+def shape_of(rollout: Rollout, frames: torch.Tensor) -> tuple[int, ...]:
+    return figure_to_array(overview(rollout, frames, 0, "title")).shape
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_overview_grows_with_its_rows_and_columns(channels: int) -> None:
-    arrays = sequence(channels=channels)
-    full = figure_to_array(overview_figure(**arrays, title="all"))
-    arrays["gammas"] = arrays["gammas"][1:]
-    no_initial = figure_to_array(overview_figure(**arrays))
-    short = figure_to_array(overview_figure(**arrays, max_columns=2))
-    no_attention = figure_to_array(overview_figure(**{**arrays, "attention": None}))  # type: ignore[arg-type]
-    cell = full.shape[1] - no_initial.shape[1]
+    full, shorter = shape_of(*sequence(channels=channels)), shape_of(*sequence(steps=4, channels=channels))
+    cell = (full[1] - shorter[1]) // 2
     assert cell >= 64
-    assert no_initial.shape[1] - short.shape[1] == 4 * cell
-    assert full.shape[0] - no_attention.shape[0] == 3 * cell
+    rollout, frames = sequence(channels=channels)
+    assert full[0] - shape_of(replace(rollout, attentions=None), frames)[0] == 3 * cell
+    most = pictures.MOST_COLUMNS
+    assert shape_of(*sequence(steps=3 * most)) == shape_of(*sequence(steps=most))
 
 
 def test_overview_contains_the_target_pixel_for_pixel() -> None:
-    arrays = sequence(size=64)
-    picture = figure_to_array(overview_figure(**arrays))
-    target = (arrays["frames"][2, 0] * 255).astype(np.uint8)
+    rollout, frames = sequence(size=64)
+    picture = figure_to_array(overview(rollout, frames, 0))
+    target = (frames[0, 3, 0].numpy() * 255).astype(np.uint8)
     windows = np.lib.stride_tricks.sliding_window_view(picture[:140, :, 0], (64, 64))
     assert (windows[:, ::1] == target).all(axis=(2, 3)).any()
 
 
 def test_attention_row_shows_the_context_slot_that_is_attended_to() -> None:
-    arrays = sequence(steps=1, slots=2, size=64)
-    arrays["predictions"][:] = 0
-    arrays["predictions"][0, 1, 0, 20:40, 20:40] = 1
+    rollout, frames = sequence(steps=1, slots=2, size=64)
+    rollout.predictions[:] = 0
+    rollout.predictions[0, 0, 1, 0, 20:40, 20:40] = 1
     rows = {}
     for strength in (0.0, 1.0):
-        arrays["attention"] = np.full((1, 2, 2), strength)
-        rows[strength] = figure_to_array(overview_figure(**arrays)).astype(int)
+        attending = replace(rollout, attentions=torch.full((1, 1, 2, 1), strength))
+        rows[strength] = figure_to_array(overview(attending, frames, 0)).astype(int)
     changed = np.abs(rows[1.0] - rows[0.0]).max(axis=-1) > 0
     # Focus 1 sees slot 2 appear; focus 2 sees nothing of the empty slot 1, and itself doesn't count.
     assert changed.sum() == 400
     colour = rows[1.0][changed]
     np.testing.assert_allclose(colour, np.broadcast_to(slot_colours(2)[1] * 255, colour.shape), atol=1)
-
-
-def test_overview_refuses_responsibilities_of_other_steps() -> None:
-    arrays = sequence()
-    arrays["gammas"] = arrays["gammas"][:3]
-    with pytest.raises(ConfigError, match="expected 6, or 7"):
-        overview_figure(**arrays)
-
-
-def test_overview_refuses_to_show_no_column() -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
-        overview_figure(**sequence(), max_columns=0)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
