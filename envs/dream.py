@@ -27,6 +27,7 @@ from rnem_world.models.imagination import (
     check_imagination,
     draw,
     dream_step,
+    own_precision,
     picture_of,
 )
 from rnem_world.models.world_model import WorldModel
@@ -108,6 +109,7 @@ def _replaced(tensor: Tensor | None, rows: Tensor, others: Tensor | None) -> Ten
     return None if tensor is None or others is None else tensor.index_copy(0, rows, others)
 
 
+@own_precision
 def step_dreams(
     world: World, dreams: DreamState, actions: Int64[Tensor, " n"], imagination: DreamImagination
 ) -> DreamStep:
@@ -192,6 +194,7 @@ class DreamBatch:
         return self._state
 
     @torch.inference_mode()
+    @own_precision
     def step(self, actions: Int64[Tensor, " n"]) -> DreamOutcome:
         """Imagines one transition of every dream.
 
@@ -216,6 +219,7 @@ class DreamBatch:
         return DreamOutcome(step.rewards.sum(dim=1), step.termination > 0.0)
 
     @torch.inference_mode()
+    @own_precision
     def begin(self, rows: Int64[Tensor, " m"], dreams: DreamState) -> None:
         """Puts dreams that have just begun in the place of others.
 
@@ -226,6 +230,7 @@ class DreamBatch:
         self._put(rows, self.begun(dreams))
 
     @torch.inference_mode()
+    @own_precision
     def begun(self, dreams: DreamState) -> DreamsSnapshot:
         """Tells of dreams that have just begun what a copy of them tells."""
         if self.imagination == "latent":
@@ -244,6 +249,7 @@ class DreamBatch:
         return DreamsSnapshot(self.world.fingerprint, self.imagination, dreams, attention, rewards, memory)
 
     @torch.inference_mode()
+    @own_precision
     def get_state(self, rows: Int64[Tensor, " m"]) -> DreamsSnapshot:
         """Copies some of the dreams.
 
@@ -253,6 +259,7 @@ class DreamBatch:
         return self.state.pick(rows)
 
     @torch.inference_mode()
+    @own_precision
     def set_state(self, rows: Int64[Tensor, " m"], snapshot: DreamsSnapshot) -> None:
         """Puts copies of dreams in the place of others.
 
@@ -290,6 +297,7 @@ class DreamBatch:
             )
 
     @torch.inference_mode()
+    @own_precision
     def frames(self, rows: Int64[Tensor, " m"] | None = None, soft: bool = False) -> UInt8[Tensor, "m h w c"]:
         """Draws the frames.
 
@@ -303,12 +311,14 @@ class DreamBatch:
         return _cat(frames).permute(0, 2, 3, 1).contiguous()
 
     @torch.inference_mode()
+    @own_precision
     def outputs(self, rows: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "m k d"]:
         """Gives the slots' output: what the decoder and the heads read of them."""
         output = self.state.dreams.output
         return output if rows is None else output[rows]
 
     @torch.inference_mode()
+    @own_precision
     def pictures(self, rows: Int64[Tensor, " m"] | None = None) -> Picture:
         """Draws the slots, the frame, and who is responsible for which pixel."""
         prediction = _cat(list(self._predictions(rows)))
@@ -317,6 +327,7 @@ class DreamBatch:
         return picture_of(self.world.model, prediction)
 
     @torch.inference_mode()
+    @own_precision
     def details(
         self, names: Sequence[str], rows: Int64[Tensor, " m"] | None = None
     ) -> dict[str, Float[Tensor, "m ..."]]:
@@ -344,6 +355,7 @@ class DreamBatch:
         return {name: found[name] for name in names if name in found}
 
     @torch.inference_mode()
+    @own_precision
     def uncertainty_signs(self, rows: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "m 3"]:
         """Gives the signs of uncertainty as a calibration wants them: the first two added up since the dream began.
 

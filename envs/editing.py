@@ -15,7 +15,7 @@ from torch import Tensor
 from rnem_world.envs.dream import DreamBatch, DreamsSnapshot
 from rnem_world.envs.uncertainty import slot_masses
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState, draw
+from rnem_world.models.imagination import DreamState, draw, own_precision
 
 if TYPE_CHECKING:
     from rnem_world.envs.learned import LearnedEnv
@@ -101,6 +101,7 @@ def check_edits(edits: object, slots: int) -> tuple[Edit, ...]:
 
 
 @torch.inference_mode()
+@own_precision
 def apply_edits(batch: DreamBatch, dreams: DreamsSnapshot, edits: Sequence[Edit]) -> DreamsSnapshot:
     """Edits some dreams, all in the same way, one edit after the other.
 

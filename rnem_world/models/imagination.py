@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, ParamSpec, TypeVar, get_args
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -13,6 +16,24 @@ from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.world_model import SlotState, WorldModel
 
 DreamImagination = Literal["latent", "pixels"]
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def own_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Lets a function compute in the model's own precision, whatever ``torch.autocast`` its caller is in."""
+
+    @functools.wraps(function)
+    def run(*args: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+        ambient = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+        if not ambient:
+            return function(*args, **keywords)
+        with contextlib.ExitStack() as stack:
+            for device in ambient:
+                stack.enter_context(torch.autocast(device, enabled=False))
+            return function(*args, **keywords)
+
+    return run
 
 
 @dataclass(frozen=True)
