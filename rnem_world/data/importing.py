@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from rnem_world.config import check_at_least
 from rnem_world.data.clips import Clip, read_clips
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import SPLITS, DatasetAttributes, EpisodeBatch, Split
@@ -55,8 +56,9 @@ class ImportConfig:
     number_of_actions: int | None = None
 
     def __post_init__(self) -> None:
-        if self.number_of_frames < 2:
-            raise ConfigError(f"number_of_frames is {self.number_of_frames}, expected at least 2")
+        check_at_least(self, 2, "number_of_frames")
+        check_at_least(self, 1, "stride", "number_of_actions")
+        check_at_least(self, 0, "seed")
         if self.size is not None and min(self.size) < 1:
             raise ConfigError(f"size is {self.size}, expected height and width of at least 1")
         if self.binarise is not None and not 0 <= self.binarise < 1:
@@ -71,11 +73,6 @@ class ImportConfig:
             raise ConfigError(
                 f"ratio is {tuple(self.ratio)}, expected three parts, for example (0.8, 0.1, 0.1), none negative"
             )
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, expected at least 0")
-        for name in ("stride", "number_of_actions"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
 
     @property
     def step(self) -> int:
