@@ -21,7 +21,7 @@ from rnem_world.agents.dynamics import (
 )
 from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.policy import read_policy_config
-from rnem_world.agents.scores import Episodes, Score, compared, play
+from rnem_world.agents.scores import Played, Score, compared, play
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.real import make_environment, world_of
@@ -84,7 +84,7 @@ class Contest:
             RnemWorldError: If an agent doesn't fit the world, or the world diverges.
         """
         config = self.config
-        played: dict[bool, dict[str, Episodes]] = {False: {}, True: {}}
+        played: dict[bool, dict[str, Played]] = {False: {}, True: {}}
         for name, (make, dreams) in self._entrants().items():
             for dreaming in (False, True) if dreams else (False,):
                 title = f"{name}, dreaming" if dreaming else name
@@ -118,7 +118,7 @@ class Contest:
         chosen = [self.config.oracle] if self.config.oracle else []
         return list(dict.fromkeys([*self.config.planners, *chosen])) or ["shooting"]
 
-    def _oracle_of(self, real: dict[str, Episodes]) -> dict[str, str]:
+    def _oracle_of(self, real: dict[str, Played]) -> dict[str, str]:
         """A planner is compared with itself on the true simulator, all others with the best oracle or the one named."""
         oracles = [f"oracle {text}" for text in self._oracles()]
         if not oracles:

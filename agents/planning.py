@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rnem_world.agents.dynamics import Dynamics, State, StateSource
 from rnem_world.agents.mcts import MCTSConfig, MCTSPlanner
 from rnem_world.agents.planner import Planner, PlannerConfig
-from rnem_world.agents.sampling import (
+from rnem_world.agents.sequence_planners import (
     CEMConfig,
     CEMPlanner,
     ICEMConfig,

@@ -24,7 +24,7 @@ from rnem_world.io import atomic_file
 
 
 @dataclass(frozen=True)
-class Episodes:
+class Played:
     """What an agent has earned, one entry an episode.
 
     Attributes:
@@ -55,7 +55,7 @@ def play(
     seed: int,
     max_steps: int = 100_000,
     progress: str | None = None,
-) -> Episodes:
+) -> Played:
     """Plays one episode in each of N environments, all at once.
 
     Args:
@@ -93,7 +93,7 @@ def play(
             # Those whose episode is over play on, out of competition.
             agent.restart(over if begins_at_once else waiting)
             waiting = over
-    return Episodes(returns, lengths, 1000.0 * seconds / (int(lengths.max()) * n))
+    return Played(returns, lengths, 1000.0 * seconds / (int(lengths.max()) * n))
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class Score:
     """
 
     name: str
-    real: Episodes
-    dreamt: Episodes | None
+    real: Played
+    dreamt: Played | None
     normalised: float | None
     p_value: float
 
@@ -160,7 +160,7 @@ def normalised_score(value: float, stay: float, oracle: float | None) -> float |
 
 
 def compared(
-    real: Mapping[str, Episodes], dreamt: Mapping[str, Episodes], oracle_of: Mapping[str, str]
+    real: Mapping[str, Played], dreamt: Mapping[str, Played], oracle_of: Mapping[str, str]
 ) -> list[Score]:
     """Compares agents that have played the same episodes.
 
@@ -189,7 +189,7 @@ def score_table(found: list[Score]) -> list[str]:
     def number(value: float | None, digits: int = 2, sign: str = "") -> str:
         return "-" if value is None else f"{value:{sign}.{digits}f}"
 
-    def spread(episodes: Episodes | None) -> str:
+    def spread(episodes: Played | None) -> str:
         return "-" if episodes is None else f"{episodes.mean:.2f} +- {episodes.standard_error:.2f}"
 
     rows = [("agent", "return", "in the dream", "gap", "normalised", "p against stay", "ms/decision")]

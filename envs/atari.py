@@ -84,7 +84,7 @@ class AtariVectorEnv(BatchedVectorEnv):
     ) -> None:
         check_count("num_envs", num_envs)
         self.rules = AtariRules(game, obs_type, reward, background, repeat_probability)
-        self._emulators = [self.rules.emulator() for _ in range(num_envs)]
+        self.emulators = [self.rules.emulator() for _ in range(num_envs)]
         actions = spaces.Discrete(len(self.action_names))
         super().__init__(num_envs, self.rules.space, actions, max_episode_steps, autoreset_mode, render_mode)
         colours = (3,) if obs_type == "rgb" else ()
@@ -94,7 +94,7 @@ class AtariVectorEnv(BatchedVectorEnv):
     @property
     def action_names(self) -> list[str]:
         """The actions, in the order of their numbers."""
-        return self._emulators[0].action_names
+        return self.emulators[0].action_names
 
     def frames(self) -> UInt8[np.ndarray, "n 84 84 *c"]:
         """Returns the current frames in grey (in colour for ``rgb``), whatever the observations are."""
@@ -105,7 +105,7 @@ class AtariVectorEnv(BatchedVectorEnv):
     ) -> None:
         """Starts new games; consoles without a seed go on with their sticky actions."""
         for row, seed in zip(rows.tolist(), seeds, strict=True):
-            emulator = self._emulators[row]
+            emulator = self.emulators[row]
             if seed is None and not emulator.is_seeded:
                 seed = int(self.episodes.generator(row).integers(2**31))  # noqa: PLW2901
             if seed is not None:
@@ -119,7 +119,7 @@ class AtariVectorEnv(BatchedVectorEnv):
         points = np.zeros(self.num_envs, dtype=np.float64)
         over = np.zeros(self.num_envs, dtype=np.bool_)
         for row in np.flatnonzero(~waiting).tolist():
-            emulator = self._emulators[row]
+            emulator = self.emulators[row]
             points[row], over[row], self._life_lost[row] = emulator.step(int(actions[row]))
             self._frames[row] = emulator.frame()
         observations, infos = self.observe()
@@ -129,17 +129,17 @@ class AtariVectorEnv(BatchedVectorEnv):
     def observe(self, rows: Int64[np.ndarray, " m"] | None = None) -> tuple[Array, Infos]:
         """Returns the frames, (m, 84, 84, C), and the lives."""
         chosen = np.arange(self.num_envs) if rows is None else rows
-        lives = np.array([self._emulators[row].lives for row in chosen.tolist()], dtype=np.int64)
+        lives = np.array([self.emulators[row].lives for row in chosen.tolist()], dtype=np.int64)
         infos = {"lives": lives, "life_lost": self._life_lost[chosen]}
         return self.rules.observation(self._frames[chosen]), infos
 
     def pictures(self) -> list[Array]:
         """Returns the consoles' screens in colour, each (210, 160, 3) uint8."""
-        return [emulator.screen() for emulator in self._emulators]
+        return [emulator.screen() for emulator in self.emulators]
 
     def copy_state(self, rows: Int64[np.ndarray, " m"]) -> AtariSnapshot:
         """Copies some games, with their consoles' sticky actions to come."""
-        emulators = tuple(self._emulators[row].get_state() for row in rows.tolist())
+        emulators = tuple(self.emulators[row].get_state() for row in rows.tolist())
         return AtariSnapshot(emulators, self._frames[rows], self._life_lost[rows])
 
     def put_state(self, rows: Int64[np.ndarray, " m"], state: Any) -> None:
@@ -155,7 +155,7 @@ class AtariVectorEnv(BatchedVectorEnv):
                 "environment with other observations"
             )
         for row, emulator in zip(rows.tolist(), state.emulators, strict=True):
-            self._emulators[row].set_state(emulator)
+            self.emulators[row].set_state(emulator)
         self._frames[rows] = state.frames
         self._life_lost[rows] = state.life_lost
 
@@ -174,7 +174,7 @@ class AtariEnv(SingleEnv):
         background: None for the game's own, which is found by a short run of the game once and kept in the user's
             cache folder; or an array (84, 84) of uint8, or the path of a ``.npy`` file or a dataset of the game.
         repeat_probability: Probability that a frame of the console still gets the action before.
-        render_mode: ``"rgb_array"`` or None.
+        render_mode: ``"rgb_array"``, ``"human"`` or None.
 
     Raises:
         ConfigError: If an argument makes no sense.
@@ -183,7 +183,7 @@ class AtariEnv(SingleEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["rgb_array"],
+        "render_modes": ["rgb_array", "human"],
         "render_fps": 15,
     }
     batch: AtariVectorEnv
@@ -199,19 +199,21 @@ class AtariEnv(SingleEnv):
     ) -> None:
         super().__init__(
             AtariVectorEnv(
-                1,
-                game,
-                obs_type,
-                reward,
-                background,
-                repeat_probability,
-                None,
-                AutoresetMode.DISABLED,
-                render_mode,
-            )
+                1, game, obs_type, reward, background, repeat_probability, None, AutoresetMode.DISABLED
+            ),
+            render_mode,
         )
 
     @property
     def action_names(self) -> list[str]:
         """The actions, in the order of their numbers."""
         return self.batch.action_names
+
+    @property
+    def ale(self) -> Any:
+        """The console, ``ale_py.ALEInterface``: wrappers of others ask it for the lives."""
+        return self.batch.emulators[0].ale
+
+    def get_action_meanings(self) -> list[str]:
+        """Returns the actions' names, as wrappers of others ask for them."""
+        return self.action_names

@@ -58,6 +58,8 @@ def game_named(name: str) -> str:
         ConfigError: If there is no such game; the message names the nearest.
         DependencyError: If ale-py is not installed.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"game is {name!r}, expected the name of an Atari game, as 'SpaceInvaders'")
     known = {game.lower(): game for game in games()}
     wanted = name.replace("_", "").replace("-", "").replace(" ", "").lower()
     if wanted in known:
@@ -131,6 +133,7 @@ class Emulator:
 
     Attributes:
         is_seeded: Whether the console has been seeded, and so has its game.
+        ale: The console, ``ale_py.ALEInterface``.
 
     Args:
         game: The game, as `game_named` names it.
@@ -151,14 +154,14 @@ class Emulator:
         if not 0.0 <= repeat_probability < 1.0:
             raise ConfigError(f"repeat_probability is {repeat_probability}, it must lie in [0, 1)")
         self.game, self.colour, self.repeat_probability = game, colour, repeat_probability
-        self._ale = ale_py.ALEInterface()
-        self._ale.setFloat("repeat_action_probability", repeat_probability)
+        self.ale = ale_py.ALEInterface()
+        self.ale.setFloat("repeat_action_probability", repeat_probability)
         self._rom = rom_path(game)
         self.is_seeded = False
         self._actions, screen = _facts(self._rom)
         shape = screen if colour == "grayscale" else (*screen, 3)
         self._older, self._newer = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-        self._read = self._ale.getScreenGrayscale if colour == "grayscale" else self._ale.getScreenRGB
+        self._read = self.ale.getScreenGrayscale if colour == "grayscale" else self.ale.getScreenRGB
         self._max, self._resize, self._area = cv2.max, cv2.resize, cv2.INTER_AREA
         self.lives = 0
 
@@ -174,18 +177,18 @@ class Emulator:
             seed: At least 0, of any size.
         """
         word = np.random.SeedSequence(seed).generate_state(1)[0]
-        self._ale.setInt("random_seed", int(word) & 0x7FFFFFFF)
-        self._ale.loadROM(self._rom)
+        self.ale.setInt("random_seed", int(word) & 0x7FFFFFFF)
+        self.ale.loadROM(self._rom)
         self.is_seeded = True
 
     def reset(self) -> None:
         """Starts a new game; a console that was never seeded is seeded with 0."""
         if not self.is_seeded:
             self.seed(0)
-        self._ale.reset_game()
+        self.ale.reset_game()
         self._read(self._newer)
         self._older[...] = self._newer
-        self.lives = int(self._ale.lives())
+        self.lives = int(self.ale.lives())
 
     def step(self, action: int) -> tuple[float, bool, bool]:
         """Holds an action for four frames of the console.
@@ -196,16 +199,16 @@ class Emulator:
         Returns:
             The points, whether the game is over, and whether a life was lost.
         """
-        button, act = self._actions[action], self._ale.act
+        button, act = self._actions[action], self.ale.act
         points = 0
         for _ in range(FRAME_SKIP - 1):
             points += act(button)
         self._read(self._older)
         points += act(button)
         self._read(self._newer)
-        lives, before = int(self._ale.lives()), self.lives
+        lives, before = int(self.ale.lives()), self.lives
         self.lives = lives
-        return float(points), bool(self._ale.game_over(with_truncation=False)), lives < before
+        return float(points), bool(self.ale.game_over(with_truncation=False)), lives < before
 
     def frame(self) -> NDArray[Any]:
         """Returns the frame, (84, 84) of uint8, or (84, 84, 3) in colour."""
@@ -216,12 +219,12 @@ class Emulator:
 
     def screen(self) -> UInt8[np.ndarray, "h w 3"]:
         """Returns the console's last screen in colour."""
-        screen: NDArray[Any] = self._ale.getScreenRGB()
+        screen: NDArray[Any] = self.ale.getScreenRGB()
         return screen
 
     def get_state(self) -> EmulatorSnapshot:
         """Returns a copy of everything that the future depends on."""
-        state = self._ale.cloneState(include_rng=True)
+        state = self.ale.cloneState(include_rng=True)
         return EmulatorSnapshot(state, (self._older.copy(), self._newer.copy()), self.lives)
 
     def set_state(self, snapshot: EmulatorSnapshot) -> None:
@@ -237,7 +240,7 @@ class Emulator:
             )
         if not self.is_seeded:
             self.seed(0)
-        self._ale.restoreState(snapshot.state)
+        self.ale.restoreState(snapshot.state)
         self._older[...], self._newer[...] = snapshot.screens
         self.lives = snapshot.lives
 

@@ -52,18 +52,19 @@ def background_of(game: str) -> Background:
 def _background_of(game: str) -> Background:
     path = cache_path(game, f"{zlib.crc32(RULE.encode()):08x}", ".npy")
     with contextlib.suppress(OSError, ValueError, EOFError):
-        background = np.load(path, allow_pickle=False)
-        if background.shape == (SIZE, SIZE) and background.dtype == np.uint8:
-            found: Background = background
+        kept = None if path is None else np.load(path, allow_pickle=False)
+        if kept is not None and kept.shape == (SIZE, SIZE) and kept.dtype == np.uint8:
+            found: Background = kept
             return found
     background = _play(game)
-    with contextlib.suppress(OutputError), atomic_file(path) as temporary:
-        np.save(temporary, background)
+    if path is not None:
+        with contextlib.suppress(OutputError), atomic_file(path) as temporary:
+            np.save(temporary, background)
     return background
 
 
-def cache_path(game: str, kind: str, suffix: str) -> Path:
-    """Names the file in the user's cache folder that holds something of a game.
+def cache_path(game: str, kind: str, suffix: str) -> Path | None:
+    """Names the file in the user's cache folder that holds something of a game; None for users without a home.
 
     Args:
         game: The game, as `game_named` names it.
@@ -74,7 +75,10 @@ def cache_path(game: str, kind: str, suffix: str) -> Path:
         DependencyError: If ale-py is not installed.
     """
     require_ale()
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnem-world" / "atari"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnem-world" / "atari"
+    except RuntimeError:
+        return None
     version = importlib.metadata.version("ale-py")
     return folder / f"{game}-{kind}-ale-{version}{suffix}"
 

@@ -200,14 +200,14 @@ class BouncingBallsEnv(SingleEnv):
         preset: The name of the rules (`rnem_world.physics.PRESETS`), or the rules.
         ground_truth: Whether ``info`` has ``groups``, ``collisions``, ``positions`` and ``velocities``, see
             `BouncingBallsVectorEnv.ground_truth`.
-        render_mode: ``"rgb_array"`` or None.
+        render_mode: ``"rgb_array"``, ``"human"`` or None.
 
     Raises:
         ConfigError: If an argument makes no sense.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["rgb_array"],
+        "render_modes": ["rgb_array", "human"],
         "render_fps": 20,
     }
 
@@ -215,9 +215,8 @@ class BouncingBallsEnv(SingleEnv):
         self, preset: str | BallsConfig = "avoid", ground_truth: bool = False, render_mode: str | None = None
     ) -> None:
         super().__init__(
-            BouncingBallsVectorEnv(
-                1, preset, None, AutoresetMode.DISABLED, ground_truth=ground_truth, render_mode=render_mode
-            )
+            BouncingBallsVectorEnv(1, preset, None, AutoresetMode.DISABLED, ground_truth=ground_truth),
+            render_mode,
         )
 
 

@@ -25,10 +25,8 @@ from rnem_world.models.imagination import (
     DreamStep,
     Picture,
     check_imagination,
-    draw,
-    dream_step,
-    picture_of,
 )
+from rnem_world.models.layers import own_precision
 from rnem_world.models.world_model import WorldModel
 
 OF_PICTURES = ("gamma", "prediction", "centroids", "masses")
@@ -108,10 +106,11 @@ def _replaced(tensor: Tensor | None, rows: Tensor, others: Tensor | None) -> Ten
     return None if tensor is None or others is None else tensor.index_copy(0, rows, others)
 
 
+@own_precision
 def step_dreams(
     world: World, dreams: DreamState, actions: Int64[Tensor, " n"], imagination: DreamImagination
 ) -> DreamStep:
-    """Imagines one transition of every dream as `dream_step` does, as many at once as is fastest on the device.
+    """Imagines one transition of every dream (`WorldModel.dream_step`), as many at once as is fastest on the device.
 
     Args:
         world: The world.
@@ -122,12 +121,12 @@ def step_dreams(
     told = actions if world.takes_actions else None
     number = len(dreams.theta)
     if number <= world.chunk:
-        return dream_step(world.model, dreams, told, imagination)
+        return world.model.dream_step(dreams, told, imagination)
     steps = []
     for begin in range(0, number, world.chunk):
         rows = slice(begin, begin + world.chunk)
         some = dreams.map(lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
-        steps.append(dream_step(world.model, some, None if told is None else told[rows], imagination))
+        steps.append(world.model.dream_step(some, None if told is None else told[rows], imagination))
 
     def together(name: str) -> Tensor | None:
         parts = [getattr(step, name) for step in steps]
@@ -192,6 +191,7 @@ class DreamBatch:
         return self._state
 
     @torch.inference_mode()
+    @own_precision
     def step(self, actions: Int64[Tensor, " n"]) -> DreamOutcome:
         """Imagines one transition of every dream.
 
@@ -216,6 +216,7 @@ class DreamBatch:
         return DreamOutcome(step.rewards.sum(dim=1), step.termination > 0.0)
 
     @torch.inference_mode()
+    @own_precision
     def begin(self, rows: Int64[Tensor, " m"], dreams: DreamState) -> None:
         """Puts dreams that have just begun in the place of others.
 
@@ -226,6 +227,7 @@ class DreamBatch:
         self._put(rows, self.begun(dreams))
 
     @torch.inference_mode()
+    @own_precision
     def begun(self, dreams: DreamState) -> DreamsSnapshot:
         """Tells of dreams that have just begun what a copy of them tells."""
         if self.imagination == "latent":
@@ -244,6 +246,7 @@ class DreamBatch:
         return DreamsSnapshot(self.world.fingerprint, self.imagination, dreams, attention, rewards, memory)
 
     @torch.inference_mode()
+    @own_precision
     def get_state(self, rows: Int64[Tensor, " m"]) -> DreamsSnapshot:
         """Copies some of the dreams.
 
@@ -253,6 +256,7 @@ class DreamBatch:
         return self.state.pick(rows)
 
     @torch.inference_mode()
+    @own_precision
     def set_state(self, rows: Int64[Tensor, " m"], snapshot: DreamsSnapshot) -> None:
         """Puts copies of dreams in the place of others.
 
@@ -290,6 +294,7 @@ class DreamBatch:
             )
 
     @torch.inference_mode()
+    @own_precision
     def frames(self, rows: Int64[Tensor, " m"] | None = None, soft: bool = False) -> UInt8[Tensor, "m h w c"]:
         """Draws the frames.
 
@@ -303,20 +308,23 @@ class DreamBatch:
         return _cat(frames).permute(0, 2, 3, 1).contiguous()
 
     @torch.inference_mode()
+    @own_precision
     def outputs(self, rows: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "m k d"]:
         """Gives the slots' output: what the decoder and the heads read of them."""
         output = self.state.dreams.output
         return output if rows is None else output[rows]
 
     @torch.inference_mode()
+    @own_precision
     def pictures(self, rows: Int64[Tensor, " m"] | None = None) -> Picture:
         """Draws the slots, the frame, and who is responsible for which pixel."""
         prediction = _cat(list(self._predictions(rows)))
         if rows is None:
             self._prediction = prediction
-        return picture_of(self.world.model, prediction)
+        return self.world.model.picture(prediction)
 
     @torch.inference_mode()
+    @own_precision
     def details(
         self, names: Sequence[str], rows: Int64[Tensor, " m"] | None = None
     ) -> dict[str, Float[Tensor, "m ..."]]:
@@ -344,6 +352,7 @@ class DreamBatch:
         return {name: found[name] for name in names if name in found}
 
     @torch.inference_mode()
+    @own_precision
     def uncertainty_signs(self, rows: Int64[Tensor, " m"] | None = None) -> Float[Tensor, "m 3"]:
         """Gives the signs of uncertainty as a calibration wants them: the first two added up since the dream began.
 
@@ -377,7 +386,7 @@ class DreamBatch:
     def _drawn(self, output: Tensor) -> Iterator[Picture]:
         """Draws dreams part by part."""
         for begin in range(0, len(output), self.world.chunk):
-            yield draw(self.world.model, output[begin : begin + self.world.chunk])
+            yield self.world.model.draw(output[begin : begin + self.world.chunk])
 
     def _signs_now(self) -> Tensor:
         """Gives the signs, (n, 3), of the frames that the dreams show now."""
@@ -388,7 +397,7 @@ class DreamBatch:
             if self._prediction is None:
                 self._prediction = _cat(list(self._predictions(None)))
             for part in self._prediction.split(self.world.chunk):
-                picture = picture_of(self.world.model, part)
+                picture = self.world.model.picture(part)
                 first_masses = memory[begin : begin + len(part), 2:]
                 found.append(signs(self.world.model, picture, first_masses))
                 begin += len(part)

@@ -322,7 +322,8 @@ class LearnedEnv(SingleEnv):
 
     Args:
         checkpoint: As all of ``options`` see `DreamOptions`.
-        render_mode: ``"rgb_array"`` or None: the frame and beside it who has which pixel, (256, 512, 3).
+        render_mode: ``"rgb_array"``: the frame and beside it who has which pixel, (256, 512, 3); ``"human"``: the same
+            in a window; or None.
         **options: Those of `DreamOptions`.
 
     Raises:
@@ -330,7 +331,7 @@ class LearnedEnv(SingleEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["rgb_array"],
+        "render_modes": ["rgb_array", "human"],
         "render_fps": 20,
     }
     batch: LearnedVectorEnv
@@ -339,7 +340,7 @@ class LearnedEnv(SingleEnv):
         self, checkpoint: str | Path | None = None, render_mode: str | None = None, **options: Any
     ) -> None:
         super().__init__(
-            LearnedVectorEnv(1, checkpoint, None, AutoresetMode.DISABLED, render_mode, **options)
+            LearnedVectorEnv(1, checkpoint, None, AutoresetMode.DISABLED, **options), render_mode
         )
 
     def edit(self, edits: Sequence[Edit] | Edit) -> None:

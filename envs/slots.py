@@ -18,6 +18,7 @@ from rnem_world.envs.episodes import Array, reset_mask_of
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
 from rnem_world.models.imagination import DreamState, start_imagination
+from rnem_world.models.layers import own_precision
 from rnem_world.models.world_model import SlotState
 
 SETTLE_STEPS = 4
@@ -53,10 +54,11 @@ class SlotFilter:
         self._settle_steps = settle_steps
         self._state = world.empty_slots(number, self.slots)
         height, width, channels = world.frame_shape
-        self._frames = torch.zeros(number, channels, height, width, device=world.device)
+        self._frames = torch.zeros(number, channels, height, width, device=world.device, dtype=torch.float32)
         self._output: Tensor | None = None
 
     @torch.inference_mode()
+    @own_precision
     def reset(self, rows: Int64[Tensor, " m"], frames: Bool[Tensor, "m h w c"]) -> None:
         """Shows first frames, several times, to empty slots.
 
@@ -84,6 +86,7 @@ class SlotFilter:
         self._output = self._output.index_copy(0, rows, transition.output)
 
     @torch.inference_mode()
+    @own_precision
     def step(self, actions: Int64[Tensor, " n"], frames: Bool[Tensor, "n h w c"]) -> None:
         """Shows the frames that followed the actions.
 
@@ -111,6 +114,7 @@ class SlotFilter:
         return self._state.gamma[:, :, 0]
 
     @torch.inference_mode()
+    @own_precision
     def start_imagination(self) -> DreamState:
         """Gives dreams that go on from here, for planning."""
         return start_imagination(self.world.model, self._state, self.outputs(), self._frames)

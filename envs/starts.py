@@ -208,11 +208,13 @@ def game_starts(game: str) -> Starts:
 def _game_starts(game: str) -> Starts:
     rule = f"{NUMBER_OF_GAME_STARTS} of {CONTEXT_FRAMES} frames every {SPACING} steps of a random policy"
     path = cache_path(game, f"starts-{zlib.crc32(rule.encode()):08x}", ".npz")
-    with contextlib.suppress(DataError):
-        return read_starts(path)
+    if path is not None:
+        with contextlib.suppress(DataError):
+            return read_starts(path)
     starts = _play(game)
-    with contextlib.suppress(OutputError):
-        write_starts(path, starts)
+    if path is not None:
+        with contextlib.suppress(OutputError):
+            write_starts(path, starts)
     return starts
 
 

@@ -34,6 +34,7 @@ from rnem_world.envs.episodes import (
     seeds_of,
     with_masks,
 )
+from rnem_world.envs.window import Window
 from rnem_world.errors import ConfigError, suggest
 
 Kind = TypeVar("Kind")
@@ -319,11 +320,20 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
 
     Args:
         batch: A batch of one.
+        render_mode: ``"rgb_array"``, ``"human"`` for a window that shows every step, or None.
+
+    Raises:
+        ConfigError: If there is no such render mode.
     """
 
-    def __init__(self, batch: BatchedVectorEnv) -> None:
+    def __init__(self, batch: BatchedVectorEnv, render_mode: str | None) -> None:
+        if render_mode not in (None, "rgb_array", "human"):
+            raise ConfigError(f"render_mode is {render_mode!r}, expected None, 'rgb_array' or 'human'")
         self.batch = batch
-        self.render_mode = batch.render_mode
+        self.render_mode = render_mode
+        self._window: Window | None = None
+        if render_mode == "human":
+            self._window = Window(self.metadata["render_fps"], type(self).__name__)
         self.observation_space = batch.single_observation_space
         self.action_space = batch.single_action_space
 
@@ -348,6 +358,8 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
         if seed is not None:
             self._np_random_seed = seeds[0]
         observations, infos = self.batch.observe()
+        if self._window is not None:
+            self._window.show(self.batch.pictures()[0])
         return observations[0], {name: array[0] for name, array in infos.items()}
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, Infos]:
@@ -364,6 +376,8 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
             raise ResetNeeded("the episode has ended: reset the environment before the next step")
         shown = self.batch.move(np.reshape(action, -1))
         info = {name: array[0] for name, array in shown.infos.items()}
+        if self._window is not None:
+            self._window.show(self.batch.pictures()[0])
         return (
             shown.observations[0],
             float(shown.rewards[0]),
@@ -374,8 +388,15 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
 
     def render(self) -> Array | None:
         """Returns a picture, (height, width, 3) uint8, in the mode ``rgb_array``, else None."""
-        pictures = self.batch.render()
-        return None if pictures is None else pictures[0]
+        if self.render_mode != "rgb_array":
+            return None
+        self.batch.episodes.check_started()
+        return self.batch.pictures()[0]
+
+    def close(self) -> None:
+        """Closes the window if there is one."""
+        if self._window is not None:
+            self._window.close()
 
     def get_state(self) -> EpisodesSnapshot:
         """Returns a copy of everything that the future depends on.

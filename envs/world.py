@@ -23,6 +23,7 @@ from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
 from rnem_world.models.imagination import DreamState, start_imagination
+from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.seeding import torch_generator
@@ -165,7 +166,7 @@ class World:
         # Always the same, on any device, so that a start is always seen alike.
         generator = torch_generator(0, "first responsibilities")
         gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[0], generator, "cpu").to(
-            self.device
+            state.theta
         )
 
         def repeat(tensor: Tensor) -> Tensor:
@@ -183,6 +184,7 @@ class World:
         return torch.from_numpy(np.ascontiguousarray(black_and_white(frames))).to(self.device)
 
     @torch.inference_mode()
+    @own_precision
     def encode(
         self, frames: Float[Tensor, "b t c h w"], actions: Int64[Tensor, "b s"], slots: int
     ) -> DreamState:
@@ -227,7 +229,8 @@ _loading = threading.Lock()
 def _load(folder: Path, modified: int, size: int, device: torch.device) -> World:
     """Loads a world; a file that has changed since is another one."""
     model, config = load_model(folder, device)
-    model.requires_grad_(False)
+    # Whatever torch.set_default_dtype says: environments promise single precision.
+    model.to(torch.float32).requires_grad_(False)
     fingerprint = hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()[:16]
     return World(model, config, folder, fingerprint)
 

@@ -44,7 +44,12 @@ def build(cls: type[Options], values: Any, where: str = "") -> Options:
         if name not in known:
             raise ConfigError(f"unknown option {path!r}: {suggest(str(name), known)}")
         arguments[name] = _convert(hints[name], value, path)
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except ConfigError as problem:
+        if not where:
+            raise
+        raise ConfigError(f"{where}: {problem}") from problem
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:

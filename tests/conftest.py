@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -61,6 +62,10 @@ def make_discs() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def discs_file(tmp_path_factory) -> Path:
     return write_discs(tmp_path_factory.mktemp("discs") / "discs.h5")
+
+
+# Windows open nowhere.
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 @pytest.fixture(autouse=True, scope="session")

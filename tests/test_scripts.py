@@ -156,10 +156,9 @@ def test_atari_trains_with_actions_and_goes_on(experiment):
 
 
 def test_world_options_change_what_they_say(experiment):
-    from rnem_world.cli.options import merged, read_options_file
-    from rnem_world.cli.world_defaults import WORLD_MODEL
-    from rnem_world.config import build
+    from rnem_world.config import build, merged, read_options_file
     from rnem_world.training.config import RunConfig
+    from rnem_world.training.presets import WORLD_MODEL
 
     calls = experiment.calls("world_options", UPDATES="10")
     trained = [parameters for call, parameters in calls if call == "train"]

@@ -29,7 +29,7 @@ from rnem_world.training import checkpoint
 from rnem_world.training.config import HeadLossConfig, OptimizerConfig, RunConfig
 from rnem_world.training.learner import Learner, make_optimizer
 from rnem_world.training.losses import SequenceBatch, SequenceLoss
-from rnem_world.training.trainer import make_loader
+from rnem_world.training.presets import make_loader
 
 Variant = Literal["plain", "ours"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)

@@ -1,38 +1,69 @@
-"""Flags that set entries of nested options, beside an options file; a flag wins over the file."""
+"""Flags: made from dataclasses of options, which tell their names, defaults and help; and those that commands share."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+import dataclasses
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
 
-from rnem_world.errors import ConfigError
+from rnem_world.config import described, set_path
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Flag(NamedTuple):
-    """A flag for one option.
+    """A flag that sets one option.
 
     Attributes:
-        name: The flag, with its dashes.
-        path: Dotted path of the option that it sets.
-        type: A click type, or a callable that converts the text; bool for a flag that has a --no- beside it.
-        help: What it does.
+        name: The flag without its dashes.
+        path: Dotted path of the option.
+        kind: Type of the option.
+        help: What it does, and its default.
     """
 
     name: str
     path: str
-    type: Any
+    kind: Any
     help: str
 
     @property
     def parameter(self) -> str:
         """The name under which click passes the value."""
-        return self.name.lstrip("-").replace("-", "_")
+        return self.name.replace("-", "_")
+
+
+def flags_of(cls: type, paths: Iterable[str]) -> list[Flag]:
+    """Makes flags for options of a dataclass.
+
+    Args:
+        cls: The dataclass; options may lie in dataclasses within it.
+        paths: Dotted paths of options, each called as its last part is, or ``path=flag-name``.
+    """
+    flags = []
+    for entry in paths:
+        path, _, name = entry.partition("=")
+        *parents, last = path.split(".")
+        owner = cls
+        for parent in parents:
+            owner = get_type_hints(owner)[parent]
+        field = next(field for field in dataclasses.fields(owner) if field.name == last)
+        default = _as_text(field.default)
+        text = described(owner)[last] + (f" [{default}]" if default else "")
+        flags.append(Flag(name or last.replace("_", "-"), path, get_type_hints(owner)[last], text))
+    return flags
+
+
+def _as_text(default: Any) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def add_flags(flags: list[Flag]) -> Callable[[Command], Command]:
@@ -40,14 +71,51 @@ def add_flags(flags: list[Flag]) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for flag in reversed(flags):
-            name = (
-                flag.name if flag.type is not bool else f"{flag.name}/--no-{flag.parameter.replace('_', '-')}"
-            )
-            kind = {"type": flag.type} if flag.type is not bool else {}
-            command = click.option(name, flag.parameter, default=None, help=flag.help, **kind)(command)
+            name, settings = f"--{flag.name}", _settings(flag.kind)
+            if not settings:  # a truth
+                name += f"/--no-{flag.name}"
+            command = click.option(name, flag.parameter, default=None, help=flag.help, **settings)(command)
         return command
 
     return decorate
+
+
+def _settings(kind: Any) -> dict[str, Any]:
+    """Says how click reads an option of a type; nothing for a truth."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    names = [name for each in kinds if get_origin(each) is Literal for name in get_args(each)]
+    lists = [get_args(each)[0] for each in kinds if get_origin(each) is tuple]
+    plain = [each for each in kinds if each in (int, float, str)]
+    if lists:
+        convert = comma_separated(lists[0])
+        return {
+            "type": lambda text: text if text in names else convert(text),
+            "metavar": "|".join([*names, "LIST"]),
+        }
+    if names:
+        return {"type": str, "metavar": "|".join(names)}
+    return {"type": plain[0]} if plain else {}
+
+
+def given_values(flags: list[Flag], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Collects the flags that were given into nested options."""
+    values: dict[str, Any] = {}
+    for flag in flags:
+        if parameters[flag.parameter] is not None:
+            set_path(values, flag.path, parameters[flag.parameter])
+    return values
+
+
+def comma_separated(kind: type) -> Callable[[str], list[Any]]:
+    """Makes a converter for ``1,5,10``."""
+
+    def convert(text: str) -> list[Any]:
+        try:
+            return [kind(part) for part in text.split(",") if part.strip()]
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is not a list such as 1,5,10") from error
+
+    return convert
 
 
 def run_options(command: Command) -> Command:
@@ -78,67 +146,3 @@ def run_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def given_values(flags: list[Flag], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Collects the flags that were given into nested options."""
-    values: dict[str, Any] = {}
-    for flag in flags:
-        if parameters[flag.parameter] is not None:
-            set_path(values, flag.path, parameters[flag.parameter])
-    return values
-
-
-def set_path(values: dict[str, Any], path: str, value: Any) -> None:
-    """Sets ``values["a"]["b"]`` for the path ``a.b``."""
-    *parents, last = path.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-    values[last] = value
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merges nested options; ``over`` wins."""
-    result = dict(base)
-    for name, value in over.items():
-        old = result.get(name)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        result[name] = merged(old, value) if both else value  # type: ignore[arg-type]
-    return result
-
-
-def read_options_file(path: Path) -> dict[str, Any]:
-    """Reads options from a YAML or JSON file.
-
-    Raises:
-        ConfigError: If it can't be read or holds no mapping.
-    """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read the options file {path}: {error}") from error
-    try:
-        if path.suffix == ".json":
-            values = json.loads(text)
-        else:
-            import yaml
-
-            values = yaml.safe_load(text)
-    except Exception as error:  # YAML and JSON raise errors of many kinds
-        raise ConfigError(f"the options file {path} is no valid {path.suffix or 'YAML'}: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"the options file {path} must hold a mapping such as {{training: {{epochs: 10}}}}")
-    return {name: value for name, value in values.items() if name not in ("format", "version")}
-
-
-def comma_separated(kind: type) -> Callable[[str], list[Any]]:
-    """Makes a converter for ``1,5,10``."""
-
-    def convert(text: str) -> list[Any]:
-        try:
-            return [kind(part) for part in text.split(",") if part.strip()]
-        except ValueError as error:
-            raise click.BadParameter(f"{text!r} is not a list such as 1,5,10") from error
-
-    convert.__name__ = "list"
-    return convert

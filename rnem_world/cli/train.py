@@ -4,29 +4,73 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from rnem_world.cli.options import (
-    add_flags,
-    given_values,
-    merged,
-    read_options_file,
-    set_path,
-)
+from rnem_world.cli.options import add_flags, flags_of, given_values
 from rnem_world.cli.resolve import resolve_data, resolve_device, resolve_game
-from rnem_world.cli.train_flags import FIXED, RESUMABLE
-from rnem_world.cli.world_defaults import ENVIRONMENTS, GAME, WORLD_DATA, suited_to, usual_for
+from rnem_world.config import build, merged, read_options_file, set_path
 from rnem_world.distributed import from_torchrun
 from rnem_world.errors import CheckpointError, ConfigError, suggest
-from rnem_world.models.config import MODELS
+from rnem_world.models.config import MODELS, ModelConfig
+from rnem_world.training.config import RunConfig
 
-if TYPE_CHECKING:
-    from rnem_world.models.config import ModelConfig
-    from rnem_world.training.config import RunConfig
+ENVIRONMENTS, GAME = ("balls", "atari"), "SpaceInvaders"
+# These may change when a run is resumed; everything else is part of what the run is.
+RESUMABLE = flags_of(
+    RunConfig,
+    [
+        "training.epochs",
+        "training.patience",
+        "training.max_updates",
+        "training.max_minutes",
+        "training.checkpoint_minutes",
+        "training.keep_checkpoints",
+        "training.save_epochs",
+        "training.score_every",
+        "training.memory_gigabytes",
+        "training.accumulate",
+        "training.execution.precision",
+        "training.execution.compile",
+        "training.optimizer.learning_rate",
+        "training.optimizer.schedule=learning-rate-schedule",
+        "training.optimizer.schedule_updates",
+        "training.optimizer.schedule_after",
+        "training.optimizer.final_learning_rate",
+        "training.optimizer.warm_up_updates",
+        "training.optimizer.clip_norm",
+        "training.optimizer.clip_by",
+        "training.optimizer.clip_factor",
+    ],
+)
+FIXED = flags_of(
+    RunConfig,
+    [
+        "model.hidden_size",
+        "model.initial_prediction",
+        "training.sequence_steps=steps",
+        "training.chunk_steps",
+        "training.step_weights",
+        "training.loss.inter_weight",
+        "training.loss.pixel_prior",
+        "training.loss.motion_weight",
+        "training.noise.type=noise",
+        "training.noise.probability=noise-probability",
+        "training.optimizer.name=optimizer",
+        "training.optimizer.momentum",
+        "training.batch_size",
+        "training.train_size",
+        "training.valid_size",
+        "training.test_size",
+        "training.window",
+        "training.relational_loss",
+        "training.last_steps",
+        "training.seed",
+    ],
+)
 
 
 @click.command()
@@ -37,17 +81,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where data comes from, and whose usual options hold: balls or atari.",
 )
-@click.option("--game", help="atari: the game. [SpaceInvaders]")
+@click.option("--game", help=f"atari: the game. [{GAME}]")
 @click.option("--data", help="Dataset or preset; without one, that of --preset or --game is collected.")
 @click.option(
     "--preset", help="What to collect when there is no --data. [balls4mass64, for a world model avoid]"
 )
 @click.option("--model", "model_name", help=f"{', '.join(MODELS)}. [r_nem]")
 @click.option("--slots", type=int, help="Number of slots, K. [5, for rnn and lstm 1]")
-@click.option(
-    "--architecture",
-    help="conv64, conv84, conv32 or projection32. [by the frames' size]",
-)
+@click.option("--architecture", help="conv64, conv84, conv32 or projection32. [by the frames' size]")
 @click.option("--feed-actions", is_flag=True, help="Tell the model what the player does.")
 @click.option(
     "--world-model",
@@ -61,99 +102,108 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option("--threads", type=int, help="CPU threads. [all cores]")
 @add_flags([*RESUMABLE, *FIXED])
-def command(
-    environment: str,
-    game: str | None,
-    data: str | None,
-    preset: str | None,
-    model_name: str | None,
-    slots: int | None,
-    architecture: str | None,
-    feed_actions: bool,
-    world_model: bool,
-    options_file: Path | None,
-    out: Path | None,
-    resume: bool,
-    start_from: str | None,
-    device: str,
-    threads: int | None,
-    **parameters: Any,
-) -> None:
+def command(out: Path | None, resume: bool, device: str, threads: int | None, **parameters: Any) -> None:
     """Train R-NEM or one of its baselines.
 
     With no data at hand the preset's default set is collected first. A run's folder keeps its configuration, log,
     TensorBoard files and checkpoints; Ctrl-C saves and stops.
     """
-    is_atari = environment == "atari"
-    if environment not in ENVIRONMENTS:
-        raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}")
-    if preset is not None and is_atari:
-        raise ConfigError("--preset names balls: with --env atari give --game, or leave it out")
-    if game is not None and not is_atari:
-        raise ConfigError(f"--game {game} is for --env atari: add that, or leave it out")
-    if from_torchrun().world_size > 1:
-        # Keeps DistributedDataParallel from remarking in every process that no parameter went unused.
+    processes = from_torchrun()
+    if processes.world_size > 1:
+        # Keeps DistributedDataParallel from remarking in every process that no parameter went unused;
+        # torch reads it when it is imported.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if model_name is not None and model_name not in MODELS:
-        raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")
-    if resume:
-        if out is None:
-            raise ConfigError("--resume needs --out, the folder of the run to continue")
-        choices = (model_name, slots, architecture, start_from, options_file)
-        if (
-            given_values(FIXED, parameters)
-            or feed_actions
-            or world_model
-            or any(choice is not None for choice in choices)
-        ):
-            raise ConfigError(
-                "--resume continues the run as it was configured: leave out the model's and the data's options, or "
-                "begin a new run with --start-from"
-            )
-        config = _resumed_config(out, given_values(RESUMABLE, parameters))
-        path = Path(data or config.data)
-    else:
-        flags = given_values([*RESUMABLE, *FIXED], parameters)
-        for name, value in (("slots", slots), ("architecture", architecture)):
-            if value is not None:
-                set_path(flags, f"model.{name}", value)
-        file = {} if options_file is None else read_options_file(options_file)
-        usual_options = usual_for(environment, world_model, MODELS[model_name or "r_nem"][1])
-        values = _new_values(model_name, merged(usual_options, file), flags)
-        config = _build(values)
-        if is_atari and not (data or config.data):
-            path = resolve_game(game or GAME)
-        else:
-            usual = "avoid" if world_model else "balls4mass64"
-            path = resolve_data(data or config.data or preset or usual, **(WORLD_DATA if world_model else {}))
-        architecture = values["model"].get("architecture")
-        feed_actions = feed_actions or config.model.number_of_actions > 0
-        if world_model:
-            suited = suited_to(path)
-            architecture = architecture or suited.architecture
-            feed_actions = feed_actions or suited.has_actions
-            if not suited.has_rewards:
-                config = replace(config, model=replace(config.model, heads=False))
-    _check_schedule_flags(config, parameters)
-    _run(config, path, out, resume, start_from, device, threads, feed_actions, architecture)
-
-
-def _check_schedule_flags(config: RunConfig, parameters: dict[str, Any]) -> None:
-    """Refuses flags of a schedule where there is none; a resumed run may keep such options, which then do nothing."""
+    _check(parameters)
+    config, data = _resumed(out, parameters) if resume else _new(parameters)
     for name in ("schedule_updates", "schedule_after", "final_learning_rate"):
+        # A resumed run may keep such options, which then do nothing.
         if parameters[name] is not None and config.training.optimizer.schedule == "constant":
             raise ConfigError(
                 f"--{name.replace('_', '-')} was given, but the learning rate is constant: add "
                 "--learning-rate-schedule cosine (or linear), or leave it out"
             )
+    out = out or Path("runs") / _run_name(config.model, data)
+    report = click.echo if processes.is_first else _say_nothing
+    from rnem_world.training.trainer import train
+
+    trainer = train(
+        data,
+        config,
+        out,
+        device=resolve_device(device, threads, processes),
+        feed_actions=parameters["feed_actions"] or config.model.number_of_actions > 0,
+        architecture=parameters["architecture"],
+        takes_all=parameters["world_model"],
+        resume=resume,
+        start_from=parameters["start_from"],
+        report=report,
+        processes=processes,
+    )
+    if trainer.signal is not None:
+        sys.exit(128 + trainer.signal)
+    if trainer.evaluation is not None:
+        report(f"validation loss {trainer.evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")
 
 
-def _new_values(model_name: str | None, file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """Merges the options of a new run: a flag wins over the file, the file over the model's defaults."""
-    core, slots = MODELS[model_name or "r_nem"]
-    if model_name is not None:
-        set_path(flags, "model.core", core)
-    return merged(merged({"model": {"core": core, "slots": slots}}, file), flags)
+def _check(parameters: dict[str, Any]) -> None:
+    """Refuses names that don't exist and flags that belong to other environments."""
+    environment, game, model = (parameters[name] for name in ("environment", "game", "model_name"))
+    if environment not in ENVIRONMENTS:
+        raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}")
+    if parameters["preset"] is not None and environment == "atari":
+        raise ConfigError("--preset names balls: with --env atari give --game, or leave it out")
+    if game is not None and environment != "atari":
+        raise ConfigError(f"--game {game} is for --env atari: add that, or leave it out")
+    if model is not None and model not in MODELS:
+        raise ConfigError(f"unknown model {model!r}: {suggest(model, MODELS)}")
+
+
+def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
+    """Gives the configuration and the data of a run that goes on."""
+    from rnem_world.training.checkpoint import read_config
+
+    if out is None:
+        raise ConfigError("--resume needs --out, the folder of the run to continue")
+    choices = ("model_name", "slots", "architecture", "start_from", "options_file")
+    if (
+        given_values(FIXED, parameters)
+        or parameters["feed_actions"]
+        or parameters["world_model"]
+        or any(parameters[choice] is not None for choice in choices)
+    ):
+        raise ConfigError(
+            "--resume continues the run as it was configured: leave out the model's and the data's options, or "
+            "begin a new run with --start-from"
+        )
+    if not (out / "config.json").is_file():
+        raise CheckpointError(f"{out} holds no run to resume: train without --resume")
+    # A sitting's own limits end with it.
+    before = merged(asdict(read_config(out)), {"training": {"max_minutes": None}})
+    config = build(RunConfig, merged(before, given_values(RESUMABLE, parameters)))
+    return config, Path(parameters["data"] or config.data)
+
+
+def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
+    """Gives the configuration of a new run, and its data: a flag wins over the file, the file over usual options."""
+    from rnem_world.training.presets import WORLD_DATA, usual_options
+
+    flags = given_values([*RESUMABLE, *FIXED], parameters)
+    model, is_world_model = parameters["model_name"], parameters["world_model"]
+    if model is not None:
+        set_path(flags, "model.core", MODELS[model][0])
+    for name in ("slots", "architecture"):
+        if parameters[name] is not None:
+            set_path(flags, f"model.{name}", parameters[name])
+    file = {} if parameters["options_file"] is None else read_options_file(parameters["options_file"])
+    usual = usual_options(model or "r_nem", parameters["environment"], is_world_model)
+    values = merged(merged(usual, file), flags)
+    parameters["architecture"] = values["model"].get("architecture")
+    config = build(RunConfig, values)
+    data = parameters["data"] or config.data
+    if parameters["environment"] == "atari" and not data:
+        return config, resolve_game(parameters["game"] or GAME)
+    data = data or parameters["preset"] or ("avoid" if is_world_model else "balls4mass64")
+    return config, resolve_data(data, **(WORLD_DATA if is_world_model else {}))
 
 
 def _run_name(model: ModelConfig, data: Path) -> str:
@@ -165,62 +215,6 @@ def _run_name(model: ModelConfig, data: Path) -> str:
         return f"{usual}-{data.stem}"
     name = next(name for name, (core, _) in MODELS.items() if core == model.core)
     return f"{name}-{model.slots}-slots-{data.stem}"
-
-
-def _build(values: dict[str, Any]) -> RunConfig:
-    from rnem_world.config import build
-    from rnem_world.training.config import RunConfig
-
-    return build(RunConfig, values)
-
-
-def _resumed_config(out: Path, flags: dict[str, Any]) -> RunConfig:
-    from dataclasses import asdict
-
-    from rnem_world.training.checkpoint import read_config
-
-    if not (out / "config.json").is_file():
-        raise CheckpointError(f"{out} holds no run to resume: train without --resume")
-    # A sitting's own limits end with it.
-    sitting = {"training": {"max_minutes": None}}
-    return _build(merged(merged(asdict(read_config(out)), sitting), flags))
-
-
-def _run(
-    config: RunConfig,
-    data: Path,
-    out: Path | None,
-    resume: bool,
-    start_from: str | None,
-    device: str,
-    threads: int | None,
-    feed_actions: bool,
-    architecture: str | None,
-) -> None:
-    from rnem_world.data.dataset import Dataset
-    from rnem_world.distributed import joined
-    from rnem_world.training.presets import fit_model_to
-    from rnem_world.training.trainer import make_trainer
-
-    processes = from_torchrun()
-    place = resolve_device(device, threads, processes)
-    out = out or Path("runs") / _run_name(config.model, data)
-    report = click.echo if processes.is_first else _say_nothing
-    with joined(processes, place), Dataset.open(data) as dataset:
-        if not resume:
-            config = fit_model_to(dataset, config, feed_actions, architecture)
-        trainer = make_trainer(config, dataset, out, place, report, resume, start_from, processes)
-        count = sum(parameter.numel() for parameter in trainer.model.parameters())
-        among = f" by {processes.world_size} processes" if processes.world_size > 1 else ""
-        report(
-            f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}"
-            f"{among}, into {out}"
-        )
-        evaluation = trainer.fit()
-    if trainer.signal is not None:
-        sys.exit(128 + trainer.signal)
-    if evaluation is not None:
-        report(f"validation loss {evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")
 
 
 def _say_nothing(line: str) -> None:

@@ -24,17 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
+from rnem_world.config import check_at_least
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.recorder import RecordableAgent, RecordableEnv, Recorder
+from rnem_world.data.recorder import RecordableAgent, Recorder
 from rnem_world.data.schema import SPLITS, DatasetAttributes, Split
 from rnem_world.data.writer import merge_shards, write_shard
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.io import Lock, put_in_place, tidy_folders, writing
 from rnem_world.seeding import derive_seed, numpy_generator
 
-MakeVectorEnv = Callable[[int], RecordableEnv]
+MakeVectorEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 MakeAgent = Callable[[Any, np.random.Generator], RecordableAgent]
 
 SETTINGS_FILE = "settings.json"
@@ -55,9 +57,6 @@ class Source:
     make_vector_env: MakeVectorEnv
     make_agent: MakeAgent
     attributes: DatasetAttributes
-
-
-_LEAST = dict(num_train=0, num_valid=0, num_test=0, number_of_frames=2, seed=0, shard_size=1, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,9 @@ class CollectorConfig:
     whole_episodes: bool = False
 
     def __post_init__(self) -> None:
-        for name, minimum in _LEAST.items():
-            value = getattr(self, name)
-            if value < minimum:
-                raise ConfigError(f"{name} is {value}, expected at least {minimum}")
+        check_at_least(self, 0, "num_train", "num_valid", "num_test", "seed")
+        check_at_least(self, 1, "shard_size", "batch_size")
+        check_at_least(self, 2, "number_of_frames")
         if not any(self.sequences.values()):
             raise ConfigError(
                 "num_train, num_valid and num_test are all 0, expected a sequence in one of them"

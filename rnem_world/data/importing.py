@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from rnem_world.config import check_at_least
 from rnem_world.data.clips import Clip, read_clips
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import SPLITS, DatasetAttributes, EpisodeBatch, Split
-from rnem_world.data.writer import Pick, merge_sequences, write_shard
+from rnem_world.data.writer import merge_sequences, write_shard
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.io import writing
 from rnem_world.seeding import numpy_generator
@@ -55,8 +56,9 @@ class ImportConfig:
     number_of_actions: int | None = None
 
     def __post_init__(self) -> None:
-        if self.number_of_frames < 2:
-            raise ConfigError(f"number_of_frames is {self.number_of_frames}, expected at least 2")
+        check_at_least(self, 2, "number_of_frames")
+        check_at_least(self, 1, "stride", "number_of_actions")
+        check_at_least(self, 0, "seed")
         if self.size is not None and min(self.size) < 1:
             raise ConfigError(f"size is {self.size}, expected height and width of at least 1")
         if self.binarise is not None and not 0 <= self.binarise < 1:
@@ -71,11 +73,6 @@ class ImportConfig:
             raise ConfigError(
                 f"ratio is {tuple(self.ratio)}, expected three parts, for example (0.8, 0.1, 0.1), none negative"
             )
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, expected at least 0")
-        for name in ("stride", "number_of_actions"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
 
     @property
     def step(self) -> int:
@@ -148,16 +145,10 @@ def import_frames(
             )
         chosen = _split_windows(kept, config)
         with Dataset.open(shards) as staged:
-            rows: list[Pick] = [
-                (shard, "training", row)
-                for shard, size in enumerate(staged.shard_sizes("training"))
-                for row in range(size)
-            ]
-            picks: dict[Split, list[Pick]] = {
-                split: [rows[number] for number in numbers] for split, numbers in chosen.items()
-            }
+            rows = staged.places("training")
+            places = {split: [rows[number] for number in numbers] for split, numbers in chosen.items()}
             info = staged.info("training")
-            merge_sequences(staged, picks, out)
+            merge_sequences(staged, places, out)
     return ImportSummary(
         sequences={split: len(numbers) for split, numbers in chosen.items() if numbers},
         height=info.height,

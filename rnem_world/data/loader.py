@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from rnem_world.config import check_at_least, check_one_of
 from rnem_world.data.dataset import Dataset, SplitInfo
 from rnem_world.data.schema import ARRAYS, Split
-from rnem_world.errors import ConfigError, DataError, suggest
+from rnem_world.errors import ConfigError, DataError
 from rnem_world.seeding import numpy_generator
 
 Array = NDArray[Any]
@@ -176,14 +177,9 @@ class LoaderConfig:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "number_of_frames", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}, expected at least 1")
-        if self.window not in get_args(Window):
-            raise ConfigError(f"window is {self.window!r}, {suggest(self.window, get_args(Window))}")
-        if not self.memory_gigabytes >= 0:
-            raise ConfigError(f"memory_gigabytes is {self.memory_gigabytes}, expected at least 0")
+        check_at_least(self, 1, "batch_size", "number_of_frames", "limit")
+        check_at_least(self, 0, "memory_gigabytes")
+        check_one_of(self, "window", get_args(Window))
 
 
 class SequenceLoader:

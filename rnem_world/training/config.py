@@ -24,7 +24,7 @@ class NoiseConfig:
     """The noise on input frames; targets have none.
 
     Attributes:
-        type: Its kind.
+        type: Kind of the noise.
         probability: Probability that a pixel is flipped.
         per_sequence: Whether each sequence draws its own probability between 0 and ``probability``.
     """
@@ -58,16 +58,16 @@ class OptimizerConfig:
 
     Attributes:
         name: The optimizer; all but ``momentum``'s and ``sgd``'s own settings are TensorFlow's defaults.
-        learning_rate: Its step size, the largest one where there is a schedule.
+        learning_rate: Step size, the largest one where there is a schedule.
         momentum: Of ``momentum`` only.
         clip_norm: Largest norm of a gradient; None doesn't clip.
         clip_by: Whether each parameter's gradient is clipped by itself, as the original does, or all together.
         clip_factor: Scale gradients down whose norm exceeds so many times its running mean; None doesn't.
         schedule: How the learning rate falls: not at all, along half a cosine, or along a line.
-        schedule_after: Updates before it begins to fall.
-        schedule_updates: Updates, counted from the run's first, after which it has fallen to
-            ``final_learning_rate``, where it stays.
-        final_learning_rate: Where it ends; None takes a hundredth of ``learning_rate``.
+        schedule_after: Updates before the learning rate begins to fall.
+        schedule_updates: Updates, counted from the run's first, after which the learning rate has
+            fallen to ``final_learning_rate``, where it stays.
+        final_learning_rate: Where the learning rate ends; None takes a hundredth of ``learning_rate``.
         warm_up_updates: Updates at the start of a run in which the learning rate rises along a line.
     """
 

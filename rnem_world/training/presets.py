@@ -1,4 +1,4 @@
-"""Configurations by name, the paper's and those of world models, and what the data decides in them."""
+"""Before a run begins: configurations by name, what the data decides in them, and the loaders that follow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 from rnem_world.config import build, merged
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.loader import LoaderConfig, SequenceLoader
 from rnem_world.data.schema import Split
+from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ARCHITECTURES, MODELS, architecture_for
 from rnem_world.physics.presets import PRESETS
@@ -130,7 +132,7 @@ def fit_model_to(
     config: RunConfig,
     feed_actions: bool = False,
     architecture: str | None = None,
-    as_it_can: bool = False,
+    takes_all: bool = False,
 ) -> RunConfig:
     """Chooses what the data decides: the architecture, the channels and the number of actions.
 
@@ -139,7 +141,7 @@ def fit_model_to(
         config: The run, complete but for that.
         feed_actions: Whether the model shall see the actions.
         architecture: The user's choice; None takes the one for the size of the frames.
-        as_it_can: Whether to take what a world model can use: actions and rewards where the data has them, and the
+        takes_all: Whether to take all that a world model can use: actions and rewards where the data has them, and the
             architecture without convolutions where there is one for the size of the frames.
 
     Raises:
@@ -148,7 +150,7 @@ def fit_model_to(
         DataError: If there is no training split.
     """
     info = dataset.info("training")
-    if as_it_can:
+    if takes_all:
         projection = f"projection{info.height}"
         architecture = architecture or (projection if projection in ARCHITECTURES else None)
         feed_actions = feed_actions or info.number_of_actions is not None
@@ -240,3 +242,46 @@ def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str
         dataset.require(split, ["actions"])
         names.append("actions")
     return names
+
+
+def make_loader(
+    dataset: Dataset, split: Split, config: RunConfig, limit: int | None, processes: Processes = ALONE
+) -> SequenceLoader:
+    """Makes the loader of a split; training batches are full and shuffled, others neither.
+
+    Of several processes each gets its share of the training batches, and the other splits' whole batches. Together
+    those of a machine keep no more in memory than one would.
+
+    Args:
+        dataset: The data.
+        split: Which split.
+        config: The run.
+        limit: At most so many sequences; None takes all.
+        processes: Those that share the training batches.
+    """
+    options = config.training
+    there = dataset.info(split).number_of_sequences
+    is_training = split == "training"
+    shares = processes.world_size if is_training else 1
+    names = wanted_arrays(dataset, split, config)
+    if is_training:  # collisions only weigh reported losses
+        names = [name for name in names if name not in ("collisions", "events")]
+        if config.model.heads:
+            names += [name for name in ("rewards", "terminations") if name in dataset.info(split).arrays]
+    return SequenceLoader(
+        dataset,
+        split,
+        LoaderConfig(
+            batch_size=options.batch_size // shares,
+            number_of_frames=options.sequence_steps + 1,
+            window=options.window if is_training else "start",
+            limit=None if limit is None else min(limit, there),
+            memory_gigabytes=options.memory_gigabytes / processes.per_machine,
+            drop_last=is_training,
+            shuffle=is_training,
+        ),
+        seed=options.seed,
+        rank=processes.rank if is_training else 0,
+        world_size=shares,
+        arrays=names,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,9 @@ from tqdm import tqdm
 
 from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.loader import Batch, LoaderConfig, SequenceLoader
-from rnem_world.data.schema import Split
-from rnem_world.device import check_execution
-from rnem_world.distributed import ALONE, Processes, Stop, Stopped
+from rnem_world.data.loader import Batch, SequenceLoader
+from rnem_world.device import check_execution, choose_device
+from rnem_world.distributed import ALONE, Processes, Stop, Stopped, joined
 from rnem_world.errors import CheckpointError, TrainingError
 from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig, evaluate
 from rnem_world.evaluation.pictures import figure_to_array, overview
@@ -26,7 +26,7 @@ from rnem_world.seeding import derive_seed, torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.config import RunConfig
 from rnem_world.training.learner import Learner, check_shares
-from rnem_world.training.presets import check_trains, wanted_arrays
+from rnem_world.training.presets import check_trains, fit_model_to, make_loader
 from rnem_world.training.run import RunFolder, RunProgress
 
 
@@ -43,6 +43,10 @@ class Trainer:
         validation: Gives the validation batches, whole in every process.
         report: Receives one line now and then, for people.
         processes: Those that train together.
+
+    Attributes:
+        progress: Where the run stands.
+        evaluation: The last validation of this sitting, None before the first.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Trainer:
         self.learner = Learner(model, config, processes)
         self.folder = RunFolder(run, model, config, processes.is_first)
         self.progress = RunProgress()
+        self.evaluation: Evaluation | None = None
         self._stop = Stop(config.training.max_minutes, processes)
         self._minutes_before = 0.0
         self._waited = self._worked = self._last_wait = 0.0
@@ -133,7 +138,6 @@ class Trainer:
             TrainingError: If the loss is NaN or infinite; the last good checkpoint stays.
             OutputError: If a checkpoint can't be written, or another process trains in the folder.
         """
-        evaluation = None
         try:
             self.folder.begin(self.progress)
             self._minutes_before = self.progress.minutes
@@ -141,15 +145,15 @@ class Trainer:
                 while (end := self._end()) is None:
                     self._run_batches()
                     if self._stop.reason is None and self.progress.batch == len(self.training):
-                        evaluation = self._complete_epoch()
+                        self._complete_epoch()
                 if self._stop.reason is None and self.progress.batch > 0:
-                    evaluation = self._validate_midway()
+                    self._validate_midway()
                 # What one process has still to write must not be cut short because another has ended.
                 self.processes.wait()
             self.report(f"stopped after update {self.progress.updates}: {self._stop.reason or end}")
         finally:
             self.folder.close()
-        return evaluation
+        return self.evaluation
 
     def _end(self) -> str | None:
         """Says why training ends here, if it does."""
@@ -242,39 +246,32 @@ class Trainer:
             self.folder.log_speed(progress, speed)
         return figures
 
-    def _complete_epoch(self) -> Evaluation | None:
+    def _complete_epoch(self) -> None:
         """Validates and goes on to the next epoch; if a signal stops it, a resumed run begins again from here."""
         progress, options = self.progress, self.options
-        try:
-            evaluation = self._validate()
-        except Stopped:
-            self.folder.save(progress, self.learner.state_dict)
-            return None
-        progress.epoch += 1
-        means = {"epoch": progress.epoch, "loss": progress.epoch_loss / progress.batch}
-        self.folder.log("epoch", progress, means)
-        progress.batch, progress.epoch_loss = 0, 0.0
-        self._log_validation(evaluation)
-        if progress.epoch in options.save_epochs:
-            self.folder.keep_epoch(progress)
-        is_best = evaluation.loss < progress.best_loss
-        if is_best:
-            progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
-            progress.best_checkpoint = self.folder.checkpoint(progress).name
+        evaluation = self._validate()
+        is_best = False
+        if evaluation is not None:
+            progress.epoch += 1
+            means = {"epoch": progress.epoch, "loss": progress.epoch_loss / progress.batch}
+            self.folder.log("epoch", progress, means)
+            progress.batch, progress.epoch_loss = 0, 0.0
+            self._log_validation(evaluation)
+            if progress.epoch in options.save_epochs:
+                self.folder.keep_epoch(progress)
+            is_best = evaluation.loss < progress.best_loss
+            if is_best:
+                progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
+                progress.best_checkpoint = self.folder.checkpoint(progress).name
         self.folder.save(progress, self.learner.state_dict, is_best)
-        return evaluation
 
-    def _validate_midway(self) -> Evaluation | None:
+    def _validate_midway(self) -> None:
         """Validates in the middle of an epoch; the checkpoint doesn't know of it, see :meth:`fit`."""
-        progress = self.progress
-        try:
-            evaluation = self._validate()
-        except Stopped:
-            return None
-        self._log_validation(evaluation)
-        if evaluation.loss < progress.best_loss:
-            self.folder.write_best(progress, evaluation.loss)
-        return evaluation
+        evaluation = self._validate()
+        if evaluation is not None:
+            self._log_validation(evaluation)
+            if evaluation.loss < self.progress.best_loss:
+                self.folder.write_best(self.progress, evaluation.loss)
 
     def _log_validation(self, evaluation: Evaluation) -> None:
         progress = self.progress
@@ -285,12 +282,8 @@ class Trainer:
         self.folder.log("validation", progress, {"epoch": progress.epoch, **evaluation.to_dict()})
         self.folder.picture(progress, self.overview)
 
-    def _validate(self) -> Evaluation:
-        """Evaluates one step ahead, always with the same noise and responsibilities.
-
-        Raises:
-            Stopped: If a signal came.
-        """
+    def _validate(self) -> Evaluation | None:
+        """Evaluates one step ahead, always with the same noise and responsibilities; None if a signal stops it."""
 
         def watched(batches: Iterable[Batch]) -> Iterator[Batch]:
             for batch in batches:
@@ -307,7 +300,11 @@ class Trainer:
             honest=False,
         )
         generator = torch_generator(options.seed, "validation", device=self.device)
-        return evaluate(self.model, watched(self.validation.epoch(0)), how, generator, self.processes)
+        self.evaluation = None
+        with suppress(Stopped):
+            batches = watched(self.validation.epoch(0))
+            self.evaluation = evaluate(self.model, batches, how, generator, self.processes)
+        return self.evaluation
 
     def overview(self) -> UInt8[np.ndarray, "h w 3"]:
         """Draws the overview figure of the first validation sequence."""
@@ -327,47 +324,56 @@ class Trainer:
         return figure_to_array(overview(rollout, frames, 0, f"after {self.progress.updates} updates"))
 
 
-def make_loader(
-    dataset: Dataset, split: Split, config: RunConfig, limit: int | None, processes: Processes = ALONE
-) -> SequenceLoader:
-    """Makes the loader of a split; training batches are full and shuffled, others neither.
-
-    Of several processes each gets its share of the training batches, and the other splits' whole batches. Together
-    those of a machine keep no more in memory than one would.
+def train(
+    data: str | Path,
+    config: RunConfig,
+    run: str | Path,
+    *,
+    device: torch.device | str = "auto",
+    feed_actions: bool = False,
+    architecture: str | None = None,
+    takes_all: bool | None = None,
+    resume: bool = False,
+    start_from: str | None = None,
+    report: Callable[[str], None] = lambda line: None,
+    processes: Processes = ALONE,
+) -> Trainer:
+    """Trains a model on a dataset, in a new run or one that goes on.
 
     Args:
-        dataset: The data.
-        split: Which split.
-        config: The run.
-        limit: At most so many sequences; None takes all.
-        processes: Those that share the training batches.
+        data: Path of the dataset.
+        config: The run, from :mod:`rnem_world.training.presets` for example; for one that goes on its own.
+        run: The run's folder.
+        device: Where to train; ``auto`` takes CUDA where there is any.
+        feed_actions: Whether the model shall see the actions.
+        architecture: The architecture; None takes the one for the size of the frames.
+        takes_all: Whether to take all of the data that a world model can use; None does for a world model.
+        resume: Continue the run that is there.
+        start_from: A checkpoint whose weights the model starts with.
+        report: Receives lines for people.
+        processes: Those that train together.
+
+    Returns:
+        The trainer at the end, with the model and the last validation.
+
+    Raises:
+        RnemWorldError: See :func:`make_trainer` and :meth:`Trainer.fit`.
     """
-    options = config.training
-    there = dataset.info(split).number_of_sequences
-    is_training = split == "training"
-    shares = processes.world_size if is_training else 1
-    names = wanted_arrays(dataset, split, config)
-    if is_training:  # collisions only weigh reported losses
-        names = [name for name in names if name not in ("collisions", "events")]
-        if config.model.heads:
-            names += [name for name in ("rewards", "terminations") if name in dataset.info(split).arrays]
-    return SequenceLoader(
-        dataset,
-        split,
-        LoaderConfig(
-            batch_size=options.batch_size // shares,
-            number_of_frames=options.sequence_steps + 1,
-            window=options.window if is_training else "start",
-            limit=None if limit is None else min(limit, there),
-            memory_gigabytes=options.memory_gigabytes / processes.per_machine,
-            drop_last=is_training,
-            shuffle=is_training,
-        ),
-        seed=options.seed,
-        rank=processes.rank if is_training else 0,
-        world_size=shares,
-        arrays=names,
-    )
+    place = device if isinstance(device, torch.device) else choose_device(device, processes)
+    run = Path(run)
+    with joined(processes, place), Dataset.open(data) as dataset:
+        if not resume:
+            takes_all = config.model.is_world_model if takes_all is None else takes_all
+            config = fit_model_to(dataset, config, feed_actions, architecture, takes_all)
+        trainer = make_trainer(config, dataset, run, place, report, resume, start_from, processes)
+        count = sum(parameter.numel() for parameter in trainer.model.parameters())
+        among = f" by {processes.world_size} processes" if processes.world_size > 1 else ""
+        report(
+            f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}"
+            f"{among}, into {run}"
+        )
+        trainer.fit()
+    return trainer
 
 
 def make_trainer(

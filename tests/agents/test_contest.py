@@ -12,7 +12,7 @@ from rnem_world.agents.contest import Contest
 from rnem_world.agents.planning import parse_planner
 from rnem_world.agents.scores import (
     CONTEXT_FRAMES,
-    Episodes,
+    Played,
     compared,
     dream_beside_reality,
     normalised_score,
@@ -26,8 +26,8 @@ from rnem_world.errors import CheckpointError, ConfigError
 PLANNER = "shooting:population=4,horizon=2"
 
 
-def episodes(*returns: float) -> Episodes:
-    return Episodes(np.array(returns, dtype=np.float64), np.full(len(returns), 10), 1.0)
+def episodes(*returns: float) -> Played:
+    return Played(np.array(returns, dtype=np.float64), np.full(len(returns), 10), 1.0)
 
 
 def test_returns_are_those_of_each_episode_by_itself():
@@ -47,7 +47,7 @@ def test_rewards_after_the_end_do_not_count():
     class Ending(BouncingBallsVectorEnv):
         def step(self, actions):
             observations, _, _, truncations, infos = super().step(actions)
-            return observations, np.ones(3), self._elapsed >= np.array([1, 2, 3]), truncations, infos
+            return observations, np.ones(3), self.elapsed >= np.array([1, 2, 3]), truncations, infos
 
     found = play(StayAgent(9, np.random.default_rng(0)), Ending(3, preset="avoid"), seed=0)
     assert found.returns.tolist() == found.lengths.tolist() == [1, 2, 3]

@@ -52,13 +52,13 @@ def test_one_command_does_everything_with_the_papers_options(run, place):
 
 
 def test_the_papers_sizes_are_the_defaults():
-    from rnem_world.cli.world_defaults import usual_for
+    from rnem_world.training.presets import usual_options
 
-    paper = usual_for("atari", False, 5)
-    assert paper["model"] == {"slots": 4}
+    paper = usual_options("r_nem", "atari")
+    assert paper["model"] == {"core": "relational", "slots": 4}
     assert (paper["training"]["sequence_steps"], paper["training"]["batch_size"]) == (25, 32)
-    assert usual_for("atari", False, 1)["model"]["slots"] == 1
-    assert usual_for("balls", False, 5) == {}
+    assert usual_options("lstm", "atari")["model"]["slots"] == 1
+    assert usual_options("r_nem", "balls") == {"model": {"core": "relational", "slots": 5}}
 
 
 def test_a_world_model_of_a_game(run, place):

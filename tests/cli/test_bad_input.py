@@ -165,7 +165,10 @@ CASES = {
         ["--schedule-updates was given", "--learning-rate-schedule cosine"],
     ),
     "not a number": (f"{TRAIN} --learning-rate nan --out x", ["learning_rate is nan"]),
-    "too much noise": (f"{TRAIN} --noise-probability 2 --out x", ["probability is 2.0", "[0, 1]"]),
+    "too much noise": (
+        f"{TRAIN} --noise-probability 2 --out x",
+        ["probability is 2.0", "training.noise: probability", "0 to 1"],
+    ),
     "too much noise, evaluated": ("evaluate run --noise-probability 2", ["probability is 2.0", "[0, 1]"]),
     "too much noise, imagined": ("rollout run --steps 2 --noise-probability 2", ["probability is 2.0"]),
     "few weights": (f"{TRAIN} --step-weights 1,2 --out x", ["2 numbers", "3 steps"]),

@@ -55,3 +55,13 @@ def original_file(path: Path, episodes: EpisodeBatch, kind: str, with_actions: b
             else:
                 group.create_dataset("collisions", data=np.asarray(episodes.collisions, np.float32))
     return path
+
+
+def break_file(path: Path, name: str = "features", row: int = 0) -> None:
+    """Overwrites one compressed chunk with other bytes."""
+    with h5py.File(path) as file:
+        array = file["training"][name]
+        place = array.id.get_chunk_info_by_coord((0, row) + (0,) * (array.ndim - 2))
+    with open(path, "r+b") as raw:
+        raw.seek(place.byte_offset)
+        raw.write(b"\xff" * place.size)

@@ -9,8 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from fabricate import ACTIONS, ATTRIBUTES, discs, original_file
-from test_storage import break_file
+from fabricate import ACTIONS, ATTRIBUTES, break_file, discs, original_file
 
 from rnem_world.data.check import Problem, Report, check_dataset
 from rnem_world.data.schema import DatasetAttributes, EpisodeBatch

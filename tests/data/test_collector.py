@@ -8,58 +8,20 @@ import time
 from functools import partial
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
+from counting import Clock, Counter
 
 from rnem_world.agents.base import baseline
 from rnem_world.agents.collecting import BallsCollection, collect
 from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.recorder import Recorder
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.physics import DIRECTIONS, preset
 
 SMALL = {"num_train": 7, "num_valid": 3, "num_test": 2, "frames": 6, "shard_size": 3}
-
-
-class Counter(gymnasium.vector.VectorEnv):
-    """Frame t of sequence s is full of t + 10 s; rewards and collisions tell the step that made them."""
-
-    def __init__(self, num_envs: int, length: int = 100) -> None:
-        self.num_envs = num_envs
-        self.length = length
-        self.single_action_space = gymnasium.spaces.Discrete(3)
-        self.closed_by_us = False
-
-    def _observe(self) -> np.ndarray:
-        return np.broadcast_to(
-            (self.time + 10 * np.arange(self.num_envs))[:, None, None, None], (self.num_envs, 4, 4, 1)
-        )
-
-    def reset(self, *, seed=None, options=None):
-        self.time = 0
-        return self._observe().astype(np.uint8), {}
-
-    def step(self, actions):
-        self.time += 1
-        n = self.num_envs
-        infos = {"events": np.full((n, 1, 1, 1), self.time % 2)}
-        over = np.full(n, self.time == self.length)
-        return self._observe().astype(np.uint8), np.full(n, 1.0 * self.time), over, ~over & False, infos
-
-
-class Clock:
-    """Acts t modulo 3 at its call t."""
-
-    def reset(self, num_envs: int) -> None:
-        self.time = -1
-
-    def act(self, observations):
-        self.time += 1
-        return np.full(len(observations), self.time % 3)
 
 
 def make_clock(env, generator) -> Clock:
@@ -74,20 +36,6 @@ def read_all(path: Path, split: str = "training") -> dict[str, np.ndarray]:
     with Dataset.open(path) as dataset:
         info = dataset.info(split)
         return dataset.read(split, range(info.number_of_sequences), info.arrays)
-
-
-def test_entries_t_belong_to_the_transition_out_of_frame_t():
-    recorder = Recorder(5, 3, maximum_value=255)
-    for _ in range(2):  # two batches of two for three sequences
-        recorder.record(Counter(2, length=5), Clock(), [0, 1])
-    episodes = recorder.episodes()
-    np.testing.assert_array_equal(
-        episodes.features[:, :, 0, 0, 0].T, [np.arange(5), 10 + np.arange(5), np.arange(5)]
-    )
-    np.testing.assert_array_equal(episodes.actions[:, 0], [0, 1, 2, 0, 1])
-    np.testing.assert_array_equal(episodes.rewards[:, 0], [1, 2, 3, 4, 5])
-    np.testing.assert_array_equal(episodes.events[:, 0, 0, 0, 0], [1, 0, 1, 0, 1])
-    np.testing.assert_array_equal(episodes.terminations[:, 0], [False] * 4 + [True])
 
 
 def test_the_players_ball_moves_by_the_recorded_action(tmp_path):
@@ -358,11 +306,6 @@ def test_two_collections_dont_share_a_folder(tmp_path):
 
     call(make_agent)
     assert read_all(tmp_path / "x.h5")["features"].shape == (3, 2, 4, 4, 1)
-
-
-def test_frames_that_arent_binary_are_refused():
-    with pytest.raises(DataError, match="binary"):
-        Recorder(3, 2).record(Counter(2), Clock(), [0, 1])
 
 
 @pytest.mark.parametrize(

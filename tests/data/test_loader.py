@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fabricate import ATTRIBUTES, discs, original_file
+from fabricate import ATTRIBUTES, break_file, discs, original_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -270,8 +270,6 @@ class TestThread:
         assert prefetch_threads() == []
 
     def test_a_damaged_file_is_reported(self, tmp_path: Path) -> None:
-        from test_storage import break_file
-
         write_shard(tmp_path / "a.h5", {"training": EPISODES}, ATTRIBUTES)
         break_file(tmp_path / "a.h5", row=13)
         with Dataset.open(tmp_path / "a.h5") as this:

@@ -228,7 +228,7 @@ def test_bad_arguments_are_named(tmp_path):
         (DataError, "expected \\(84, 84\\)", {"background": black()[:3]}),
         (DataError, "small.npy", {"background": tmp_path / "small.npy"}),
         (DataError, "nothing.npy", {"background": tmp_path / "nothing.npy"}),
-        (ConfigError, "render_mode", {"render_mode": "human"}),
+        (ConfigError, "render_mode", {"render_mode": "ansi"}),
     ):
         with pytest.raises(error, match=match):
             AtariEnv(**arguments)
@@ -276,3 +276,33 @@ def test_the_player_is_found_and_moves_as_it_is_told(game, action, sign):
     assert found.found.all()
     assert sign * float(found.positions[-1] - found.positions[0]) > 8
     assert (sign * found.positions.diff() >= 0).all()
+
+
+def test_wrappers_of_stable_baselines3_fit():
+    wrappers = pytest.importorskip("stable_baselines3.common.atari_wrappers")
+    env = wrappers.AtariWrapper(AtariEnv("Breakout", "rgb", repeat_probability=0.0), frame_skip=1)
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[2] for _ in range(60)]
+    assert any(ends)  # a lost life ends an episode for it
+    assert env.unwrapped.ale.lives() < 5
+
+
+def test_a_user_without_a_home_plays_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(atari_frames.Path, "home", no_home)
+    monkeypatch.setattr(atari_frames, "GAMES", 1)
+    monkeypatch.setattr(atari_frames, "STEPS", 20)
+    atari_frames._background_of.cache_clear()
+    try:
+        assert AtariEnv("Pong").reset(seed=0)[0].shape == (84, 84, 1)
+    finally:
+        atari_frames._background_of.cache_clear()
+
+
+def test_no_game_is_named():
+    with pytest.raises((ConfigError, TypeError), match="game"):
+        AtariEnv(None)

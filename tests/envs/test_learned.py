@@ -376,7 +376,7 @@ BAD_ARGUMENTS = [
     ({"starts": "nowhere.h5"}, DataError, "nowhere.h5"),
     ({"starts": "real:stov"}, ConfigError, "did you mean 'stove'"),
     ({"details": ("gama",)}, ConfigError, "did you mean 'gamma'"),
-    ({"render_mode": "human"}, ConfigError, "rgb_array"),
+    ({"render_mode": "ansi"}, ConfigError, "rgb_array"),
 ]
 
 

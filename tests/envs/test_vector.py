@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from dreamers import write_world
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -119,3 +120,47 @@ def test_the_world_of_a_game_and_a_checkpoint_are_not_both_given(world):
         LearnedEnv(world, game="SpaceInvaders")
     with pytest.raises(ConfigError, match=r"unknown option 'num_slot'.*did you mean 'num_slots'"):
         LearnedEnv(world, num_slot=3)
+
+
+def test_people_can_watch(world, monkeypatch):
+    pygame = pytest.importorskip("pygame")
+    for env in (
+        gymnasium.make("RNEM-Balls-v0", checkpoint=world, render_mode="human"),
+        gymnasium.make("RNEM-BallsReal-v0", render_mode="human"),
+    ):
+        env.reset(seed=0)
+        before = pygame.surfarray.array3d(pygame.display.get_surface())
+        env.step(3)
+        after = pygame.surfarray.array3d(pygame.display.get_surface())
+        np.testing.assert_array_equal(after.swapaxes(0, 1), env.unwrapped.batch.pictures()[0])
+        assert (before != after).any()
+        assert env.render() is None
+        env.close()
+        assert pygame.display.get_surface() is None
+
+
+@pytest.mark.parametrize(
+    "options", [{"obs_type": "slots"}, {"imagination": "pixels", "details": ("lost", "centroids")}]
+)
+def test_ambient_precision_changes_nothing(world, options):
+    expected = LearnedEnv(world, **options)
+    env = LearnedEnv(world, **options)
+    one, other = expected.reset(seed=0), None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        other = env.reset(seed=0)
+        for action in (1, 2, 3):
+            np.testing.assert_array_equal(one[0], other[0])
+            one, other = None, env.step(action)
+            with torch.autocast("cpu", enabled=False):
+                one = expected.step(action)
+    monkey = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        for made in (env, LearnedEnv(world, **options)):
+            observation, info = made.reset(seed=0)
+            assert observation in made.observation_space
+            observation, *_, info = made.step(1)
+            assert observation in made.observation_space
+            assert all(value.dtype == np.float32 for value in info.values())
+    finally:
+        torch.set_default_dtype(monkey)

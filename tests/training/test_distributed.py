@@ -18,13 +18,14 @@ from worlds_to_train import run_config
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.device import choose_device
-from rnem_world.distributed import ALONE, Processes, from_torchrun
-from rnem_world.errors import ConfigError
+from rnem_world.distributed import ALONE, Processes, from_torchrun, joined
+from rnem_world.errors import ConfigError, ProcessError
 from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.logging import LOG_FILE, read_log
-from rnem_world.training.trainer import Trainer, make_loader, make_trainer
+from rnem_world.training.presets import make_loader
+from rnem_world.training.trainer import Trainer, make_trainer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -230,6 +231,37 @@ def test_shares_cover_all_rows_once(size):
 def test_a_single_device_for_several_processes_is_refused():
     with pytest.raises(ConfigError, match="use --device cuda"):
         choose_device("cuda:1", Processes(0, 2, 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            RuntimeError("[gloo/transport/tcp/pair.cc:598] Connection closed by peer [127.0.0.1]:2"),
+            "has ended",
+        ),
+        (torch.distributed.DistNetworkError("timed out after 300000ms"), "has ended"),
+        (
+            torch.distributed.DistBackendError("NCCL error: ncclRemoteError: remote process exited"),
+            "has ended",
+        ),
+        (
+            torch.distributed.DistBackendError("NCCL error: invalid usage\nDuplicate GPU detected"),
+            "can't work together: NCCL error: invalid usage",
+        ),
+        (RuntimeError("gloo: no such operation"), None),
+        (RuntimeError("nccl is not compiled in"), None),
+    ],
+)
+def test_only_what_says_that_a_process_is_gone_is_reported_as_such(error, expected, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    kind = RuntimeError if expected is None else ProcessError
+    with pytest.raises(kind) as caught, joined(Processes(0, 2, 2, 0), torch.device("cpu")):
+        raise error
+    if expected is None:
+        assert caught.value is error
+    else:
+        assert expected in str(caught.value)
 
 
 def test_several_processes_do_not_collect(rnem, monkeypatch, tmp_path):

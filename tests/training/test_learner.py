@@ -343,7 +343,7 @@ class TestHeads:
     def test_rewards_reach_the_learner_from_the_file(self, tmp_path):
         from rnem_world.agents.collecting import collect
         from rnem_world.data.dataset import Dataset
-        from rnem_world.training.trainer import make_loader
+        from rnem_world.training.presets import make_loader
 
         data = collect(
             "balls",

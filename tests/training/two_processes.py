@@ -20,7 +20,8 @@ from rnem_world.distributed import from_torchrun, joined
 from rnem_world.errors import RnemWorldError
 from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
-from rnem_world.training.trainer import Trainer, make_loader, make_trainer
+from rnem_world.training.presets import make_loader
+from rnem_world.training.trainer import Trainer, make_trainer
 
 PROCESSES = from_torchrun()
 REPORTS: list[str] = []

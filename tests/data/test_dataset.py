@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from fabricate import ACTIONS, ATTRIBUTES, discs, original_file
+from fabricate import ACTIONS, ATTRIBUTES, break_file, discs, original_file
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import ARRAYS, DatasetAttributes, EpisodeBatch
@@ -35,16 +36,6 @@ def shards(tmp_path: Path) -> Path:
 
 def joined(name: str, *parts: EpisodeBatch) -> np.ndarray:
     return np.concatenate([getattr(part, name) for part in parts], axis=1)
-
-
-def break_file(path: Path, name: str = "features", row: int = 0) -> None:
-    """Overwrites one compressed chunk with other bytes."""
-    with h5py.File(path) as file:
-        array = file["training"][name]
-        place = array.id.get_chunk_info_by_coord((0, row) + (0,) * (array.ndim - 2))
-    with open(path, "r+b") as raw:
-        raw.seek(place.byte_offset)
-        raw.write(b"\xff" * place.size)
 
 
 class TestRoundTrip:
@@ -400,6 +391,19 @@ class TestOriginalLayout:
         ):
             dataset.read("training", [0], ("groups",))
 
+    def test_a_grey_shard_makes_all_grey_that_say_nothing(self, tmp_path: Path) -> None:
+        for name, value in (("a", 1.0), ("b", 0.5)):
+            with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+                file["training/features"] = np.full((3, 2, 4, 4, 1), value, np.float32)
+        with Dataset.open(tmp_path) as dataset:
+            assert dataset.attributes.maximum_value == 255
+            read = dataset.read("training", [0, 2], ("features",))["features"]
+        assert read[0, :, 0, 0, 0].tolist() == [255, 128]
+        with h5py.File(tmp_path / "a.h5", "r+") as file:
+            file.attrs["maximum_value"] = 1
+        with pytest.raises(DataError, match=r"b\.h5: maximum_value is 255, but 1 in a\.h5"):
+            Dataset.open(tmp_path)
+
 
 class TestMissing:
     @pytest.fixture
@@ -541,6 +545,38 @@ class TestSharing:
 
             with ThreadPoolExecutor(8) as pool:
                 assert all(pool.map(same, [index % 8 for index in range(200)]))
+
+    def test_only_so_many_files_are_open_at_once(self, shards: Path, tmp_path: Path) -> None:
+        """A process with room for 100 files reads a dataset of 150; one without says what is the matter."""
+        for number in range(150):
+            shutil.copy(shards / "001.h5", tmp_path / f"{number:03}.h5")
+        program = (
+            "import resource, sys, numpy as np\n"
+            "from rnem_world.data.dataset import Dataset\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+            "with Dataset.open(sys.argv[1]) as dataset:\n"
+            "    order = np.random.default_rng(0).permutation(150)\n"
+            "    frames = dataset.read('training', order, ('features',))['features']\n"
+            "    assert (frames == frames[:, :1]).all() and frames.any()\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (20, 100))\n"
+            "try: Dataset.open(sys.argv[1])\n"
+            "except Exception as error: print(type(error).__name__, error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+        )
+        assert re.fullmatch(
+            r"DataError .*\.h5: too many files are open already; .*ulimit.*\n", done.stdout
+        ), done
+
+    def test_threads_while_files_are_closed_and_opened(
+        self, shards: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("rnem_world.data.shards.MOST_OPEN", 1)
+        self.test_threads(shards)
+        with Dataset.open(shards) as dataset:
+            dataset.read("training", [0, 7], ("features",))
+            assert len(dataset._files._files) == 1
 
     def test_closing_is_not_the_end(self, shards: Path) -> None:
         dataset = Dataset.open(shards)
