@@ -22,54 +22,24 @@ ENVIRONMENTS, GAME = ("balls", "atari"), "SpaceInvaders"
 # These may change when a run is resumed; everything else is part of what the run is.
 RESUMABLE = flags_of(
     RunConfig,
-    [
-        "training.epochs",
-        "training.patience",
-        "training.max_updates",
-        "training.max_minutes",
-        "training.checkpoint_minutes",
-        "training.keep_checkpoints",
-        "training.save_epochs",
-        "training.score_every",
-        "training.memory_gigabytes",
-        "training.accumulate",
-        "training.execution.precision",
-        "training.execution.compile",
-        "training.optimizer.learning_rate",
-        "training.optimizer.schedule=learning-rate-schedule",
-        "training.optimizer.schedule_updates",
-        "training.optimizer.schedule_after",
-        "training.optimizer.final_learning_rate",
-        "training.optimizer.warm_up_updates",
-        "training.optimizer.clip_norm",
-        "training.optimizer.clip_by",
-        "training.optimizer.clip_factor",
-    ],
+    """
+    training.epochs training.patience training.max_updates training.max_minutes training.checkpoint_minutes
+    training.keep_checkpoints training.save_epochs training.score_every training.memory_gigabytes training.accumulate
+    training.execution.precision training.execution.compile training.optimizer.learning_rate
+    training.optimizer.schedule=learning-rate-schedule training.optimizer.schedule_updates
+    training.optimizer.schedule_after training.optimizer.final_learning_rate training.optimizer.warm_up_updates
+    training.optimizer.clip_norm training.optimizer.clip_by training.optimizer.clip_factor
+    """,
 )
 FIXED = flags_of(
     RunConfig,
-    [
-        "model.hidden_size",
-        "model.initial_prediction",
-        "training.sequence_steps=steps",
-        "training.chunk_steps",
-        "training.step_weights",
-        "training.loss.inter_weight",
-        "training.loss.pixel_prior",
-        "training.loss.motion_weight",
-        "training.noise.type=noise",
-        "training.noise.probability=noise-probability",
-        "training.optimizer.name=optimizer",
-        "training.optimizer.momentum",
-        "training.batch_size",
-        "training.train_size",
-        "training.valid_size",
-        "training.test_size",
-        "training.window",
-        "training.relational_loss",
-        "training.last_steps",
-        "training.seed",
-    ],
+    """
+    model.hidden_size model.initial_prediction training.sequence_steps=steps training.chunk_steps training.step_weights
+    training.loss.inter_weight training.loss.pixel_prior training.loss.motion_weight training.noise.type=noise
+    training.noise.probability=noise-probability training.optimizer.name=optimizer training.optimizer.momentum
+    training.batch_size training.train_size training.valid_size training.test_size training.window
+    training.relational_loss training.last_steps training.seed
+    """,
 )
 
 
