@@ -25,11 +25,8 @@ from rnem_world.models.imagination import (
     DreamStep,
     Picture,
     check_imagination,
-    draw,
-    dream_step,
-    own_precision,
-    picture_of,
 )
+from rnem_world.models.layers import own_precision
 from rnem_world.models.world_model import WorldModel
 
 OF_PICTURES = ("gamma", "prediction", "centroids", "masses")
@@ -113,7 +110,7 @@ def _replaced(tensor: Tensor | None, rows: Tensor, others: Tensor | None) -> Ten
 def step_dreams(
     world: World, dreams: DreamState, actions: Int64[Tensor, " n"], imagination: DreamImagination
 ) -> DreamStep:
-    """Imagines one transition of every dream as `dream_step` does, as many at once as is fastest on the device.
+    """Imagines one transition of every dream (`WorldModel.dream_step`), as many at once as is fastest on the device.
 
     Args:
         world: The world.
@@ -124,12 +121,12 @@ def step_dreams(
     told = actions if world.takes_actions else None
     number = len(dreams.theta)
     if number <= world.chunk:
-        return dream_step(world.model, dreams, told, imagination)
+        return world.model.dream_step(dreams, told, imagination)
     steps = []
     for begin in range(0, number, world.chunk):
         rows = slice(begin, begin + world.chunk)
         some = dreams.map(lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
-        steps.append(dream_step(world.model, some, None if told is None else told[rows], imagination))
+        steps.append(world.model.dream_step(some, None if told is None else told[rows], imagination))
 
     def together(name: str) -> Tensor | None:
         parts = [getattr(step, name) for step in steps]
@@ -324,7 +321,7 @@ class DreamBatch:
         prediction = _cat(list(self._predictions(rows)))
         if rows is None:
             self._prediction = prediction
-        return picture_of(self.world.model, prediction)
+        return self.world.model.picture(prediction)
 
     @torch.inference_mode()
     @own_precision
@@ -389,7 +386,7 @@ class DreamBatch:
     def _drawn(self, output: Tensor) -> Iterator[Picture]:
         """Draws dreams part by part."""
         for begin in range(0, len(output), self.world.chunk):
-            yield draw(self.world.model, output[begin : begin + self.world.chunk])
+            yield self.world.model.draw(output[begin : begin + self.world.chunk])
 
     def _signs_now(self) -> Tensor:
         """Gives the signs, (n, 3), of the frames that the dreams show now."""
@@ -400,7 +397,7 @@ class DreamBatch:
             if self._prediction is None:
                 self._prediction = _cat(list(self._predictions(None)))
             for part in self._prediction.split(self.world.chunk):
-                picture = picture_of(self.world.model, part)
+                picture = self.world.model.picture(part)
                 first_masses = memory[begin : begin + len(part), 2:]
                 found.append(signs(self.world.model, picture, first_masses))
                 begin += len(part)

@@ -15,7 +15,8 @@ from torch import Tensor
 from rnem_world.envs.dream import DreamBatch, DreamsSnapshot
 from rnem_world.envs.uncertainty import slot_masses
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState, draw, own_precision
+from rnem_world.models.imagination import DreamState
+from rnem_world.models.layers import own_precision
 
 if TYPE_CHECKING:
     from rnem_world.envs.learned import LearnedEnv
@@ -121,7 +122,7 @@ def apply_edits(batch: DreamBatch, dreams: DreamsSnapshot, edits: Sequence[Edit]
         edited = _edited(batch, edited, edit)
     if edited.frame is not None:
         # The slots see motion: what they saw last must not hold what is gone, nor lack what has come.
-        before, after = (draw(batch.world.model, each.output).frame for each in (dreams.dreams, edited))
+        before, after = (batch.world.model.draw(each.output).frame for each in (dreams.dreams, edited))
         edited = replace(edited, frame=torch.where(before == after, edited.frame, after))
     return replace(dreams, dreams=edited, memory=None)
 
@@ -162,7 +163,7 @@ def _edited(batch: DreamBatch, dreams: DreamState, edit: Edit) -> DreamState:
 
 def _masses(batch: DreamBatch, dreams: DreamState) -> Tensor:
     model = batch.world.model
-    return slot_masses(model, draw(model, dreams.output))
+    return slot_masses(model, model.draw(dreams.output))
 
 
 def _written(

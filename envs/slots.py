@@ -17,7 +17,8 @@ from torch import Tensor
 from rnem_world.envs.episodes import Array, reset_mask_of
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState, own_precision, start_imagination
+from rnem_world.models.imagination import DreamState, start_imagination
+from rnem_world.models.layers import own_precision
 from rnem_world.models.world_model import SlotState
 
 SETTLE_STEPS = 4

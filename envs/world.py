@@ -22,7 +22,8 @@ from rnem_world.device import choose_device
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
-from rnem_world.models.imagination import DreamState, own_precision, start_imagination
+from rnem_world.models.imagination import DreamState, start_imagination
+from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.seeding import torch_generator

@@ -24,18 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
 from rnem_world.config import check_at_least
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.recorder import RecordableAgent, RecordableEnv, Recorder
+from rnem_world.data.recorder import RecordableAgent, Recorder
 from rnem_world.data.schema import SPLITS, DatasetAttributes, Split
 from rnem_world.data.writer import merge_shards, write_shard
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.io import Lock, put_in_place, tidy_folders, writing
 from rnem_world.seeding import derive_seed, numpy_generator
 
-MakeVectorEnv = Callable[[int], RecordableEnv]
+MakeVectorEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 MakeAgent = Callable[[Any, np.random.Generator], RecordableAgent]
 
 SETTINGS_FILE = "settings.json"

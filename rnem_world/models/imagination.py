@@ -1,39 +1,20 @@
-"""Dreams that are stepped one action at a time: the slots, and what they are about to see."""
+"""What dreams are made of, and how they start; `WorldModel.dream_step` takes them a step further."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models.world_model import SlotState, WorldModel
+
+if TYPE_CHECKING:
+    from rnem_world.models.world_model import SlotState, WorldModel
 
 DreamImagination = Literal["latent", "pixels"]
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-
-
-def own_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Lets a function compute in the model's own precision, whatever ``torch.autocast`` its caller is in."""
-
-    @functools.wraps(function)
-    def run(*args: Parameters.args, **keywords: Parameters.kwargs) -> Result:
-        ambient = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-        if not ambient:
-            return function(*args, **keywords)
-        with contextlib.ExitStack() as stack:
-            for device in ambient:
-                stack.enter_context(torch.autocast(device, enabled=False))
-            return function(*args, **keywords)
-
-    return run
 
 
 @dataclass(frozen=True)
@@ -107,17 +88,6 @@ def check_imagination(
         model.require_prior_code()
 
 
-def draw(model: WorldModel, output: Float[Tensor, "b k d"]) -> Picture:
-    """Draws a dream's slots."""
-    return picture_of(model, model.likelihood.predict(model.decode(output)))
-
-
-def picture_of(model: WorldModel, prediction: Float[Tensor, "b k m h w"]) -> Picture:
-    """Makes the model's own frame of what the slots predict, and shares its pixels out by the E-step."""
-    frame = model.likelihood.own_frame(prediction)
-    return Picture(prediction, frame, model.likelihood.e_step(prediction, frame))
-
-
 def start_imagination(
     model: WorldModel,
     state: SlotState,
@@ -134,45 +104,4 @@ def start_imagination(
     """
     return DreamState(
         state.theta, output, model.encode(state, frame), frame if model.likelihood.sees_motion else None
-    )
-
-
-def dream_step(
-    model: WorldModel,
-    state: DreamState,
-    actions: Int64[Tensor, " b"] | None,
-    imagination: DreamImagination = "latent",
-) -> DreamStep:
-    """Imagines one transition of every dream.
-
-    ``pixels`` draws the slots, makes their frame hard, and lets the slots see it as if it were real;
-    ``latent`` lets the prior code tell what they would see. The result equals that of
-    :func:`rnem_world.models.rollout.imagine` in the same way and without noise.
-
-    Args:
-        model: The model.
-        state: The dreams.
-        actions: One action each; None for a model without actions.
-        imagination: ``latent`` or ``pixels``.
-
-    Raises:
-        ConfigError: If actions are missing or not wanted, or the model has no prior code.
-    """
-    step = model.core(state.theta, state.code, model.embed(actions, state.theta.shape[1]))
-    heads = None if model.heads is None else model.heads(step.output)
-    prediction = None
-    if imagination == "latent":
-        after = DreamState(step.theta, step.output, model.expect(state.theta, step.theta))
-    else:
-        picture = draw(model, step.output)
-        prediction = picture.prediction
-        seen = SlotState(step.theta, prediction, picture.gamma, state.frame)
-        frame = picture.frame if model.likelihood.sees_motion else None
-        after = DreamState(step.theta, step.output, model.encode(seen, picture.frame), frame)
-    return DreamStep(
-        after,
-        None if heads is None else heads.rewards,
-        None if heads is None else heads.termination,
-        step.attention,
-        prediction,
     )

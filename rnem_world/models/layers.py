@@ -6,7 +6,10 @@ per channel. That is group norm with one group, and what the paper's program has
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -21,6 +24,26 @@ FEW_CHANNELS = 4
 FEWEST_PRODUCTS = 2**20
 # oneDNN falls back to a very slow loop for some narrow matrices, and gains nothing on them.
 SMALLEST_AXIS = 16
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def own_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Lets a function compute in the model's own precision, whatever ``torch.autocast`` its caller is in."""
+
+    @functools.wraps(function)
+    def run(*args: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+        ambient = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+        if not ambient:
+            return function(*args, **keywords)
+        with contextlib.ExitStack() as stack:
+            for device in ambient:
+                stack.enter_context(torch.autocast(device, enabled=False))
+            return function(*args, **keywords)
+
+    return run
 
 
 class _OneDNNAffine(torch.autograd.Function):

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamImagination, check_imagination, picture_of
+from rnem_world.models.imagination import DreamImagination, check_imagination
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
@@ -102,7 +102,7 @@ def imagine(
     ``soft`` is the original's rollout: the next input is sum_k gamma_k mu_k. ``pixels`` feeds back the frame in black
     and white, so that imagining is filtering one's own frames. Both estimate gamma on the binarised frame. ``latent``
     is the same without drawing: the prior code tells what the slots would see. What is yielded is drawn all the same,
-    to be looked at; :func:`rnem_world.models.imagination.dream_step` draws nothing.
+    to be looked at; :func:`rnem_world.models.world_model.WorldModel.dream_step` draws nothing.
 
     Args:
         model: The model.
@@ -148,7 +148,7 @@ def imagine(
         if imagination == "soft":
             following, gamma = None, likelihood.soft_gamma(prediction)
         else:
-            picture = picture_of(model, prediction)
+            picture = model.picture(prediction)
             following, gamma = picture.frame, picture.gamma
         state = SlotState(transition.theta, prediction, gamma, transition.frame)
         yield frame, transition, state

@@ -13,6 +13,7 @@ from rnem_world.errors import ConfigError
 from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore, RelationalCore
 from rnem_world.models.heads import HeadOutput, Heads, PriorCode
+from rnem_world.models.imagination import DreamImagination, DreamState, DreamStep, Picture
 from rnem_world.models.layers import Affine, VectorNorm
 from rnem_world.models.likelihood import make_likelihood
 from rnem_world.models.vision import Decoder, Encoder, ProjectionDecoder, ProjectionEncoder
@@ -221,6 +222,54 @@ class WorldModel(nn.Module):
         """Takes in the frame that was predicted: the E-step."""
         gamma = self.likelihood.e_step(transition.prediction, frame)
         return SlotState(transition.theta, transition.prediction, gamma, transition.frame)
+
+    def dream_step(
+        self,
+        state: DreamState,
+        actions: Int64[Tensor, " b"] | None,
+        imagination: DreamImagination = "latent",
+    ) -> DreamStep:
+        """Imagines one transition of every dream.
+
+        ``pixels`` draws the slots, makes their frame hard, and lets the slots see it as if it were real;
+        ``latent`` lets the prior code tell what they would see. The result equals that of
+        :func:`rnem_world.models.rollout.imagine` in the same way and without noise.
+
+        Args:
+            state: The dreams.
+            actions: One action each; None for a model without actions.
+            imagination: ``latent`` or ``pixels``.
+
+        Raises:
+            ConfigError: If actions are missing or not wanted, or the model has no prior code.
+        """
+        step = self.core(state.theta, state.code, self.embed(actions, state.theta.shape[1]))
+        heads = None if self.heads is None else self.heads(step.output)
+        prediction = None
+        if imagination == "latent":
+            after = DreamState(step.theta, step.output, self.expect(state.theta, step.theta))
+        else:
+            picture = self.draw(step.output)
+            prediction = picture.prediction
+            seen = SlotState(step.theta, prediction, picture.gamma, state.frame)
+            frame = picture.frame if self.likelihood.sees_motion else None
+            after = DreamState(step.theta, step.output, self.encode(seen, picture.frame), frame)
+        return DreamStep(
+            after,
+            None if heads is None else heads.rewards,
+            None if heads is None else heads.termination,
+            step.attention,
+            prediction,
+        )
+
+    def draw(self, output: Float[Tensor, "b k d"]) -> Picture:
+        """Draws a dream's slots."""
+        return self.picture(self.likelihood.predict(self.decode(output)))
+
+    def picture(self, prediction: Float[Tensor, "b k m h w"]) -> Picture:
+        """Makes the model's own frame of what the slots predict, and shares its pixels out by the E-step."""
+        frame = self.likelihood.own_frame(prediction)
+        return Picture(prediction, frame, self.likelihood.e_step(prediction, frame))
 
     def expect(self, before: Float[Tensor, "b k s"], theta: Float[Tensor, "b k s"]) -> Float[Tensor, "b k e"]:
         """Expects the code of the frame that the slots draw, without drawing it.

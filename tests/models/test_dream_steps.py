@@ -7,7 +7,7 @@ import torch
 from worlds import videos, world_model
 
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState, check_imagination, draw, dream_step, start_imagination
+from rnem_world.models.imagination import DreamState, check_imagination, start_imagination
 from rnem_world.models.rollout import imagine, observe
 from rnem_world.models.world_model import WorldModel
 
@@ -30,13 +30,13 @@ def test_stepping_equals_imagining(imagination: str, slot_inputs: str) -> None:
     dream, (state, frame), actions = asleep(model)
     expected = list(imagine(model, state, 5, actions, imagination, first_frame=frame))
     for number, (_, transition, after) in enumerate(expected):
-        step = dream_step(model, dream, actions[:, number], imagination)
+        step = model.dream_step(dream, actions[:, number], imagination)
         dream = step.state
         torch.testing.assert_close(dream.theta, transition.theta)
         torch.testing.assert_close(step.rewards, transition.heads.rewards)
         torch.testing.assert_close(step.termination, transition.heads.termination)
         torch.testing.assert_close(step.attention, transition.attention)
-        picture = draw(model, dream.output)
+        picture = model.draw(dream.output)
         torch.testing.assert_close(picture.prediction, transition.prediction)
         torch.testing.assert_close(picture.gamma, after.gamma)
         assert (step.prediction is None) == (imagination == "latent")
@@ -47,10 +47,10 @@ def test_stepping_equals_imagining(imagination: str, slot_inputs: str) -> None:
 def test_picked_and_repeated_dreams_go_on_as_the_originals(imagination: str) -> None:
     model = world_model(prior_code=True)
     dream, _, actions = asleep(model)
-    dream = dream_step(model, dream, actions[:, 0], imagination).state
+    dream = model.dream_step(dream, actions[:, 0], imagination).state
     rows = torch.tensor([2, 0, 2, 1])
-    together = dream_step(model, dream, actions[:, 1], imagination)
-    picked = dream_step(model, dream.map(lambda tensor: tensor[rows]), actions[rows, 1], imagination)
+    together = model.dream_step(dream, actions[:, 1], imagination)
+    picked = model.dream_step(dream.map(lambda tensor: tensor[rows]), actions[rows, 1], imagination)
     torch.testing.assert_close(picked.state.theta, together.state.theta[rows])
     torch.testing.assert_close(picked.rewards, together.rewards[rows])
 
@@ -62,8 +62,8 @@ def test_permuting_slots_permutes_latent_dreams() -> None:
     order = [2, 0, 3, 1]
     moved = DreamState(*(getattr(dream, name)[:, order] for name in ("theta", "output", "code")))
     for number in range(3):
-        dream = dream_step(model, dream, actions[:, number]).state
-        moved = dream_step(model, moved, actions[:, number]).state
+        dream = model.dream_step(dream, actions[:, number]).state
+        moved = model.dream_step(moved, actions[:, number]).state
     torch.testing.assert_close(moved.theta, dream.theta[:, order])
 
 
@@ -72,7 +72,7 @@ def test_latent_imagination_draws_nothing() -> None:
     dream, _, actions = asleep(model)
     for module in (model.encoder, model.decoder):
         module.register_forward_hook(lambda *_: pytest.fail("a pixel was drawn"))
-    dream_step(model, dream, actions[:, 0], "latent")
+    model.dream_step(dream, actions[:, 0], "latent")
 
 
 def test_a_model_without_prior_code_says_so() -> None:
@@ -81,7 +81,7 @@ def test_a_model_without_prior_code_says_so() -> None:
     check_imagination(model, "pixels")
     for call in (
         lambda: check_imagination(model, "latent"),
-        lambda: dream_step(model, dream, actions[:, 0], "latent"),
+        lambda: model.dream_step(dream, actions[:, 0], "latent"),
         lambda: next(imagine(model, state, 2, actions, "latent", first_frame=frame)),
     ):
         with pytest.raises(ConfigError, match=r"no prior code.*imagine in pixels"):
