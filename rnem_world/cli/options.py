@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -35,16 +35,15 @@ class Flag(NamedTuple):
         return self.name.replace("-", "_")
 
 
-def flags_of(cls: type, paths: str) -> list[Flag]:
+def flags_of(cls: type, paths: Iterable[str]) -> list[Flag]:
     """Makes flags for options of a dataclass.
 
     Args:
         cls: The dataclass; options may lie in dataclasses within it.
-        paths: Dotted paths of options with blanks between them; a flag is called as the last part of its path, or as
-            ``path=name`` says.
+        paths: Dotted paths of options; a flag is called as the last part of its path, or as ``path=name`` says.
     """
     flags = []
-    for entry in paths.split():
+    for entry in paths:
         path, _, name = entry.partition("=")
         *parents, last = path.split(".")
         owner = cls
