@@ -10,7 +10,6 @@ import click
 
 from rnem_world.cli.options import run_options
 from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolve_test_data
-from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
     from rnem_world.data.schema import Split
@@ -224,7 +223,5 @@ def _draw(evaluation: Evaluation, figure: Path) -> None:
     from rnem_world.evaluation.pictures import curves_figure, save_figure
 
     chosen = {name: values for name, values in evaluation.curves.items() if name in ("loss", "plain_bce")}
-    if not chosen:
-        raise ConfigError("there is no curve to draw")
     save_figure(curves_figure(chosen, "prediction of the next frame", "step", "nats a frame"), figure)
     click.echo(f"drawn to {figure}")
