@@ -137,7 +137,7 @@ def _evaluate(request: _Request, weights: tuple[float, ...], ami_sequences: int)
     evaluations: list[Evaluation] = []
     with Dataset.open(request.data) as dataset:
         info = dataset.info(request.split)
-        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        check_fits(config, info)
         limit = options.test_size or DEFAULT_SEQUENCES if request.sequences is None else request.sequences
         loader = SequenceLoader(
             dataset,
@@ -191,7 +191,7 @@ def _imagine(request: _Request, context: int, horizon: int) -> None:
     how = RolloutConfig(context, horizon, noise=noise, slots=request.slots)
     with Dataset.open(request.data) as dataset:
         info = dataset.info(request.split)
-        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        check_fits(config, info)
         check_length(how, info.number_of_frames)
         count = min(
             DEFAULT_DREAMS if request.sequences is None else request.sequences, info.number_of_sequences

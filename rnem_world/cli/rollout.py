@@ -100,7 +100,7 @@ def command(
     data_path = resolve_test_data(data or config.data, split)
     with Dataset.open(data_path) as dataset:
         info = dataset.info(split)
-        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        check_fits(config, info)
         chosen = list(sequences) or list(range(min(3, info.number_of_sequences)))
         if not all(0 <= index < info.number_of_sequences for index in chosen):
             raise DataError(
