@@ -12,7 +12,7 @@ from rnem_world.data.schema import DatasetAttributes
 from rnem_world.errors import ConfigError
 from rnem_world.training.config import RunConfig, TrainingConfig
 from rnem_world.training.presets import fit_model_to, paper_model, world_model
-from rnem_world.training.trainer import make_trainer, train
+from rnem_world.training.trainer import Trainer, train
 
 
 def test_the_papers_model_of_balls_is_the_default():
@@ -66,7 +66,7 @@ def test_grey_and_coloured_frames_are_refused(maximum_value, channels, tmp_path,
         with pytest.raises(ConfigError, match=message):
             fit_model_to(dataset, config)
         with pytest.raises(ConfigError, match=message):
-            make_trainer(config, dataset, tmp_path / "run", torch.device("cpu"), lambda line: None)
+            Trainer(config, dataset, tmp_path / "run", torch.device("cpu"), lambda line: None)
     assert not (tmp_path / "run").exists()
 
 
