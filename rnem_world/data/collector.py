@@ -166,9 +166,9 @@ def collect_dataset(
             for job in _run(missing, workers):
                 bar.update(job.size)
         if keep_shards:
-            with writing(out):
-                (parts / SETTINGS_FILE).unlink()
             put_in_place(parts, out)
+            with writing(out):
+                (out / SETTINGS_FILE).unlink()
         else:
             with writing(out):
                 if out.is_dir():
@@ -199,7 +199,8 @@ def check_out_is_free(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputError(f"{out} exists already; choose another name with --out, or give --overwrite")
     if out.is_dir():
-        others = [entry.name for entry in out.iterdir() if not SHARD_NAME.fullmatch(entry.name)]
+        names = [entry.name for entry in out.iterdir()]
+        others = [name for name in names if not SHARD_NAME.fullmatch(name) and name != SETTINGS_FILE]
         if others:
             raise OutputError(f"{out} is a folder with {others[0]!r} in it, no shard; choose another name")
 
@@ -232,9 +233,7 @@ def _reserved(out: Path, parts: Path, settings: Mapping[str, Any], overwrite: bo
         try:
             with writing(parts):
                 if found != text:
-                    for leftover in parts.glob(
-                        "*.h5"
-                    ):  # without settings: of one that was killed cleaning up
+                    for leftover in parts.glob("*.h5"):  # of no settings: they can't be trusted
                         leftover.unlink()
                     path.write_text(text)
                 for orphan in parts.glob(".*.tmp*"):
