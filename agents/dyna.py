@@ -249,7 +249,6 @@ class Loop:
                 "checkpoint": self._world(number),
                 "obs_type": "slots",
                 "max_episode_steps": self.config.steps,
-                "device": self.device,
             },
             num_envs=self.config.num_envs,
             timesteps=self.config.timesteps,
