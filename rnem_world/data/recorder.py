@@ -37,6 +37,9 @@ class RecordableAgent(Protocol):
     def reset(self, num_envs: int) -> None:
         """Starts anew."""
 
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the past of those that have begun a new episode."""
+
     def act(self, observations: Any) -> Array:
         """Chooses the next actions."""
 
@@ -146,6 +149,7 @@ class Recorder:
                 seen[ended] = fresh[ended] = 0
                 observations, begun = env.reset(options={"reset_mask": over})
                 infos = _infos_after_reset(begun, infos, over)
+                agent.restart(over)
 
     def episodes(self) -> EpisodeBatch:
         """Returns what was recorded.
