@@ -17,7 +17,7 @@ def command() -> None:
     """Measure how fast this machine runs the model."""
 
 
-@command.command()
+@command.command("train")
 @click.option("--architecture", default="conv64", show_default=True, help="conv32, conv64 or conv84.")
 @click.option("--batch-size", type=int, default=16, show_default=True, help="Sequences in a batch.")
 @click.option("--slots", type=int, default=5, show_default=True, help="Number of slots.")
@@ -25,7 +25,7 @@ def command() -> None:
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads.")
 @click.option("--pairs", type=int, default=3, show_default=True, help="Steps of each model, in turns.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
-def train(
+def train_step(
     architecture: str, batch_size: int, slots: int, steps: int, threads: int, pairs: int, out: Path | None
 ) -> None:
     """Measure R-NEM's training step beside the same model written plainly.
