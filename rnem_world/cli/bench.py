@@ -7,8 +7,6 @@ from pathlib import Path
 import click
 
 from rnem_world.cli.resolve import resolve_data, resolve_device
-from rnem_world.config import build
-from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import MODELS
 
 
@@ -82,21 +80,16 @@ def loader(
     From files they have perhaps been read before, and are then in the system's memory: on a slow disk the first epoch
     is slower. The loader works on a thread beside training, and training waits where that isn't enough.
     """
-    from rnem_world.benchmarks.training import LoaderBenchmarkConfig, compare_loader
+    from rnem_world.benchmarks.training import compare_loader
     from rnem_world.data.dataset import Dataset
     from rnem_world.io import write_json
-    from rnem_world.training.config import RunConfig, TrainingConfig
-    from rnem_world.training.presets import fit_model_to
+    from rnem_world.training.presets import fit_model_to, paper_model
 
-    if model_name not in MODELS:
-        raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")
-    how = LoaderBenchmarkConfig(batches, updates)
-    core, slots = MODELS[model_name]
-    training = TrainingConfig(sequence_steps=steps, batch_size=batch_size)
-    config = build(RunConfig, {"model": {"core": core, "slots": slots}, "training": training})
+    training = {"sequence_steps": steps, "batch_size": batch_size}
+    config = paper_model(model_name, options={"training": training})
     place = resolve_device(device, threads)
     with Dataset.open(resolve_data(data)) as dataset:
-        result = compare_loader(dataset, fit_model_to(dataset, config, False, None), place, how)
+        result = compare_loader(dataset, fit_model_to(dataset, config), place, batches, updates)
     click.echo(f"{'':10}{'sequences/s':>12}{'of training':>13}{'training waits':>16}")
     for source in ("memory", "files"):
         if source in result:
