@@ -55,7 +55,7 @@ class PolicyConfig:
         env_options: Its keyword arguments.
         slots_of: A world through which real frames are seen as slots; empty shows what the environment shows.
         num_envs: Environments that run side by side.
-        timesteps: Steps of all of them together.
+        timesteps: Steps of all environments together.
         frame_stack: Frames that a policy sees at once, if it sees frames.
         seed: Of everything.
         hyperparameters: Arguments of the algorithm in stable-baselines3, beside `HYPERPARAMETERS`.
@@ -158,11 +158,11 @@ class LoopConfig:
         preset: The real balls.
         checkpoint: The learned world to begin with.
         sequences: Real sequences that are collected for training in every round.
-        validation_sequences: And for validation.
+        validation_sequences: Real sequences for validation in every round.
         frames: Frames of a sequence.
         exploration: Share of random steps while collecting. The first round has random steps only.
         world_updates: Updates by which the world is fine-tuned in every round.
-        world_learning_rate: Their step size.
+        world_learning_rate: Step size of those updates.
         timesteps: Dreamt steps by which the policy is trained on in every round.
         num_envs: Dreams side by side.
         hyperparameters: PPO's, beside the usual ones.

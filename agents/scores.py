@@ -19,8 +19,8 @@ from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.envs.starts import CONTEXT_FRAMES
 from rnem_world.errors import ConfigError
+from rnem_world.evaluation.pictures import save_figure
 from rnem_world.evaluation.video import compose_panels, write_video
-from rnem_world.io import atomic_file
 
 
 @dataclass(frozen=True)
@@ -224,13 +224,12 @@ def plot_scores(found: list[Score], path: Path, title: str) -> None:
     """Draws real and dreamt returns as bars with standard errors.
 
     Raises:
-        OutputError: If the picture can't be written.
+        ConfigError: If the suffix is none of a picture.
+        OutputError: If it can't be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 1.2 + 0.42 * len(found)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(7.5, 1.2 + 0.42 * len(found)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     dreamt = [(row, score.dreamt) for row, score in enumerate(found) if score.dreamt is not None]
     for bars, offset, colour, label in (
@@ -253,8 +252,7 @@ def plot_scores(found: list[Score], path: Path, title: str) -> None:
     axes.set_xlabel("return (mean and standard error)")
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    save_figure(figure, path)
 
 
 def dream_beside_reality(

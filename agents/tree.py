@@ -51,6 +51,7 @@ class Tree:
 
     def __init__(
         self,
+        *,
         worlds: int,
         actions: int,
         horizon: int,

@@ -1,83 +1,76 @@
-"""``rnem-world agent``: agents that learn in the dream and are scored awake."""
+"""``rnem-world agent``: agents that learn in the dream and are scored in reality."""
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from rnem_world.agents.config import CONFIG_FILE, ContestConfig, LoopConfig, PolicyConfig
+from rnem_world.cli.options import Command, add_flags, flags_of, given_values
 from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device
+from rnem_world.config import build, parse_settings
 from rnem_world.errors import CheckpointError, ConfigError
 
 PATH = click.Path(path_type=Path)
 
+# These may change when a training or a loop is resumed; everything else is part of what it is.
+LONGER = flags_of(PolicyConfig, ["timesteps", "checkpoint_minutes", "keep_checkpoints"])
+POLICY = flags_of(PolicyConfig, ["algorithm=algo", "env", "slots_of", "num_envs", "frame_stack", "seed"])
+MORE = flags_of(LoopConfig, ["rounds"])
+LOOP = flags_of(
+    LoopConfig,
+    [option.name for option in fields(LoopConfig) if option.name not in ("rounds", "hyperparameters")],
+)
+CONTEST = flags_of(ContestConfig, ["checkpoint", "env", "episodes", "steps", "seed", "oracle", "imagination"])
+
 
 @click.group()
 def command() -> None:
-    """Train, evaluate and improve agents, in dreams and awake."""
+    """Train, evaluate and improve agents, in dreams and in reality."""
 
 
-def parse_settings(settings: tuple[str, ...], what: str) -> dict[str, Any]:
-    """Reads ``name=value`` pairs; values are read as JSON, and as text where they aren't.
-
-    Raises:
-        ConfigError: If one has no ``=``.
-    """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{what} {setting!r} was given, expected NAME=VALUE, for example horizon=10")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return values
+def _on_device(command: Command) -> Command:
+    """Decorates a command with the choice of a device."""
+    command = click.option("--threads", type=int, help="CPU threads. [all cores]")(command)
+    return click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")(command)
 
 
-@command.command()
-@click.option("--algo", "algorithm", help="ppo or dqn. [ppo]")
-@click.option("--env", help="Gymnasium id of the environment. [RNEM-Balls-v0, the dream]")
-@click.option(
-    "--env-option", "env_options", multiple=True, help="NAME=VALUE for the environment; may be repeated."
-)
-@click.option("--slots-of", help="See a real environment's frames as the slots of this world.")
-@click.option("--num-envs", type=int, help="Environments side by side. [64]")
-@click.option("--timesteps", type=int, help="Steps of all environments together. [1000000]")
-@click.option("--frame-stack", type=int, help="Frames seen at once, where frames are seen. [4]")
-@click.option(
-    "--set", "hyperparameters", multiple=True, help="NAME=VALUE for the algorithm; may be repeated."
-)
-@click.option("--seed", type=int, help="Seed of everything. [0]")
-@click.option("--checkpoint-minutes", type=float, help="Minutes between checkpoints. [5]")
-@click.option("--keep-checkpoints", type=int, help="Latest checkpoints to keep. [2]")
+def _repeated(flag: str, what: str) -> Callable[[Command], Command]:
+    """Makes an option that sets one value each time it is given."""
+    return click.option(f"--{flag}", multiple=True, help=f"NAME=VALUE for {what}; may be repeated.")
+
+
+@command.command("train")
+@add_flags([*POLICY, *LONGER])
+@_repeated("env-option", "the environment")
+@_repeated("set", "the algorithm")
 @click.option("--max-minutes", type=float, help="Stop after so many minutes of this sitting.")
 @click.option("--resume", is_flag=True, help="Go on with the agent in --out.")
 @click.option("--out", type=PATH, help="The agent's folder. [runs/ALGO-ENV]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--threads", type=int, help="CPU threads. [all cores]")
-def train(
+@_on_device
+def train_agent(
     out: Path | None,
     resume: bool,
     max_minutes: float | None,
     device: str,
     threads: int | None,
-    env_options: tuple[str, ...],
-    hyperparameters: tuple[str, ...],
     **given: Any,
 ) -> None:
     """Train a policy by stable-baselines3, in the dream or in any Gymnasium environment.
 
     A folder holds configuration, checkpoints, log and TensorBoard files; Ctrl-C and SIGTERM save and stop.
     """
-    values = {name: value for name, value in given.items() if value is not None}
-    if env_options:
-        values["env_options"] = parse_settings(env_options, "--env-option")
-    if hyperparameters:
-        values["hyperparameters"] = parse_settings(hyperparameters, "--set")
+    values = given_values([*POLICY, *LONGER], given)
+    if given["env_option"]:
+        values["env_options"] = parse_settings(given["env_option"], "--env-option")
+    if given["set"]:
+        values["hyperparameters"] = parse_settings(given["set"], "--set")
     config, out = _training_config(values, out, resume)
     place = resolve_device(device, threads)
     from rnem_world.agents.policy_training import train_policy
@@ -88,19 +81,13 @@ def train(
         sys.exit(128 + signal)
 
 
-def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> Any:
-    from dataclasses import replace
-
-    from rnem_world.agents.config import CONFIG_FILE, PolicyConfig
-    from rnem_world.agents.policy import read_policy_config
-    from rnem_world.config import build
-
+def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> tuple[PolicyConfig, Path]:
     if not resume:
         config = build(PolicyConfig, values)
         return config, out or Path("runs") / f"{config.algorithm}-{config.env.split('/')[-1]}"
     if out is None:
         raise ConfigError("--resume needs --out, the folder of the agent to go on with")
-    fixed = set(values) - {"timesteps", "checkpoint_minutes", "keep_checkpoints"}
+    fixed = set(values) - {flag.path for flag in LONGER}
     if fixed:
         raise ConfigError(
             "--resume goes on with the agent as it was configured: leave out "
@@ -108,6 +95,8 @@ def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> 
         )
     if not (out / CONFIG_FILE).is_file():
         raise CheckpointError(f"{out} holds no agent to resume: train without --resume")
+    from rnem_world.agents.policy import read_policy_config
+
     return replace(read_policy_config(out)[0], **values), out
 
 
@@ -118,26 +107,16 @@ def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> 
     multiple=True,
     help="A planner, such as mcts or icem:horizon=10,population=64, or a policy's folder; may be repeated.",
 )
-@click.option("--checkpoint", default="balls", show_default=True, help="The learned world.")
 @click.option("--preset", help="The real balls. [avoid]")
-@click.option("--env", help="Another real environment's Gymnasium id. [RNEM-BallsReal-v0]")
-@click.option("--env-option", "env_options", multiple=True, help="NAME=VALUE for it; may be repeated.")
-@click.option("--episodes", type=int, help="Real episodes of each agent. [100]")
-@click.option("--steps", type=int, help="Steps of an episode. [100]")
-@click.option("--seed", type=int, help="Of the first episode. [10000]")
-@click.option(
-    "--oracle", help="Planner on the true simulator to normalise by. [the agents' own, or shooting]"
-)
-@click.option("--imagination", help="latent or pixels. [latent, if the world can]")
+@add_flags(CONTEST)
+@_repeated("env-option", "the real environment")
 @click.option("--out", type=PATH, help="Write the figures as JSON.")
 @click.option("--chart", type=PATH, help="Write a bar chart.")
 @click.option("--video", type=PATH, help="Write a video of the first agent's dream beside reality.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--threads", type=int, help="CPU threads. [all cores]")
-def evaluate(
+@_on_device
+def evaluate_agents(
     agents: tuple[str, ...],
     preset: str | None,
-    env_options: tuple[str, ...],
     out: Path | None,
     chart: Path | None,
     video: Path | None,
@@ -149,79 +128,47 @@ def evaluate(
     check_output(out, (".json",))
     check_output(chart, FIGURES)
     check_output(video, VIDEOS)
-    options = parse_settings(env_options, "--env-option")
+    options = parse_settings(given["env_option"], "--env-option")
     if preset is not None:
         options["preset"] = preset
     place = resolve_device(device, threads)
-    from rnem_world.agents.config import ContestConfig
-    from rnem_world.agents.contest import Contest
-    from rnem_world.agents.scores import score_table
-    from rnem_world.io import write_json
-
-    values = {name: value for name, value in given.items() if value is not None}
+    values = given_values(CONTEST, given)
     config = ContestConfig(agents=agents, env_options=options, device=str(place), **values)
     if video is not None and not agents:
         raise ConfigError("--video shows the first agent's dream: give an --agent")
+    from rnem_world.agents import scores
+    from rnem_world.agents.contest import Contest
+    from rnem_world.io import write_json
+
     contest = Contest(config)
     found = contest.play()
-    click.echo("\n".join(score_table(found)))
+    click.echo("\n".join(scores.score_table(found)))
     if out is not None:
-        from dataclasses import asdict
-
         write_json(out, {"contest": asdict(config), "scores": [score.as_json() for score in found]})
     if chart is not None:
-        from rnem_world.agents.scores import plot_scores
-
         where = " ".join(filter(None, [config.env, options.get("preset")]))
-        plot_scores(found, chart, f"{where}, {config.episodes} episodes")
+        scores.plot_scores(found, chart, f"{where}, {config.episodes} episodes")
     if video is not None:
-        from rnem_world.agents.scores import dream_beside_reality, write_comparison
-
-        write_comparison(
-            video,
-            *dream_beside_reality(*contest.agent(agents[0], 1), contest.dream(1), config.seed, config.steps),
-        )
+        agent, real = contest.agent(agents[0], 1)
+        with closing(real), closing(contest.dream(1)) as dream:
+            frames = scores.dream_beside_reality(agent, real, dream, config.seed, config.steps)
+        scores.write_comparison(video, *frames)
 
 
 @command.command()
-@click.option("--rounds", type=int, help="Rounds in all. [3]")
-@click.option("--preset", help="The real balls. [avoid]")
-@click.option("--checkpoint", help="The learned world to begin with. [balls]")
-@click.option("--sequences", type=int, help="Real sequences a round. [500]")
-@click.option("--validation-sequences", type=int, help="And for validation. [50]")
-@click.option("--frames", type=int, help="Frames of a sequence. [101]")
-@click.option("--exploration", type=float, help="Share of random steps while collecting. [0.2]")
-@click.option("--world-updates", type=int, help="Updates of the world a round. [500]")
-@click.option("--world-learning-rate", type=float, help="Their step size. [0.0003]")
-@click.option("--timesteps", type=int, help="Dreamt steps of the policy a round. [500000]")
-@click.option("--num-envs", type=int, help="Dreams side by side. [64]")
-@click.option("--set", "hyperparameters", multiple=True, help="NAME=VALUE for PPO; may be repeated.")
-@click.option("--episodes", type=int, help="Real episodes of every evaluation. [100]")
-@click.option("--steps", type=int, help="Steps of an episode. [100]")
-@click.option("--oracle", help="Planner on the true simulator to normalise by. [shooting]")
-@click.option("--seed", type=int, help="Of everything. [0]")
+@add_flags([*MORE, *LOOP])
+@_repeated("set", "PPO")
 @click.option("--resume", is_flag=True, help="Go on with the loop in --out; --rounds may be more.")
 @click.option("--out", type=PATH, default=Path("runs/loop"), show_default=True, help="The loop's folder.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--threads", type=int, help="CPU threads. [all cores]")
-def loop(
-    out: Path,
-    resume: bool,
-    device: str,
-    threads: int | None,
-    hyperparameters: tuple[str, ...],
-    **given: Any,
-) -> None:
+@_on_device
+def loop(out: Path, resume: bool, device: str, threads: int | None, **given: Any) -> None:
     """Improve world and agent in rounds: collect with the agent, fine-tune the world, train in its dream, evaluate."""
-    from dataclasses import replace
-
-    values = {name: value for name, value in given.items() if value is not None}
-    if hyperparameters:
-        values["hyperparameters"] = parse_settings(hyperparameters, "--set")
-    if resume and set(values) - {"rounds"}:
+    values = given_values([*MORE, *LOOP], given)
+    if given["set"]:
+        values["hyperparameters"] = parse_settings(given["set"], "--set")
+    if resume and set(values) - {flag.path for flag in MORE}:
         raise ConfigError("--resume goes on with the loop as it was configured: leave out all but --rounds")
     place = resolve_device(device, threads)
-    from rnem_world.agents.config import LoopConfig
     from rnem_world.agents.dyna import LOOP_FILE, Loop, loop_table, read_loop
 
     if not resume and (out / LOOP_FILE).exists():

@@ -10,7 +10,6 @@ import click
 
 from rnem_world.cli.options import run_options
 from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolve_test_data
-from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
     from rnem_world.data.schema import Split
@@ -138,7 +137,7 @@ def _evaluate(request: _Request, weights: tuple[float, ...], ami_sequences: int)
     evaluations: list[Evaluation] = []
     with Dataset.open(request.data) as dataset:
         info = dataset.info(request.split)
-        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        check_fits(config, info)
         limit = options.test_size or DEFAULT_SEQUENCES if request.sequences is None else request.sequences
         loader = SequenceLoader(
             dataset,
@@ -192,7 +191,7 @@ def _imagine(request: _Request, context: int, horizon: int) -> None:
     how = RolloutConfig(context, horizon, noise=noise, slots=request.slots)
     with Dataset.open(request.data) as dataset:
         info = dataset.info(request.split)
-        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        check_fits(config, info)
         check_length(how, info.number_of_frames)
         count = min(
             DEFAULT_DREAMS if request.sequences is None else request.sequences, info.number_of_sequences
@@ -224,7 +223,5 @@ def _draw(evaluation: Evaluation, figure: Path) -> None:
     from rnem_world.evaluation.pictures import curves_figure, save_figure
 
     chosen = {name: values for name, values in evaluation.curves.items() if name in ("loss", "plain_bce")}
-    if not chosen:
-        raise ConfigError("there is no curve to draw")
     save_figure(curves_figure(chosen, "prediction of the next frame", "step", "nats a frame"), figure)
     click.echo(f"drawn to {figure}")

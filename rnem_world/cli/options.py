@@ -40,7 +40,7 @@ def flags_of(cls: type, paths: Iterable[str]) -> list[Flag]:
 
     Args:
         cls: The dataclass; options may lie in dataclasses within it.
-        paths: Dotted paths of options, each called as its last part is, or ``path=flag-name``.
+        paths: Dotted paths of options; a flag is called as the last part of its path, or as ``path=name`` says.
     """
     flags = []
     for entry in paths:

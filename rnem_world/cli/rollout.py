@@ -10,7 +10,7 @@ import numpy as np
 
 from rnem_world.cli.options import run_options
 from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device, resolve_test_data
-from rnem_world.errors import ConfigError, DataError
+from rnem_world.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,31 +100,23 @@ def command(
     data_path = resolve_test_data(data or config.data, split)
     with Dataset.open(data_path) as dataset:
         info = dataset.info(split)
-        check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+        check_fits(config, info)
         chosen = list(sequences) or list(range(min(3, info.number_of_sequences)))
         if not all(0 <= index < info.number_of_sequences for index in chosen):
             raise DataError(
                 f"--sequence {chosen}: {split} of {data_path} has the sequences 0 to {info.number_of_sequences - 1}"
             )
         usual = WORLD_CONTEXT if config.model.is_world_model else options.sequence_steps
-        context = _context(context, steps, usual, info.number_of_frames)
+        if context is None:
+            context = max(1, min(usual, info.number_of_frames - 1 - steps))
+        noise = options.noise.usual_probability if noise_probability is None else noise_probability
+        how = RolloutConfig(context, steps, imagination, noise, slots)
+        how.check_length(info.number_of_frames)
         arrays = ["actions"] if model.config.number_of_actions else []
         batch = read_batch(dataset, split, chosen, context + steps + 1, arrays=arrays)
     batch = batch.to(place)
     frames = model.likelihood.from_uint8(batch.frames, batch.maximum_value)
-    rollout = roll_out(
-        model,
-        frames,
-        RolloutConfig(
-            context,
-            steps,
-            imagination,
-            options.noise.usual_probability if noise_probability is None else noise_probability,
-            slots,
-        ),
-        batch.actions,
-        torch_generator(seed, "rollout", device=place),
-    )
+    rollout = roll_out(model, frames, how, batch.actions, torch_generator(seed, "rollout", device=place))
     out = out or (Path(run) if Path(run).is_dir() else Path()) / "rollout.mp4"
     write_video(out, _film(rollout, frames, with_slots, batch.actions), fps)
     click.echo(f"video of {context} context and {steps} imagined frames: {out}")
@@ -148,22 +140,6 @@ def command(
         click.echo(f"overview figure: {figure}")
 
 
-def _context(context: int | None, steps: int, trained: int, available: int) -> int:
-    if context is not None:
-        if context + steps + 1 > available:
-            raise ConfigError(
-                f"--context {context} and --steps {steps} need sequences of {context + steps + 1} frames, the data has "
-                f"{available}: choose fewer"
-            )
-        return context
-    context = min(trained, available - 1 - steps)
-    if context < 1:
-        raise ConfigError(
-            f"--steps {steps} leaves no context in sequences of {available} frames: choose fewer"
-        )
-    return context
-
-
 def _film(rollout: Rollout, frames: Tensor, with_slots: bool, actions: Tensor | None) -> np.ndarray:
     from rnem_world.evaluation.pictures import rollout_panels
     from rnem_world.evaluation.video import compose_panels
@@ -173,26 +149,24 @@ def _film(rollout: Rollout, frames: Tensor, with_slots: bool, actions: Tensor | 
     films = []
     for index in range(frames.shape[0]):
         panels = rollout_panels(rollout, frames, index, with_slots)
-        texts = None if actions is None else [f"action {int(action)}" for action in actions[index, :total]]
+        texts = (
+            None if actions is None else [f"action {action}" for action in actions[index, :total].tolist()]
+        )
         films.append(compose_panels(panels, imagined, texts))
     film: np.ndarray = np.concatenate(films, axis=1)
     return film
 
 
 def _losses(rollout: Rollout, frames: Tensor, config: LossConfig) -> dict[str, list[float]]:
-
-    likelihood = rollout.likelihood
-    rows: dict[str, list[float]] = {"loss": [], "upper_bound": [], "plain_bce": []}
-    for step in range(rollout.predictions.shape[1]):
-        target, logits, prediction = (
-            frames[:, step + 1],
-            rollout.logits[:, step],
-            rollout.predictions[:, step],
-        )
-        rows["loss"].append(
-            float(likelihood.slot_losses(logits, rollout.estep_gammas[:, step], target, config).total.mean())
-        )
-        rows["upper_bound"].append(float(likelihood.upper_bound_losses(logits, target, config).total.mean()))
-        mixture = likelihood.mix(prediction, likelihood.soft_gamma(prediction))
-        rows["plain_bce"].append(float(likelihood.frame_loss(mixture, target).mean()))
-    return rows
+    """Means over the sequences after each step, in nats a frame."""
+    likelihood, shape = rollout.likelihood, rollout.predictions.shape[:2]
+    logits, gammas, targets = (
+        tensor.flatten(0, 1) for tensor in (rollout.logits, rollout.estep_gammas, frames[:, 1 : shape[1] + 1])
+    )
+    mixture = likelihood.mix(rollout.predictions, likelihood.soft_gamma(rollout.predictions)).flatten(0, 1)
+    curves = {
+        "loss": likelihood.slot_losses(logits, gammas, targets, config).total,
+        "upper_bound": likelihood.upper_bound_losses(logits, targets, config).total,
+        "plain_bce": likelihood.frame_loss(mixture, targets),
+    }
+    return {name: values.unflatten(0, shape).mean(dim=0).tolist() for name, values in curves.items()}

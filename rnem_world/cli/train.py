@@ -20,56 +20,21 @@ from rnem_world.training.config import RunConfig
 
 ENVIRONMENTS, GAME = ("balls", "atari"), "SpaceInvaders"
 # These may change when a run is resumed; everything else is part of what the run is.
-RESUMABLE = flags_of(
-    RunConfig,
-    [
-        "training.epochs",
-        "training.patience",
-        "training.max_updates",
-        "training.max_minutes",
-        "training.checkpoint_minutes",
-        "training.keep_checkpoints",
-        "training.save_epochs",
-        "training.score_every",
-        "training.memory_gigabytes",
-        "training.accumulate",
-        "training.execution.precision",
-        "training.execution.compile",
-        "training.optimizer.learning_rate",
-        "training.optimizer.schedule=learning-rate-schedule",
-        "training.optimizer.schedule_updates",
-        "training.optimizer.schedule_after",
-        "training.optimizer.final_learning_rate",
-        "training.optimizer.warm_up_updates",
-        "training.optimizer.clip_norm",
-        "training.optimizer.clip_by",
-        "training.optimizer.clip_factor",
-    ],
-)
+_RESUMABLE = """
+    epochs patience max_updates max_minutes checkpoint_minutes keep_checkpoints save_epochs score_every
+    memory_gigabytes accumulate execution.precision execution.compile optimizer.learning_rate
+    optimizer.schedule=learning-rate-schedule optimizer.schedule_updates optimizer.schedule_after
+    optimizer.final_learning_rate optimizer.warm_up_updates optimizer.clip_norm optimizer.clip_by optimizer.clip_factor
+"""
+_FIXED = """
+    sequence_steps=steps chunk_steps step_weights loss.inter_weight loss.pixel_prior loss.motion_weight noise.type=noise
+    noise.probability=noise-probability optimizer.name=optimizer optimizer.momentum batch_size train_size valid_size
+    test_size window relational_loss last_steps seed
+"""
+RESUMABLE = flags_of(RunConfig, [f"training.{path}" for path in _RESUMABLE.split()])
 FIXED = flags_of(
     RunConfig,
-    [
-        "model.hidden_size",
-        "model.initial_prediction",
-        "training.sequence_steps=steps",
-        "training.chunk_steps",
-        "training.step_weights",
-        "training.loss.inter_weight",
-        "training.loss.pixel_prior",
-        "training.loss.motion_weight",
-        "training.noise.type=noise",
-        "training.noise.probability=noise-probability",
-        "training.optimizer.name=optimizer",
-        "training.optimizer.momentum",
-        "training.batch_size",
-        "training.train_size",
-        "training.valid_size",
-        "training.test_size",
-        "training.window",
-        "training.relational_loss",
-        "training.last_steps",
-        "training.seed",
-    ],
+    ["model.hidden_size", "model.initial_prediction", *(f"training.{path}" for path in _FIXED.split())],
 )
 
 

@@ -66,8 +66,10 @@ class Report:
 
 
 class _Found(Exception):  # noqa: N818 it's how a search ends, no error
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(
+        self, message: str, split: Split, array: str, sequence: int | None = None, frame: int | None = None
+    ) -> None:
+        self.problem = Problem(message, split, array, sequence, frame)
 
 
 def check_dataset(path: str | os.PathLike[str]) -> Report:
@@ -122,7 +124,7 @@ def _check_dtypes(dataset: Dataset, split: Split) -> None:
                 f"has {stored.shape[2]} columns, but the file says there are {number_of_actions} actions"
             )
         if problem:
-            raise _Found(Problem(f"{dataset.path}: {split}/{name} {problem}", split, name))
+            raise _Found(f"{dataset.path}: {split}/{name} {problem}", split, name)
 
 
 def _check_split(dataset: Dataset, split: Split) -> list[str]:
@@ -135,26 +137,19 @@ def _check_split(dataset: Dataset, split: Split) -> list[str]:
         for name in info.arrays:
             for first, values in _blocks(dataset, split, name):
                 wrong = find_wrong_value(name, values, info.number_of_actions, attributes.maximum_value)
+                place: tuple[int, ...] = ()
                 if wrong is not None:
-                    sequence = first + wrong.sequence
-                    raise _problem(
-                        dataset,
-                        split,
-                        name,
-                        sequence,
-                        wrong.frame,
+                    place, message = (
+                        (wrong.frame, wrong.sequence),
                         f"is {wrong.value}, expected {wrong.expected}",
                     )
-                if name == "groups" and balls is not None and int(values.max()) > balls:
-                    frame, row, *_ = (int(index[0]) for index in np.nonzero(values > balls))
-                    raise _problem(
-                        dataset,
-                        split,
-                        name,
-                        first + row,
-                        frame,
-                        f"has the object {values[frame, row].max()}, but positions has only {balls} balls",
-                    )
+                elif name == "groups" and balls is not None and int(values.max()) > balls:
+                    place = tuple(int(index[0]) for index in np.nonzero(values > balls)[:2])
+                    message = f"has the object {values[place].max()}, but positions has only {balls} balls"
+                if place:
+                    frame, sequence = place[0], first + place[1]
+                    where = f"{dataset.path}: {split}/{name}, sequence {sequence}, frame {frame}"
+                    raise _Found(f"{where}: {message}", split, name, sequence, frame)
                 if name == "features":
                     black += (first + np.flatnonzero(~values.any(axis=(0, 2, 3, 4)))).tolist()
                 progress.update(values.shape[1])
@@ -189,9 +184,9 @@ def _locate(dataset: Dataset, split: Split, name: str, rows: range) -> _Found:
         complaints = [_complaint(dataset, split, name, row, frame, 1) for frame in range(frames)]
         wrong = [frame for frame, complaint in enumerate(complaints) if complaint is not None]
         if not wrong or len(wrong) == frames:
-            return _Found(Problem(message, split, name, row))
-        return _Found(Problem(f"{complaints[wrong[0]]} (frame {wrong[0]})", split, name, row, wrong[0]))
-    return _Found(Problem(f"{dataset.path}: {split}/{name} can't be read", split, name))
+            return _Found(message, split, name, row)
+        return _Found(f"{complaints[wrong[0]]} (frame {wrong[0]})", split, name, row, wrong[0])
+    return _Found(f"{dataset.path}: {split}/{name} can't be read", split, name)
 
 
 def _complaint(dataset: Dataset, split: Split, name: str, row: int, start: int, length: int) -> str | None:
@@ -200,8 +195,3 @@ def _complaint(dataset: Dataset, split: Split, name: str, row: int, start: int, 
     except DataError as error:
         return str(error)
     return None
-
-
-def _problem(dataset: Dataset, split: Split, name: str, sequence: int, frame: int, message: str) -> _Found:
-    place = f"{dataset.path}: {split}/{name}, sequence {sequence}, frame {frame}"
-    return _Found(Problem(f"{place}: {message}", split, name, sequence, frame))

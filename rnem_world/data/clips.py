@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from rnem_world.data.shards import first_line
 from rnem_world.errors import DataError, RnemWorldError, suggest
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"})
@@ -85,22 +86,19 @@ def _read_folder(folder: Path) -> Iterator[Clip]:
         )
     if images:
         yield Clip(str(folder), _read_images(images))
-    elif videos or folders:
+    elif not (videos or folders):
+        raise DataError(f"{folder}: the folder holds neither images, videos nor folders of images")
+    else:
         for entry in entries:
             if entry in videos:
                 yield Clip(str(entry), _read_video(entry))
             elif entry in folders:
-                inside = sorted(
-                    (image for image in entry.iterdir() if image.suffix.lower() in IMAGE_SUFFIXES),
-                    key=_natural,
-                )
+                inside = [image for image in entry.iterdir() if image.suffix.lower() in IMAGE_SUFFIXES]
                 if not inside:
                     raise DataError(
                         f"{entry}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
                     )
-                yield Clip(str(entry), _read_images(inside))
-    else:
-        raise DataError(f"{folder}: the folder holds neither images, videos nor folders of images")
+                yield Clip(str(entry), _read_images(sorted(inside, key=_natural)))
 
 
 def _read_images(paths: list[Path]) -> Iterator[NDArray[np.uint8]]:
@@ -115,7 +113,7 @@ def _read_images(paths: list[Path]) -> Iterator[NDArray[np.uint8]]:
             SyntaxError,
             ValueError,
         ) as error:
-            raise DataError(f"{path}: not a readable image ({_first_line(error)})") from error
+            raise DataError(f"{path}: not a readable image ({first_line(error)})") from error
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:
@@ -138,14 +136,9 @@ def _read_video(path: Path) -> Iterator[NDArray[np.uint8]]:
         raise
     except Exception as error:  # each of imageio's plugins has its own errors
         raise DataError(
-            f"{path}: not a readable video, image or NumPy file ({_first_line(error)}); known: .npy, .npz, "
+            f"{path}: not a readable video, image or NumPy file ({first_line(error)}); known: .npy, .npz, "
             f"{', '.join(sorted(VIDEO_SUFFIXES))}, or a folder of images"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{lines[0][:120]}" if lines else type(error).__name__
 
 
 def _read_arrays(path: Path) -> Iterator[Clip]:
@@ -183,7 +176,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         if "allow_pickle" in str(error) or "pickle" in str(error) or "Python objects" in str(error):
             reason = "it holds pickled Python objects, which are never loaded; save plain arrays of numbers"
         else:
-            reason = f"not a readable NumPy file ({_first_line(error)})"
+            reason = f"not a readable NumPy file ({first_line(error)})"
         raise DataError(f"{path}: {reason}") from error
 
 

@@ -24,18 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
 from rnem_world.config import check_at_least
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.recorder import RecordableAgent, RecordableEnv, Recorder
+from rnem_world.data.recorder import RecordableAgent, Recorder
 from rnem_world.data.schema import SPLITS, DatasetAttributes, Split
 from rnem_world.data.writer import merge_shards, write_shard
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.io import Lock, put_in_place, tidy_folders, writing
 from rnem_world.seeding import derive_seed, numpy_generator
 
-MakeVectorEnv = Callable[[int], RecordableEnv]
+MakeVectorEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 MakeAgent = Callable[[Any, np.random.Generator], RecordableAgent]
 
 SETTINGS_FILE = "settings.json"
@@ -165,9 +166,9 @@ def collect_dataset(
             for job in _run(missing, workers):
                 bar.update(job.size)
         if keep_shards:
-            with writing(out):
-                (parts / SETTINGS_FILE).unlink()
             put_in_place(parts, out)
+            with writing(out):
+                (out / SETTINGS_FILE).unlink()
         else:
             with writing(out):
                 if out.is_dir():
@@ -198,7 +199,8 @@ def check_out_is_free(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputError(f"{out} exists already; choose another name with --out, or give --overwrite")
     if out.is_dir():
-        others = [entry.name for entry in out.iterdir() if not SHARD_NAME.fullmatch(entry.name)]
+        names = [entry.name for entry in out.iterdir()]
+        others = [name for name in names if not SHARD_NAME.fullmatch(name) and name != SETTINGS_FILE]
         if others:
             raise OutputError(f"{out} is a folder with {others[0]!r} in it, no shard; choose another name")
 
@@ -231,9 +233,7 @@ def _reserved(out: Path, parts: Path, settings: Mapping[str, Any], overwrite: bo
         try:
             with writing(parts):
                 if found != text:
-                    for leftover in parts.glob(
-                        "*.h5"
-                    ):  # without settings: of one that was killed cleaning up
+                    for leftover in parts.glob("*.h5"):  # of no settings: they can't be trusted
                         leftover.unlink()
                     path.write_text(text)
                 for orphan in parts.glob(".*.tmp*"):

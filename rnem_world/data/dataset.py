@@ -29,6 +29,9 @@ from rnem_world.errors import DataError, suggest
 
 _SAME = ("schema_version", "environment_id", "settings", "number_of_actions", "maximum_value")
 
+Place = tuple[int, Split, int]
+"""One sequence of a dataset: the number of the shard, the split and the row there."""
+
 
 @dataclass(frozen=True)
 class SplitInfo:
@@ -141,9 +144,10 @@ class Dataset:
             raise DataError(f"{self.path} has no split {split!r}: {suggest(split, self.splits)}")
         return self._stored[split]
 
-    def shard_sizes(self, split: Split) -> list[int]:
-        """Returns how many sequences of a split each shard has."""
-        return [int(size) for size in np.diff(self._offsets[split])]
+    def places(self, split: Split) -> list[Place]:
+        """Lists where each sequence of a split is."""
+        sizes = np.diff(self._offsets[split]).tolist()
+        return [(shard, split, row) for shard, size in enumerate(sizes) for row in range(size)]
 
     def handle(self, shard: int, split: Split, name: str) -> h5py.Dataset:
         """Returns the open HDF5 array of one shard."""

@@ -19,7 +19,7 @@ from rnem_world.config import check_at_least
 from rnem_world.data.clips import Clip, read_clips
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import SPLITS, DatasetAttributes, EpisodeBatch, Split
-from rnem_world.data.writer import Pick, merge_sequences, write_shard
+from rnem_world.data.writer import merge_sequences, write_shard
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.io import writing
 from rnem_world.seeding import numpy_generator
@@ -145,16 +145,10 @@ def import_frames(
             )
         chosen = _split_windows(kept, config)
         with Dataset.open(shards) as staged:
-            rows: list[Pick] = [
-                (shard, "training", row)
-                for shard, size in enumerate(staged.shard_sizes("training"))
-                for row in range(size)
-            ]
-            picks: dict[Split, list[Pick]] = {
-                split: [rows[number] for number in numbers] for split, numbers in chosen.items()
-            }
+            rows = staged.places("training")
+            places = {split: [rows[number] for number in numbers] for split, numbers in chosen.items()}
             info = staged.info("training")
-            merge_sequences(staged, picks, out)
+            merge_sequences(staged, places, out)
     return ImportSummary(
         sequences={split: len(numbers) for split, numbers in chosen.items() if numbers},
         height=info.height,

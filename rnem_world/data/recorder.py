@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Integer
 from numpy.typing import NDArray
 
@@ -27,22 +28,6 @@ OF_TRANSITIONS = {"collisions": np.uint8, "events": np.uint8}
 
 HOPELESS_EPISODES = 50
 """So many episodes without a single sequence among them are too short."""
-
-
-@runtime_checkable
-class RecordableEnv(Protocol):
-    """The part of `gymnasium.vector.VectorEnv` that is needed."""
-
-    num_envs: int
-
-    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Starts new episodes."""
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Makes one step."""
-
-    def close(self) -> Any:
-        """Frees what the environment holds."""
 
 
 @runtime_checkable
@@ -98,7 +83,7 @@ class Recorder:
 
     def record(
         self,
-        env: RecordableEnv,
+        env: VectorEnv[Any, Any, Any],
         agent: RecordableAgent,
         seeds: Sequence[int],
         stopped: Callable[[], bool] = lambda: False,
@@ -124,7 +109,7 @@ class Recorder:
         seen, fresh = np.zeros(n, np.int64), np.zeros(n, np.int64)
         episodes = longest = 0
         self._rings.clear()
-        observations, infos = env.reset(seed=list(seeds))
+        observations, infos = env.reset(seed=list(seeds))  # type: ignore[arg-type]  # theirs take one seed each
         agent.reset(n)
         while self._filled < self.number_of_sequences:
             if stopped():

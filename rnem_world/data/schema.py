@@ -197,16 +197,6 @@ class EpisodeBatch:
     positions: Float32[np.ndarray, "t n balls 2"] | None = None
     velocities: Float32[np.ndarray, "t n balls 2"] | None = None
 
-    @property
-    def number_of_frames(self) -> int:
-        """T."""
-        return int(self.features.shape[0])
-
-    @property
-    def number_of_sequences(self) -> int:
-        """N."""
-        return int(self.features.shape[1])
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns the arrays that are there, in the order of the schema."""
         return {name: array for name in ARRAYS if (array := getattr(self, name)) is not None}

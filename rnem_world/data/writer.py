@@ -12,16 +12,13 @@ from typing import Any
 
 import h5py
 
-from rnem_world.data.dataset import Dataset
+from rnem_world.data.dataset import Dataset, Place
 from rnem_world.data.schema import ARRAYS, SCHEMA_VERSION, SPLITS, DatasetAttributes, EpisodeBatch, Split
 from rnem_world.data.shards import READ_ERRORS
 from rnem_world.errors import DataError
 from rnem_world.io import atomic_file
 
 GZIP_LEVEL = 1
-
-Pick = tuple[int, Split, int]
-"""One sequence of a list of shards: the number of the shard, the split and the row there."""
 
 
 def write_shard(
@@ -72,25 +69,17 @@ def merge_shards(
         OutputError: If the file can't be written.
     """
     with Dataset.open(paths) as dataset:
-        picks: dict[Split, list[Pick]] = {
-            split: [
-                (number, split, row)
-                for number, size in enumerate(dataset.shard_sizes(split))
-                for row in range(size)
-            ]
-            for split in dataset.splits
-        }
-        merge_sequences(dataset, picks, out)
+        merge_sequences(dataset, {split: dataset.places(split) for split in dataset.splits}, out)
 
 
 def merge_sequences(
-    dataset: Dataset, picks: Mapping[Split, Sequence[Pick]], out: str | os.PathLike[str]
+    dataset: Dataset, places: Mapping[Split, Sequence[Place]], out: str | os.PathLike[str]
 ) -> None:
     """Copies chosen sequences of a dataset into the splits of a new file, chunk by chunk, memory flat.
 
     Args:
         dataset: Files written by :func:`write_shard`.
-        picks: For each split of the new file, its sequences.
+        places: For each split of the new file, its sequences.
         out: The file to write.
 
     Raises:
@@ -99,19 +88,19 @@ def merge_sequences(
     """
     with new_hdf5(Path(out)) as (file, check):
         file.attrs.update(replace(dataset.attributes, schema_version=SCHEMA_VERSION).to_hdf5())
-        for split, chosen in picks.items():
+        for split, chosen in places.items():
             if not chosen:
                 continue
             for name, stored in dataset.stored(chosen[0][1]).items():
                 shape = (stored.shape[0], len(chosen), *stored.shape[2:])
                 target = _create(file, split, name, shape)
-                for row, pick in enumerate(chosen):
-                    _copy_chunk(dataset, name, pick, target, row)
+                for row, place in enumerate(chosen):
+                    _copy_chunk(dataset, name, place, target, row)
                     check()
 
 
-def _copy_chunk(dataset: Dataset, name: str, pick: Pick, target: h5py.Dataset, row: int) -> None:
-    shard, split, source_row = pick
+def _copy_chunk(dataset: Dataset, name: str, place: Place, target: h5py.Dataset, row: int) -> None:
+    shard, split, source_row = place
     path = dataset.shard_paths[shard]
     source = dataset.handle(shard, split, name)
     if not _has_our_layout(name, source):

@@ -258,9 +258,18 @@ def _dream(
         tracker = _Tracker(likelihood, truth.objects, context, last)
         found["fg_ari"] = tracker.fg_ari
     future = slice(context, context + horizon)
-    told = None if actions is None else actions[rows, future]
+    future_actions = None if actions is None else actions[rows, future]
     for step, (_, transition, own) in enumerate(
-        imagine(model, state, horizon, told, config.imagination, config.noise, generator, frames[:, context]),
+        imagine(
+            model,
+            state,
+            horizon,
+            future_actions,
+            config.imagination,
+            config.noise,
+            generator,
+            frames[:, context],
+        ),
         start=1,
     ):
         expected = likelihood.soft_frame(transition.prediction)

@@ -179,16 +179,15 @@ class ModelConfig:
     prior_code: bool = False
 
     def __post_init__(self) -> None:
-        if self.core not in get_args(CoreName):
-            raise ConfigError(f"unknown core {self.core!r}: {suggest(self.core, get_args(CoreName))}")
-        if self.architecture not in ARCHITECTURES:
-            raise ConfigError(
-                f"unknown architecture {self.architecture!r}: {suggest(self.architecture, ARCHITECTURES)}"
-            )
-        for name, kind in (("slot_inputs", SlotInputs), ("theta_update", ThetaUpdate)):
+        for name, known in (
+            ("core", get_args(CoreName)),
+            ("architecture", tuple(ARCHITECTURES)),
+            ("slot_inputs", get_args(SlotInputs)),
+            ("theta_update", get_args(ThetaUpdate)),
+        ):
             value = getattr(self, name)
-            if value not in get_args(kind):
-                raise ConfigError(f"unknown {name} {value!r}: {suggest(value, get_args(kind))}")
+            if value not in known:
+                raise ConfigError(f"unknown {name} {value!r}: {suggest(value, known)}")
         if self.theta_update == "gated" and not self.is_relational:
             raise ConfigError(
                 f"theta_update gated belongs to the relational cores, not to {self.core}: choose sigmoid"

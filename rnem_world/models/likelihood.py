@@ -29,9 +29,9 @@ SOFT_THRESHOLD = 0.1
 # ... and a world model's imagination when the slots' means add up to more than this.
 HARD_THRESHOLD = 0.4
 
-Frames = Float[Tensor, "b c h w"]
-Maps = Float[Tensor, "b k m h w"]
-Gamma = Float[Tensor, "b k 1 h w"]
+Frames = Float[Tensor, "*b c h w"]
+Maps = Float[Tensor, "*b k m h w"]
+Gamma = Float[Tensor, "*b k 1 h w"]
 Mask = Float[Tensor, "b #c #h #w"]
 
 
@@ -71,7 +71,7 @@ class Likelihood(nn.Module, ABC):
         """Turns what the decoder draws into what it means, from which all else follows."""
 
     @abstractmethod
-    def means(self, prediction: Float[Tensor, "*b k m h w"]) -> Float[Tensor, "*b k c h w"]:
+    def means(self, prediction: Maps) -> Float[Tensor, "*b k c h w"]:
         """Gives each slot's means, to be looked at."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def slot_inputs(
         self, frame: Frames, prediction: Maps, gamma: Gamma, previous: Frames | None
-    ) -> Float[Tensor, "b k i h w"]:
+    ) -> Float[Tensor, "*b k i h w"]:
         """Gives what each slot sees of a frame.
 
         Args:
@@ -126,15 +126,11 @@ class Likelihood(nn.Module, ABC):
         """Draws the expectation of the frame."""
 
     @abstractmethod
-    def mix(
-        self, prediction: Float[Tensor, "*b k m h w"], gamma: Float[Tensor, "*b k 1 h w"]
-    ) -> Float[Tensor, "*b c h w"]:
+    def mix(self, prediction: Maps, gamma: Gamma) -> Frames:
         """Mixes the slots' means into one frame by the responsibilities given: sum_k gamma_k mu_k."""
 
     @abstractmethod
-    def object_weights(
-        self, prediction: Float[Tensor, "*b k m h w"], gamma: Float[Tensor, "*b k 1 h w"]
-    ) -> Float[Tensor, "*b k h w"]:
+    def object_weights(self, prediction: Maps, gamma: Gamma) -> Float[Tensor, "*b k h w"]:
         """Says how much of an object each slot has in each pixel, to find where its object is."""
 
     @abstractmethod
@@ -182,9 +178,7 @@ class Likelihood(nn.Module, ABC):
         """
 
     @abstractmethod
-    def frame_loss(
-        self, expected: Float[Tensor, "*b c h w"], frame: Float[Tensor, "*b c h w"]
-    ) -> Float[Tensor, "*b"]:
+    def frame_loss(self, expected: Frames, frame: Frames) -> Float[Tensor, "*b"]:
         """Computes how many nats a frame costs under a single frame of means."""
 
     @abstractmethod
@@ -254,7 +248,7 @@ class Bernoulli(Likelihood):
         """Gives the means."""
         return torch.sigmoid(logits)
 
-    def means(self, prediction: Float[Tensor, "*b k m h w"]) -> Float[Tensor, "*b k c h w"]:
+    def means(self, prediction: Maps) -> Float[Tensor, "*b k c h w"]:
         """Gives the means, which are all there is."""
         return prediction
 
@@ -268,13 +262,15 @@ class Bernoulli(Likelihood):
 
     def slot_inputs(
         self, frame: Frames, prediction: Maps, gamma: Gamma, previous: Frames | None
-    ) -> Float[Tensor, "b k i h w"]:
+    ) -> Float[Tensor, "*b k i h w"]:
         """Gives the masked error, with motion also the slot's part of the frame and of its change."""
         gamma = gamma.detach()
-        error = (frame[:, None] - prediction) * gamma
+        error = (frame.unsqueeze(-4) - prediction) * gamma
         if previous is None:
             return error
-        return torch.cat([error, gamma * frame[:, None], gamma * (frame - previous)[:, None]], dim=2)
+        return torch.cat(
+            [error, gamma * frame.unsqueeze(-4), gamma * (frame - previous).unsqueeze(-4)], dim=-3
+        )
 
     @torch.no_grad()
     def e_step(self, prediction: Maps, frame: Frames) -> Gamma:
@@ -282,16 +278,16 @@ class Bernoulli(Likelihood):
 
         The original adds the channels' likelihoods up, which is right only for one.
         """
-        frame = frame[:, None]
+        frame = frame.unsqueeze(-4)
         # x mu + (1 - x)(1 - mu), with fewer passes over the slots.
         likelihood = prediction * (2 * frame - 1) + (1 - frame) + EPSILON
         if self.channels > 1:
-            return torch.softmax(likelihood.log().sum(dim=2, keepdim=True), dim=1)
-        return likelihood / likelihood.sum(dim=1, keepdim=True)
+            return torch.softmax(likelihood.log().sum(dim=-3, keepdim=True), dim=-4)
+        return likelihood / likelihood.sum(dim=-4, keepdim=True)
 
     def soft_gamma(self, prediction: Maps) -> Gamma:
         """Makes the E-step on the frame that is 1 where some slot's mean exceeds 0.1."""
-        return self.e_step(prediction, (prediction.amax(dim=1) > SOFT_THRESHOLD).to(prediction.dtype))
+        return self.e_step(prediction, (prediction.amax(dim=-4) > SOFT_THRESHOLD).to(prediction.dtype))
 
     def own_frame(self, prediction: Maps) -> Frames:
         """Draws in black and white: 1 where the slots' means add up to more than 0.4."""
@@ -303,17 +299,13 @@ class Bernoulli(Likelihood):
         The loss is least where mu_k = gamma_k x: the means of slots that share a pixel add up to it, while each alone
         may be faint.
         """
-        return prediction.sum(dim=1).clamp(max=1.0)
+        return prediction.sum(dim=-4).clamp(max=1.0)
 
-    def mix(
-        self, prediction: Float[Tensor, "*b k m h w"], gamma: Float[Tensor, "*b k 1 h w"]
-    ) -> Float[Tensor, "*b c h w"]:
+    def mix(self, prediction: Maps, gamma: Gamma) -> Frames:
         """Adds up gamma_k mu_k."""
         return (prediction * gamma).sum(dim=-4)
 
-    def object_weights(
-        self, prediction: Float[Tensor, "*b k m h w"], gamma: Float[Tensor, "*b k 1 h w"]
-    ) -> Float[Tensor, "*b k h w"]:
+    def object_weights(self, prediction: Maps, gamma: Gamma) -> Float[Tensor, "*b k h w"]:
         """Gives gamma times the brightest channel's mean; gamma alone means nothing where all is dark."""
         return gamma.squeeze(-3) * prediction.amax(dim=-3)
 
@@ -354,9 +346,7 @@ class Bernoulli(Likelihood):
         )
         return loss
 
-    def frame_loss(
-        self, expected: Float[Tensor, "*b c h w"], frame: Float[Tensor, "*b c h w"]
-    ) -> Float[Tensor, "*b"]:
+    def frame_loss(self, expected: Frames, frame: Frames) -> Float[Tensor, "*b"]:
         """Computes the cross-entropy under means clipped to [1e-6, 1 - 1e-6]."""
         means = expected.clamp(EPSILON, 1 - EPSILON)
         return -(frame * means.log() + (1 - frame) * torch.log1p(-means)).sum(dim=(-3, -2, -1))

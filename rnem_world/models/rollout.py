@@ -233,10 +233,7 @@ def roll_out(
         steps.append((transition, after.gamma))
     predictions = torch.stack([transition.prediction for transition, _ in steps], dim=1)
     gammas = torch.stack([gamma for _, gamma in steps], dim=1)
-    targets = frames[:, 1 : context + horizon + 1]
-    estep_gammas = likelihood.e_step(predictions.flatten(0, 1), targets.flatten(0, 1)).unflatten(
-        0, gammas.shape[:2]
-    )
+    estep_gammas = likelihood.e_step(predictions, frames[:, 1 : context + horizon + 1])
     attentions = [transition.attention for transition, _ in steps if transition.attention is not None]
     rewards = [transition.heads.rewards for transition, _ in steps if transition.heads is not None]
     return Rollout(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from rnem_world.errors import OutputError
+from rnem_world.io import writing
 
 LOG_FILE, TENSORBOARD = "log.jsonl", "tensorboard"
 
@@ -35,13 +35,11 @@ class RunLog:
 
     def __init__(self, run: Path, position: int = 0, update: int = 0) -> None:
         self._path = run / LOG_FILE
-        try:
+        with writing(self._path):
             self._file = self._path.open("ab", buffering=0)
             if self._path.stat().st_size > position:
                 os.truncate(self._path, position)
             self._board = _EventFile(run / TENSORBOARD, update + 1)
-        except OSError as error:
-            raise self._refusal(error) from error
 
     @property
     def position(self) -> int:
@@ -50,11 +48,9 @@ class RunLog:
         Raises:
             OutputError: If they can't be brought there.
         """
-        try:
+        with writing(self._path):
             os.fsync(self._file.fileno())
             return os.fstat(self._file.fileno()).st_size
-        except OSError as error:
-            raise self._refusal(error) from error
 
     def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
         """Adds an entry.
@@ -67,24 +63,22 @@ class RunLog:
         Raises:
             OutputError: If it can't be written.
         """
-        try:
+        with writing(self._path):
             _write_all(self._file, (json.dumps({"kind": kind, "update": update, **figures}) + "\n").encode())
-            self._board.add_scalars(
-                {f"{kind}/{name}": value for name, value in _flat(figures) if math.isfinite(value)}, update
-            )
-        except OSError as error:
-            raise self._refusal(error) from error
+        self.show(kind, update, figures)
 
-    def show(self, kind: str, update: int, figures: Mapping[str, float]) -> None:
+    def show(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
         """Adds figures to TensorBoard alone.
 
         Raises:
             OutputError: If they can't be written.
         """
-        try:
-            self._board.add_scalars({f"{kind}/{name}": value for name, value in figures.items()}, update)
-        except OSError as error:
-            raise self._refusal(error) from error
+        from torch.utils.tensorboard.summary import scalar
+
+        with writing(self._path):
+            for name, value in _flat(figures):
+                if math.isfinite(value):
+                    self._board.write(step=update, summary=scalar(f"{kind}/{name}", value))
 
     def picture(self, name: str, update: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Adds a picture to TensorBoard.
@@ -92,20 +86,15 @@ class RunLog:
         Raises:
             OutputError: If it can't be written.
         """
-        try:
-            self._board.add_image(name, image, update)
-        except OSError as error:
-            raise self._refusal(error) from error
+        from torch.utils.tensorboard.summary import image as picture
+
+        with writing(self._path):
+            self._board.write(step=update, summary=picture(name, image, dataformats="HWC"))
 
     def close(self) -> None:
         """Closes the files; all entries are written already."""
         self._file.close()
         self._board.close()
-
-    def _refusal(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"can't write the log {self._path}: {error.strerror or error}; free space or choose another folder"
-        )
 
 
 class _EventFile:
@@ -118,28 +107,16 @@ class _EventFile:
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("ab", buffering=0)
         self._event = event_pb2.Event
-        self._write(file_version="brain.Event:2")
+        self.write(file_version="brain.Event:2")
         # TensorBoard forgets what earlier files say from this step on.
-        self._write(step=first_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-
-    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Adds a number to each curve."""
-        from torch.utils.tensorboard.summary import scalar
-
-        for name, value in values.items():
-            self._write(step=step, summary=scalar(name, value))
-
-    def add_image(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
-        """Adds a picture."""
-        from torch.utils.tensorboard.summary import image as picture
-
-        self._write(step=step, summary=picture(name, image, dataformats="HWC"))
+        self.write(step=first_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
-    def _write(self, **content: Any) -> None:
+    def write(self, **content: Any) -> None:
+        """Adds an event."""
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         buffer = BytesIO()

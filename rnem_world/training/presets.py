@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rnem_world.config import build, merged
-from rnem_world.data.dataset import Dataset
+from rnem_world.data.dataset import Dataset, SplitInfo
 from rnem_world.data.loader import LoaderConfig, SequenceLoader
 from rnem_world.data.schema import Split
 from rnem_world.distributed import ALONE, Processes
@@ -198,26 +198,20 @@ def check_trains(config: RunConfig, dataset: Dataset) -> None:
             "trained on black and white ones: import them with `rnem-world data import --channels 1 --binarise 0.5`, "
             "or collect Atari without --grayscale and --rgb"
         )
-    check_fits(config, info.channels, (info.height, info.width), info.number_of_actions)
+    check_fits(config, info)
 
 
-def check_fits(config: RunConfig, channels: int, size: tuple[int, int], actions: int | None) -> None:
-    """Checks that a dataset is one the model can be trained or run on.
-
-    Args:
-        config: The run.
-        channels: Channels of the data's frames.
-        size: Height and width of the data's frames.
-        actions: Number of actions in the data; None if it has none.
+def check_fits(config: RunConfig, info: SplitInfo) -> None:
+    """Checks that a split of a dataset is one the model can be trained or run on.
 
     Raises:
         ConfigError: If frames or actions differ from the model's.
     """
-    model = config.model
+    model, actions = config.model, info.number_of_actions
     needed = model.image.image_size
-    if size != (needed, needed) or channels != model.channels:
+    if (info.height, info.width, info.channels) != (needed, needed, model.channels):
         raise ConfigError(
-            f"the data's frames are {size[0]}x{size[1]} with {channels} channels, and the model "
+            f"the data's frames are {info.height}x{info.width} with {info.channels} channels, and the model "
             f"({model.architecture}) needs {needed}x{needed} with {model.channels}: choose other data or another "
             "--architecture"
         )

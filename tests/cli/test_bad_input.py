@@ -213,9 +213,9 @@ CASES = {
     "a file when resuming": ("train --resume --out run --config wrong.yaml", ["leave out"]),
     "a start when resuming": ("train --resume --out run --start-from lstm", ["leave out"]),
     # rollouts
-    "a long context": ("rollout run --context 6 --steps 2", ["--context 6", "9 frames", "has 8", "fewer"]),
-    "many steps": ("rollout run --steps 20", ["--steps 20", "8 frames", "fewer"]),
-    "no context": ("rollout run --context 0 --steps 2", ["context 0", "at least 1"]),
+    "a long context": ("rollout run --context 6 --steps 2", ["context of 6", "9 frames", "have 8", "fewer"]),
+    "many steps": ("rollout run --steps 20", ["20 imagined frames", "have 8", "fewer"]),
+    "no context": ("rollout run --context 0 --steps 2", ["context of 0", "at least 1"]),
     "no such sequence": ("rollout run --sequence 7 --steps 2", ["[7]", "0 to 1"]),
     "no such sequence, negative": ("rollout run --sequence -1 --steps 2", ["[-1]", "0 to 1"]),
     "a video's suffix": ("rollout run --steps 2 --out x.avi", ["x.avi", ".mp4, .gif, .webp"]),

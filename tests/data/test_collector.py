@@ -254,6 +254,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     assert read_all(path)["features"].shape[1] == 7
     collect("balls", path, preset="stove", **SMALL, overwrite=True, keep_shards=True, progress=False)
     assert path.is_dir()
+    (path / "settings.json").write_text("{}")  # a process that was killed with its last step leaves it
     collect("balls", path, preset="stove", **SMALL, overwrite=True, progress=False)
     assert path.is_file()
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.h5"]

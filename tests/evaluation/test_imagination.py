@@ -1,27 +1,29 @@
 from __future__ import annotations
 
-import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from rnem_world import physics
 from rnem_world.agents.collecting import collect
 from rnem_world.data.dataset import Dataset
-from rnem_world.errors import ConfigError, DataError
+from rnem_world.errors import ConfigError
 from rnem_world.evaluation import imagination
-from rnem_world.evaluation.imagination import ImaginationFigures, evaluate_imagination
-from rnem_world.evaluation.metrics import slot_centroids
+from rnem_world.evaluation.imagination import FrameFigures, ImaginationFigures, evaluate_imagination
 from rnem_world.evaluation.report import imagination_table
-from rnem_world.evaluation.truth import Objects, Truth, constant_velocity, match_slots, read_truth
+from rnem_world.evaluation.truth import (
+    PlayerLane,
+    Truth,
+    read_truth,
+)
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.heads import HeadOutput
 from rnem_world.models.likelihood import Bernoulli
-from rnem_world.models.rollout import RolloutConfig
+from rnem_world.models.rollout import RolloutConfig, roll_out
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
-from rnem_world.physics.balls import BallsConfig, BallsState
+from tests.models.worlds import videos, world_model
 
 CONTEXT, HORIZON, FRAMES, N = 4, 6, 12, 5
 MODEL = ModelConfig(
@@ -200,107 +202,6 @@ def test_no_sequences_are_refused(truth):
         measure(WorldModel(MODEL), truth.rows(slice(0)))
 
 
-def test_matching_is_a_choice_of_different_slots_and_the_best():
-    places = torch.rand(6, 5, 2, generator=generator()) * 30
-    balls = torch.rand(6, 3, 2, generator=generator()) * 30
-    match = match_slots(places, torch.full((6, 5), 20.0), balls)
-    distances = torch.cdist(balls, places)
-    for row in range(6):
-        chosen = match[row].tolist()
-        assert len(set(chosen)) == 3
-        costs = [
-            sum(float(distances[row, ball, slot]) for ball, slot in enumerate(choice))
-            for choice in itertools.permutations(range(5), 3)
-        ]
-        cost = sum(float(distances[row, ball, slot]) for ball, slot in enumerate(chosen))
-        assert cost == pytest.approx(min(costs))
-
-
-def test_slots_without_mass_are_matched_last():
-    places = torch.tensor([[[5.0, 5.0], [6.0, 5.0], [20.0, 20.0]]])
-    ball = torch.tensor([[[5.0, 5.0]]])
-    assert match_slots(places, torch.tensor([[1.0, 20.0, 20.0]]), ball).tolist() == [[1]]
-    missing = torch.tensor([[[float("nan")] * 2, [20.0, 19.0]]])
-    assert match_slots(places, torch.full((1, 3), 20.0), missing)[0, 1] == 2
-
-
-@pytest.mark.parametrize("velocity", [(0.3, 0.1), (1.7, -2.3), (4.1, -3.0)])
-def test_constant_velocity_is_the_true_physics_of_a_lone_ball(velocity):
-    """Walls included, even several in one frame's flight."""
-    rules = BallsConfig(numbers_of_balls=(1,), kinds=((1.1, 1.0),), image_size=32)
-    state = BallsState(
-        np.array([[[4.0, 6.0]]]),
-        np.array([[velocity]]),
-        np.array([[1.1]]),
-        np.array([[1.0]]),
-        np.ones((1, 1), dtype=np.bool_),
-        np.zeros((1, 2), dtype=np.int64),
-    )
-    places = [state.positions]
-    for _ in range(30):
-        state, _ = physics.step(state, rules)
-        places.append(state.positions)
-    positions = torch.from_numpy(np.stack(places, axis=1)) * 3.2
-    radii = torch.tensor([[1.1 * 3.2]], dtype=torch.float64)
-    errors = constant_velocity(
-        Objects(torch.zeros(1, 31, 32, 32, dtype=torch.uint8), positions, radii), 1, 29, 32
-    )
-    first = (positions[:, 1] - positions[:, 0]) / 3.2
-    straight = torch.allclose(first[0, 0], torch.tensor(velocity, dtype=torch.float64))
-    assert straight  # no wall in the frame that the velocity is taken from
-    assert errors.shape == (1, 29, 1)
-    assert errors.max() < 1e-6
-
-
-def test_truth_is_in_pixels_where_the_groups_are(truth):
-    masks = masks_of(truth)[:, :, :, 0]
-    found = slot_centroids(masks)
-    # Where nothing hides a part of the ball.
-    whole = found.masses > 0.95 * np.pi * truth.objects.radii[:, None] ** 2
-    assert whole.float().mean() > 0.5
-    distances = (found.positions - truth.objects.positions).norm(dim=3)
-    assert distances[whole].max() < 0.5
-    assert truth.objects.radii.unique().tolist() == pytest.approx([1.1 * 3.2])
-    assert truth.frames.shape == (N, FRAMES, 1, 32, 32)
-    assert truth.actions is not None
-    assert truth.rewards is not None
-
-
-def test_truth_of_balls_that_differ(tmp_path):
-    data = collect(
-        "balls",
-        tmp_path / "b.h5",
-        preset="balls678mass64",
-        num_train=2,
-        num_valid=2,
-        num_test=6,
-        frames=8,
-        progress=False,
-    )
-    with Dataset.open(data) as dataset:
-        truth = read_truth(dataset, "test", 6, 8, torch.device("cpu"))
-    there = truth.objects.positions.isfinite().all(dim=3).all(dim=1)
-    assert set(there.sum(dim=1).tolist()) <= {6, 7, 8}
-    assert not there.all()
-    sizes = truth.objects.radii[there] / 6.4
-    light, heavy = (sizes - 0.8).abs() < 0.06, (sizes - 1.0).abs() < 0.06
-    assert (light | heavy).all()
-    assert light.any()
-    assert heavy.any()
-
-
-def test_data_without_positions_knows_no_objects_and_without_rules_is_refused(tmp_path, make_discs, avoid):
-    with Dataset.open(make_discs(tmp_path / "d.h5")) as dataset:
-        truth = read_truth(dataset, "test", 2, 5, torch.device("cpu"))
-    assert truth.objects is None
-    with pytest.raises(DataError, match="no positions of its objects"):
-        truth.require_objects()
-    with Dataset.open(avoid) as dataset:
-        dataset.attributes = replace(dataset.attributes, settings={})
-        with pytest.raises(DataError, match="doesn't say the rules"):
-            read_truth(dataset, "test", 2, 5, torch.device("cpu"))
-
-
 def test_the_table_has_the_horizons_that_were_dreamt(truth, monkeypatch):
     figures = measure(perfect(truth, monkeypatch), truth)
     lines = imagination_table(figures)
@@ -309,3 +210,68 @@ def test_the_table_has_the_horizons_that_were_dreamt(truth, monkeypatch):
     assert rows["balls still there"] == ["1.000", "1.000"]
     assert rows["position error"] == [f"{figures.objects.position_errors[step]:.3f}" for step in (0, 4)]
     assert "shuffled over true actions, object 1, at 6" in rows
+
+
+def recorded(n: int = 6, frames: int = 12, lane: PlayerLane | None = None) -> Truth:
+    pixels, actions = videos(n, frames)
+    return Truth(pixels, actions, (actions == 1).float(), lane=lane)
+
+
+def of_frames(model, truth: Truth) -> FrameFigures:
+    return measure(model, truth).frames
+
+
+def test_figures_are_those_of_a_rollout():
+    model, data = world_model().eval(), recorded(lane=PlayerLane(10, 20, 4))
+    whole = measure(model, data, batch_size=6)
+    figures, player, rewards = whole.frames, whole.player, whole.rewards
+    generator = torch.Generator().manual_seed(0)
+    rollout = roll_out(model, data.frames, RolloutConfig(4, 6, "pixels"), data.actions[:, :10], generator)
+    imagined = rollout.predictions[:, 4:]
+    true = data.frames[:, 5:11]
+    frames = torch.stack([model.likelihood.soft_frame(p) for p in imagined.unbind(1)], dim=1)
+    expected = model.likelihood.frame_loss(frames, true).mean(dim=0)
+    torch.testing.assert_close(torch.tensor(figures.bce), expected, atol=1e-3, rtol=1e-4)
+    wrong = ((imagined.sum(dim=2) > 0.4).float() != true).sum(dim=(2, 3, 4)).float().mean(dim=0)
+    torch.testing.assert_close(torch.tensor(figures.wrong_pixels), wrong, atol=1e-3, rtol=0)
+    assert (
+        figures.hits.keys() == figures.mean_reciprocal_rank.keys() == {"1", "5"}
+    )  # 10 lies beyond the horizon
+    assert len(player.player_error) == len(player.player_error_shuffled) == 6
+    assert 0.0 < rewards.reward_rate < 1.0
+    assert rewards.reward_rate <= rewards.reward_precision <= 1.0 or rewards.reward_precision > 0.0
+    assert all(math.isfinite(value) for value in player.player_error)
+    table = "\n".join(imagination_table(whole))
+    for words in ("Hits@1", "MRR", "cross-entropy", "player's error", "average precision"):
+        assert words in table
+
+
+def test_where_dreams_come_true_the_slots_are_found():
+    """A model that draws nothing, in videos whose objects vanish with the last frame that it watches."""
+    model = world_model(number_of_actions=0, heads=False).eval()
+    with torch.no_grad():
+        model.decoder.profiles.weight.zero_()
+        model.decoder.profiles.bias.zero_()
+        model.decoder.profiles.bias.view(2, -1, 32)[:, 0] = -20.0
+    pixels, _ = videos(5, 12)
+    pixels[:, 5:] = 0.0
+    whole = measure(model, Truth(pixels))
+    figures = whole.frames
+    assert figures.wrong_pixels == [0.0] * 6
+    assert figures.hits == {"1": 1.0, "5": 1.0}
+    assert figures.mean_reciprocal_rank == {"1": 1.0, "5": 1.0}
+    assert figures.small_recall is None
+    assert whole.player is None
+    assert whole.rewards.reward_precision is None
+    pixels[:, 8:] = videos(5, 12, seed=1)[0][:, 8:]  # something else comes than what was dreamt
+    assert of_frames(model, Truth(pixels)).hits["1"] == 1.0
+    assert of_frames(model, Truth(pixels)).mean_reciprocal_rank["5"] < 1.0
+
+
+def test_too_little_data_is_named():
+    model = world_model().eval()
+    alone = measure(model, recorded(1)).frames
+    assert alone.hits == {}  # there are no others among which it could be found
+    assert len(alone.bce) == 6
+    with pytest.raises(ConfigError, match="need sequences of 11 frames"):
+        measure(model, recorded(3, 9))

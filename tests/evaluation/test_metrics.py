@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,19 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional
 
+from rnem_world.errors import ConfigError
 from rnem_world.evaluation.metrics import (
     adjusted_mutual_information,
     adjusted_rand_index,
     foreground_ari,
     mean_iou,
+    retrieve,
     slot_centroids,
+    slot_distances,
+    small_object_recall,
+    told_cross_entropy,
 )
+from rnem_world.models.likelihood import Bernoulli
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "metrics.npz"
 STEP_WEIGHTS = {"ones": [1.0, 1.0, 1.0, 1.0], "list": [0.5, 1.0, 2.0, 0.0]}
@@ -172,3 +179,63 @@ def test_centroid_of_a_disc_is_its_centre() -> None:
     found = slot_centroids(torch.stack([disc * 0.3, torch.zeros_like(disc)]).reshape(1, 1, 2, 32, 40))
     torch.testing.assert_close(found.positions, torch.tensor([[[[25.0, 9.0], [20.0, 16.0]]]]))
     torch.testing.assert_close(found.masses, torch.tensor([[[0.3 * disc.sum().item(), 0.0]]]))
+
+
+def slots(n: int, k: int = 3, d: int = 4, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, k, d, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_distances_are_those_of_the_best_pairing_of_all(k):
+    one, other = slots(4, k), slots(5, k, seed=1)
+    distances = slot_distances(one, other)
+    for i, j in itertools.product(range(4), range(5)):
+        pairings = [
+            (one[i] - other[j, list(order)]).square().sum() for order in itertools.permutations(range(k))
+        ]
+        torch.testing.assert_close(distances[i, j], torch.stack(pairings).min())
+
+
+def test_the_order_of_slots_does_not_count():
+    true = slots(8)
+    assert retrieve(true[:, [2, 0, 1]], true) == (1.0, 1.0)
+
+
+def test_ranks():
+    true = 10.0 * slots(6) + torch.arange(6.0)[:, None, None] * 100
+    # Each imagines what its neighbour sees: the neighbour is nearest.
+    result = retrieve(true.roll(1, dims=0), true)
+    assert result.hits == 0.0
+    assert 1 / 6 <= result.mean_reciprocal_rank <= 0.5
+    half = true.clone()
+    half[:3] = true[[1, 2, 0]]
+    assert retrieve(half, true).hits == 0.5
+
+
+def test_slots_that_are_all_alike_are_not_found():
+    alike = torch.zeros(5, 2, 3)
+    assert retrieve(alike, alike) == (0.0, 1 / 5)
+    with pytest.raises(ConfigError, match="at least 2"):
+        retrieve(alike[:1], alike[:1])
+
+
+def test_the_best_copy():
+    generator = torch.Generator().manual_seed(0)
+    last = (torch.rand(50, 1, 8, 8, generator=generator) < 0.3).float()
+    assert float(told_cross_entropy(last, last)) == 0.0
+    later = torch.where(torch.rand(last.shape, generator=generator) < 0.1, 1 - last, last)
+    on, off = later[last == 1].mean(), later[last == 0].mean()
+    means = torch.where(last == 1, on, off)
+    expected = Bernoulli(1).frame_loss(means, later).mean()
+    torch.testing.assert_close(told_cross_entropy(last, later).float(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_small_moving_objects():
+    before, true, predicted = torch.zeros(3, 1, 2, 1, 20, 20).unbind()
+    true[0, 0, 0, 5, 5:7] = 1.0  # two pixels of a bullet
+    true[0, 0, 0, 6, 7] = 1.0  # ... that touches by a corner
+    true[0, 0, 0, 10:14, 10:14] = 1.0  # large
+    true[0, 1, 0, 5, 5:7] = before[0, 1, 0, 5, 5:7] = 1.0  # small, but it stays
+    predicted[0, 0, 0, 5, 5:7] = 1.0
+    assert small_object_recall(before, true, predicted) == round(2 / 3, 4)
+    assert small_object_recall(before, before, predicted) is None

@@ -88,7 +88,7 @@ def test_a_full_disk_is_an_error_in_the_thread_that_writes(what, tmp_path, file_
                 "p", update, noise
             )
 
-    with file_size_limit(2000), pytest.raises(OutputError, match=r"can't write the log .*large"):
+    with file_size_limit(2000), pytest.raises(OutputError, match=r"can.t write .*log.jsonl.*large"):
         fill()
     assert threading.active_count() == threads
     log.close()
@@ -97,7 +97,7 @@ def test_a_full_disk_is_an_error_in_the_thread_that_writes(what, tmp_path, file_
 
 def test_a_log_that_cannot_be_opened_or_synchronised(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="can't write the log"):
+    with pytest.raises(OutputError, match=r"can't write .*log.jsonl"):
         RunLog(tmp_path / "file")
     log = RunLog(tmp_path)
 
