@@ -27,7 +27,7 @@ from rnem_world.envs.world import World, find_world
 from rnem_world.errors import CheckpointError
 from rnem_world.io import write_json
 from rnem_world.training import checkpoint
-from rnem_world.training.trainer import make_trainer
+from rnem_world.training.trainer import Trainer
 
 LOOP_FILE = "loop.json"
 
@@ -227,7 +227,7 @@ class Loop:
         if done and int(done[-1].name.removeprefix("update-")) >= self.config.world_updates:
             return None
         with Dataset.open(data) as dataset:
-            trainer = make_trainer(
+            trainer = Trainer(
                 config,
                 dataset,
                 run,
@@ -249,7 +249,6 @@ class Loop:
                 "checkpoint": self._world(number),
                 "obs_type": "slots",
                 "max_episode_steps": self.config.steps,
-                "device": self.device,
             },
             num_envs=self.config.num_envs,
             timesteps=self.config.timesteps,

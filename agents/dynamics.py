@@ -19,7 +19,7 @@ from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.slots import SlotFilter
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState, check_imagination
+from rnem_world.models.imagination import DreamState
 from rnem_world.physics import BallsConfig, BallsState, number_of_actions, player_velocity, step
 
 State = TypeVar("State")
@@ -94,7 +94,7 @@ class LearnedDynamics:
 
     def __init__(self, world: World, imagination: str | None = None) -> None:
         imagination = world.ways[0] if imagination is None else imagination
-        check_imagination(world.model, imagination)
+        world.model.check_imagination(imagination)
         self.world = world
         self.imagination: Any = imagination
         self.action_space: spaces.Discrete | spaces.Box = world.action_space

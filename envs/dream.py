@@ -25,7 +25,6 @@ from rnem_world.models.imagination import (
     DreamState,
     DreamStep,
     Picture,
-    check_imagination,
 )
 from rnem_world.models.layers import own_precision
 from rnem_world.models.world_model import WorldModel
@@ -172,7 +171,7 @@ class DreamBatch:
         engine: str = "auto",
     ) -> None:
         imagination = world.ways[0] if imagination is None else imagination
-        check_imagination(world.model, imagination)
+        world.model.check_imagination(imagination)
         self.world = world
         self.number = number
         self.slots = world.check_slots(num_slots)

@@ -7,8 +7,9 @@ Both take and give torch tensors and agree to rounding. ONNX Runtime runs the gr
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,17 +25,20 @@ from rnem_world.models.world_model import SlotState, WorldModel
 EngineName = Literal["auto", "torch", "onnx"]
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Steps one model."""
 
+    @abstractmethod
     def dream_step(
         self, dreams: DreamState, actions: Int64[Tensor, " n"] | None, imagination: DreamImagination
     ) -> DreamStep:
         """Imagines one transition, as `WorldModel.dream_step` does."""
 
+    @abstractmethod
     def predict(self, output: Float[Tensor, "n k d"]) -> Float[Tensor, "n k m h w"]:
         """Gives what slots predict, from which their likelihood makes frames."""
 
+    @abstractmethod
     def observe(
         self,
         state: SlotState,
@@ -49,7 +53,7 @@ class Engine(Protocol):
         """
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """PyTorch, on any device.
 
     Args:
@@ -84,7 +88,7 @@ class TorchEngine:
         return self._model.update(transition, following), transition.output
 
 
-class OnnxEngine:
+class OnnxEngine(Engine):
     """ONNX Runtime on the processor.
 
     Args:

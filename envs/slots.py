@@ -17,7 +17,7 @@ from torch import Tensor
 from rnem_world.envs.episodes import Array, reset_mask_of
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState, start_imagination
+from rnem_world.models.imagination import DreamState
 from rnem_world.models.layers import own_precision
 from rnem_world.models.world_model import SlotState
 
@@ -119,7 +119,7 @@ class SlotFilter:
     @own_precision
     def start_imagination(self) -> DreamState:
         """Gives dreams that go on from here, for planning."""
-        return start_imagination(self.world.model, self._state, self.outputs(), self._frames)
+        return self.world.model.start_imagination(self._state, self.outputs(), self._frames)
 
 
 def _as_input(frames: Tensor) -> Tensor:

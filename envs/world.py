@@ -23,7 +23,7 @@ from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
 from rnem_world.models.export import fingerprint as fingerprint_of
-from rnem_world.models.imagination import DreamState, start_imagination
+from rnem_world.models.imagination import DreamState
 from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import SlotState, WorldModel
@@ -215,7 +215,7 @@ class World:
             before = self.empty_slots(len(some), slots)
             # Only the last step is kept: all steps of many large frames would fill gigabytes.
             ((transition, state),) = deque(observe(self.model, before, some, some[:, 1:], done), maxlen=1)
-            parts.append(start_imagination(self.model, state, transition.output, some[:, -1]))
+            parts.append(self.model.start_imagination(state, transition.output, some[:, -1]))
         return joined(parts)
 
     def pool(self, starts: Starts, slots: int, make: Callable[[], EncodedStarts]) -> EncodedStarts:

@@ -122,11 +122,11 @@ class Tiny(NamedTuple):
         import torch
 
         from rnem_world.training.presets import fit_model_to
-        from rnem_world.training.trainer import make_trainer
+        from rnem_world.training.trainer import Trainer
 
         with Dataset.open(self.data) as dataset:
             fitted = fit_model_to(dataset, config or tiny_config(**options), False, None)
-            yield make_trainer(fitted, dataset, run, torch.device("cpu"), lambda line: None, resume)
+            yield Trainer(fitted, dataset, run, torch.device("cpu"), lambda line: None, resume)
 
     def fit(self, run: Path, config: Any = None, resume: bool = False, **options: Any) -> Any:
         with self.trainer(run, config, resume, **options) as trainer:

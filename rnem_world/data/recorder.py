@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,6 +37,9 @@ class RecordableAgent(Protocol):
 
     def reset(self, num_envs: int) -> None:
         """Starts anew."""
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the past of those that have begun a new episode."""
 
     def act(self, observations: Any) -> Array:
         """Chooses the next actions."""
@@ -76,8 +80,10 @@ class Recorder:
         self.number_of_frames, self.number_of_sequences = number_of_frames, number_of_sequences
         self._maximum_value, self._with_actions = maximum_value, with_actions
         self._whole_episodes = whole_episodes
-        # The last T frames of every sub-environment: frame t of an episode is at t modulo T.
+        # The last T frames of every sub-environment: frame t of an episode is at t modulo T. Where all are taken they
+        # are directly the place in the arrays that they go to.
         self._rings: dict[str, Array] = {}
+        self._direct = False
         self._arrays: dict[str, Array] = {}
         self._filled = 0
 
@@ -109,6 +115,7 @@ class Recorder:
         seen, fresh = np.zeros(n, np.int64), np.zeros(n, np.int64)
         episodes = longest = 0
         self._rings.clear()
+        self._direct = not self._whole_episodes and self._filled + n <= self.number_of_sequences
         observations, infos = env.reset(seed=list(seeds))  # type: ignore[arg-type]  # theirs take one seed each
         agent.reset(n)
         while self._filled < self.number_of_sequences:
@@ -146,6 +153,7 @@ class Recorder:
                 seen[ended] = fresh[ended] = 0
                 observations, begun = env.reset(options={"reset_mask": over})
                 infos = _infos_after_reset(begun, infos, over)
+                agent.restart(over)
 
     def episodes(self) -> EpisodeBatch:
         """Returns what was recorded.
@@ -220,20 +228,28 @@ class Recorder:
     ) -> None:
         if name not in self._rings:
             n = self._rings["features"].shape[1] if self._rings else len(rows)
-            self._rings[name] = np.zeros((self.number_of_frames, n, *values.shape[1:]), dtype=values.dtype)
+            if self._direct:
+                self._rings[name] = self._array(name, values)[:, self._filled : self._filled + n]
+            else:
+                self._rings[name] = np.zeros((self.number_of_frames, n, *values.shape[1:]), values.dtype)
         self._rings[name][place, rows] = values
+
+    def _array(self, name: str, like: Array) -> Array:
+        """Returns the memory for N sequences of an array whose last axes and dtype are those of another."""
+        if name not in self._arrays:
+            shape = (self.number_of_frames, self.number_of_sequences, *like.shape[1:])
+            self._arrays[name] = np.zeros(shape, dtype=like.dtype)
+        return self._arrays[name]
 
     def _cut(self, where: Bool[np.ndarray, " n"], seen: Integer[np.ndarray, " n"]) -> None:
         """Takes the last T frames of the sub-environments told, as long as there is room."""
         frames = self.number_of_frames
-        for row in np.flatnonzero(where)[: self.number_of_sequences - self._filled].tolist():
+        taken = np.flatnonzero(where)[: self.number_of_sequences - self._filled].tolist()
+        for row, column in zip([] if self._direct else taken, itertools.count(self._filled)):
             order = np.arange(seen[row] - frames, seen[row]) % frames
             for name, ring in self._rings.items():
-                if name not in self._arrays:
-                    shape = (frames, self.number_of_sequences, *ring.shape[2:])
-                    self._arrays[name] = np.zeros(shape, dtype=ring.dtype)
-                self._arrays[name][:, self._filled] = ring[order, row]
-            self._filled += 1
+                self._array(name, ring[0])[:, column] = ring[order, row]
+        self._filled += len(taken)
 
 
 def _told(name: str, infos: Mapping[str, Any], n: int) -> tuple[Array | None, Bool[np.ndarray, " n"]]:

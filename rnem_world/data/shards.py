@@ -115,9 +115,9 @@ def inspect_file(path: Path, file: h5py.File) -> Shard:
     Raises:
         DataError: If it is damaged or no dataset.
     """
-    attributes = DatasetAttributes.from_hdf5(file.attrs, str(path))
-    is_guessed = attributes.schema_version == ORIGINAL_LAYOUT and "maximum_value" not in file.attrs
     try:
+        attributes = DatasetAttributes.from_hdf5(file.attrs, str(path))
+        is_guessed = attributes.schema_version == ORIGINAL_LAYOUT and "maximum_value" not in file.attrs
         splits = {
             split: _inspect_split(path, split, file[split])
             for split in SPLITS

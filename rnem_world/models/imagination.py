@@ -1,18 +1,12 @@
-"""What dreams are made of, and how they start; `WorldModel.dream_step` takes them a step further."""
+"""What dreams are made of. `WorldModel.start_imagination` makes them and `WorldModel.dream_step` takes them further."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal
 
-from jaxtyping import Float
 from torch import Tensor
-
-from rnem_world.errors import ConfigError, suggest
-
-if TYPE_CHECKING:
-    from rnem_world.models.world_model import SlotState, WorldModel
 
 DreamImagination = Literal["latent", "pixels"]
 
@@ -72,36 +66,3 @@ class Picture:
     prediction: Tensor
     frame: Tensor
     gamma: Tensor
-
-
-def check_imagination(
-    model: WorldModel, imagination: str, known: Sequence[str] = get_args(DreamImagination)
-) -> None:
-    """Checks that the model can imagine in this way, one of those known.
-
-    Raises:
-        ConfigError: If the way is unknown, or the model has no prior code for latent imagination.
-    """
-    if imagination not in known:
-        raise ConfigError(f"unknown imagination {imagination!r}: {suggest(imagination, known)}")
-    if imagination == "latent":
-        model.require_prior_code()
-
-
-def start_imagination(
-    model: WorldModel,
-    state: SlotState,
-    output: Float[Tensor, "b k d"],
-    frame: Float[Tensor, "b c h w"],
-) -> DreamState:
-    """Starts dreams from the last real frame.
-
-    Args:
-        model: The model.
-        state: The slots after the E-step on that frame.
-        output: The output of the transition that led to them.
-        frame: The last real frame, in [0, 1].
-    """
-    return DreamState(
-        state.theta, output, model.encode(state, frame), frame if model.likelihood.sees_motion else None
-    )

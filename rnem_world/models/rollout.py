@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamImagination, check_imagination
+from rnem_world.models.imagination import DreamImagination
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 
@@ -122,7 +122,7 @@ def imagine(
     Raises:
         ConfigError: If the way to imagine is unknown, there are too few actions, or the model has no prior code.
     """
-    check_imagination(model, imagination, get_args(Imagination))
+    model.check_imagination(imagination, get_args(Imagination))
     if actions is not None and actions.shape[1] < horizon:
         raise ConfigError(
             f"{actions.shape[1]} actions were given to imagine {horizon} frames: give one a frame"

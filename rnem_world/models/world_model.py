@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rnem_world.errors import ConfigError
+from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore, RelationalCore
 from rnem_world.models.heads import HeadOutput, Heads, PriorCode
@@ -222,6 +224,30 @@ class WorldModel(nn.Module):
         """Takes in the frame that was predicted: the E-step."""
         gamma = self.likelihood.e_step(transition.prediction, frame)
         return SlotState(transition.theta, transition.prediction, gamma, transition.frame)
+
+    def check_imagination(self, imagination: str, known: Sequence[str] = get_args(DreamImagination)) -> None:
+        """Checks that the model can imagine in this way, one of those known.
+
+        Raises:
+            ConfigError: If the way is unknown, or the model has no prior code for latent imagination.
+        """
+        if imagination not in known:
+            raise ConfigError(f"unknown imagination {imagination!r}: {suggest(imagination, known)}")
+        if imagination == "latent":
+            self.require_prior_code()
+
+    def start_imagination(
+        self, state: SlotState, output: Float[Tensor, "b k d"], frame: Float[Tensor, "b c h w"]
+    ) -> DreamState:
+        """Starts dreams from the last real frame.
+
+        Args:
+            state: The slots after the E-step on that frame.
+            output: The output of the transition that led to them.
+            frame: The last real frame, in [0, 1].
+        """
+        kept = frame if self.likelihood.sees_motion else None
+        return DreamState(state.theta, output, self.encode(state, frame), kept)
 
     def dream_step(
         self,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.loader import Batch, SequenceLoader
+from rnem_world.data.loader import Batch
 from rnem_world.device import check_execution, choose_device
 from rnem_world.distributed import ALONE, Processes, Stop, Stopped, joined
 from rnem_world.errors import CheckpointError, TrainingError
@@ -33,70 +33,83 @@ from rnem_world.training.run import RunFolder, RunProgress
 class Trainer:
     """Trains a model and keeps its run folder, see :class:`rnem_world.training.run.RunFolder`.
 
-    Of several processes each has a trainer, and all do the same on their own shares of the data; the first one writes.
+    It has the folder to itself from the start until the end of :meth:`fit`. Of several processes each has a trainer,
+    and all do the same on their own shares of the data; the first one writes.
 
     Args:
-        model: The model, on its device.
-        config: The run.
-        run: Its folder.
-        training: Gives this process's share of the training batches.
-        validation: Gives the validation batches, whole in every process.
+        config: The run, as :func:`rnem_world.training.presets.fit_model_to` completes it.
+        dataset: The data.
+        run: The run's folder.
+        device: Where to train.
         report: Receives one line now and then, for people.
+        resume: Continue the run that is there.
+        start_from: A checkpoint whose weights the model starts with.
         processes: Those that train together.
 
     Attributes:
         progress: Where the run stands.
         evaluation: The last validation of this sitting, None before the first.
+
+    Raises:
+        ConfigError: If data and model don't fit, or the processes can't share a batch evenly.
+        CheckpointError: If there is nothing to resume, or the starting weights belong to another model.
+        DataError: If the data is damaged.
+        OutputError: If a run is in the way, another training has the folder, or it can't be made; nothing is left
+            behind then.
     """
 
     def __init__(
         self,
-        model: WorldModel,
         config: RunConfig,
+        dataset: Dataset,
         run: Path,
-        training: SequenceLoader,
-        validation: SequenceLoader,
+        device: torch.device,
         report: Callable[[str], None],
+        resume: bool = False,
+        start_from: str | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        self.model, self.config, self.options = model, config, config.training
-        self.training, self.validation, self.report = training, validation, report
-        self.processes = processes
-        self.device = next(model.parameters()).device
-        self.learner = Learner(model, config, processes)
-        self.folder = RunFolder(run, model, config, processes.is_first)
+        self.config, self.options = config, config.training
+        self.device, self.report, self.processes = device, report, processes
+        check_trains(config, dataset)
+        check_shares(self.options, processes)
+        check_execution(device, self.options.execution.precision, self.options.execution.compile)
+        self.training = make_loader(dataset, "training", config, self.options.train_size, processes)
+        self.validation = make_loader(dataset, "validation", config, self.options.valid_size, processes)
+        self.model = checkpoint.to_device(self._new_model(start_from), device)
+        self.learner = Learner(self.model, config, processes)
+        self.folder = RunFolder(run, self.model, config, processes.is_first)
         self.progress = RunProgress()
         self.evaluation: Evaluation | None = None
-        self._stop = Stop(config.training.max_minutes, processes)
+        self._stop = Stop(self.options.max_minutes, processes)
         self._minutes_before = 0.0
         self._waited = self._worked = self._last_wait = 0.0
+        if resume:
+            self._resume()
+        else:
+            self._begin()
+
+    def _new_model(self, start_from: str | None) -> WorldModel:
+        if start_from is not None:
+            return checkpoint.start_model(self.config.model, start_from)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.options.seed, "weights"))
+            return WorldModel(self.config.model)
 
     @property
     def signal(self) -> int | None:
         """The number of the signal that ended training, None if none did."""
         return self._stop.signal
 
-    def begin(self) -> None:
-        """Makes the folder of a new run, reads the data, and saves the first checkpoint; or leaves nothing behind.
-
-        Raises:
-            DataError: If the data is damaged.
-            OutputError: If a run is in the way, another training has the folder, or it can't be written.
-        """
+    def _begin(self) -> None:
+        """Makes the folder of a new run, reads the data, and saves the first checkpoint; or leaves nothing behind."""
         with self.folder.created():
             for loader in (self.training, self.validation):
                 loader.epoch(0)
             self.folder.save(self.progress, self.learner.state_dict)
 
-    def resume(self) -> None:
-        """Continues from the run's latest checkpoint.
-
-        The learning rate is the configuration's, which may have changed since.
-
-        Raises:
-            CheckpointError: If there is none, it is broken, or other processes see another one.
-            OutputError: If another training has the folder.
-        """
+    def _resume(self) -> None:
+        """Continues from the run's latest checkpoint; the learning rate is the configuration's, which may be new."""
         self.folder.reopen()
         self.processes.wait()
         folders = checkpoint.updates_of(self.folder.path)
@@ -357,7 +370,7 @@ def train(
         The trainer at the end, with the model and the last validation.
 
     Raises:
-        RnemWorldError: See :func:`make_trainer` and :meth:`Trainer.fit`.
+        RnemWorldError: See :class:`Trainer` and :meth:`Trainer.fit`.
     """
     place = device if isinstance(device, torch.device) else choose_device(device, processes)
     run = Path(run)
@@ -365,7 +378,7 @@ def train(
         if not resume:
             takes_all = config.model.is_world_model if takes_all is None else takes_all
             config = fit_model_to(dataset, config, feed_actions, architecture, takes_all)
-        trainer = make_trainer(config, dataset, run, place, report, resume, start_from, processes)
+        trainer = Trainer(config, dataset, run, place, report, resume, start_from, processes)
         count = sum(parameter.numel() for parameter in trainer.model.parameters())
         among = f" by {processes.world_size} processes" if processes.world_size > 1 else ""
         report(
@@ -373,54 +386,4 @@ def train(
             f"{among}, into {run}"
         )
         trainer.fit()
-    return trainer
-
-
-def make_trainer(
-    config: RunConfig,
-    dataset: Dataset,
-    run: Path,
-    device: torch.device,
-    report: Callable[[str], None],
-    resume: bool = False,
-    start_from: str | None = None,
-    processes: Processes = ALONE,
-) -> Trainer:
-    """Prepares a run's folder and its trainer.
-
-    Args:
-        config: The run, as :func:`fit_model_to` completes it.
-        dataset: The data.
-        run: The run's folder.
-        device: Where to train.
-        report: Receives lines for people.
-        resume: Continue the run that is there.
-        start_from: A checkpoint whose weights the model starts with.
-        processes: Those that train together; the first one writes.
-
-    Raises:
-        ConfigError: If data and model don't fit, or the processes can't share a batch evenly.
-        CheckpointError: If there is nothing to resume, or the starting weights belong to another model.
-        DataError: If the data is damaged.
-        OutputError: If a run is in the way, another training has the folder, or it can't be made; nothing is left
-            behind then.
-    """
-    options = config.training
-    check_trains(config, dataset)
-    check_shares(options, processes)
-    check_execution(device, options.execution.precision, options.execution.compile)
-    training = make_loader(dataset, "training", config, options.train_size, processes)
-    validation = make_loader(dataset, "validation", config, options.valid_size, processes)
-    if start_from is not None:
-        model = checkpoint.start_model(config.model, start_from)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(options.seed, "weights"))
-            model = WorldModel(config.model)
-    model = checkpoint.to_device(model, device)
-    trainer = Trainer(model, config, run, training, validation, report, processes)
-    if resume:
-        trainer.resume()
-    else:
-        trainer.begin()
     return trainer

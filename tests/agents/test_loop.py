@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("stable_baselines3")
 
-from rnem_world.agents import policy_training
+from rnem_world.agents import dyna, policy_training
 from rnem_world.agents.config import LoopConfig
 from rnem_world.agents.dyna import ExploringAgent, Loop, loop_table, read_loop
 from rnem_world.data.dataset import Dataset
@@ -65,6 +65,17 @@ def test_a_loop_that_is_stopped_goes_on_and_data_grows(tiny_world, tmp_path, mon
     assert scores["contest"]["checkpoint"] == str(tmp_path / "worlds" / "round-1")
     with pytest.raises(CheckpointError, match="another configuration"):
         Loop(small(tiny_world, sequences=5), tmp_path)
+
+
+def test_a_world_whose_last_batch_went_beyond_its_updates_is_done(tiny_world, tmp_path, monkeypatch):
+    updates = [tmp_path / f"update-{number:09d}" for number in (0, 6)]
+    monkeypatch.setattr(dyna.checkpoint, "updates_of", lambda run: updates)
+
+    def make_trainer(*given):
+        raise AssertionError("it is trained again")
+
+    monkeypatch.setattr(dyna, "make_trainer", make_trainer)
+    assert Loop(small(tiny_world, world_updates=5), tmp_path)._train_world(0) is None
 
 
 class Slots:

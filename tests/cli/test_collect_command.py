@@ -3,10 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from rnem_world.cli.collect import command
 from rnem_world.data.dataset import Dataset
+from rnem_world.errors import DependencyError, RnemWorldError
+from tests.envs.atari_cache import black
 
 SMALL = ["--num-train", "4", "--num-valid", "2", "--num-test", "2", "--frames", "5"]
 
@@ -47,3 +51,41 @@ def test_it_works_with_workers_and_refuses_to_overwrite(tmp_path):
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
     assert run([*arguments, "--overwrite"], tmp_path).returncode == 0
+
+
+def run_atari(*arguments: str):
+    return CliRunner().invoke(command, ["--env", "atari", *arguments])
+
+
+def test_atari(tmp_path, monkeypatch):
+    pytest.importorskip("ale_py")
+    monkeypatch.chdir(tmp_path)
+    np.save("background.npy", black())
+    small = ["--num-train", "2", "--num-valid", "1", "--num-test", "0", "--frames", "6"]
+    result = run_atari("--game", "breakout", "--background", "background.npy", *small)
+    assert result.exit_code == 0, result.output
+    assert "data/Breakout.h5: training 2, validation 1 sequences of 6 frames of 84 x 84" in result.output
+    for message, arguments in (
+        ("did you mean 'SpaceInvaders'", ["--game", "SpaceInvader"]),
+        ("--preset is for --env balls", ["--preset", "stove"]),
+        ("no policy 'randm': did you mean 'random'", ["--policy", "randm"]),
+        ("there is no policy ppo.zip", ["--policy", "ppo.zip"]),
+        ("--trust-policy is for a .zip", ["--trust-policy"]),
+        ("--policy-frames is for a .zip", ["--policy-frames", "observations"]),
+        ("already exists|exists already", ["--game", "breakout"]),
+    ):
+        error = run_atari(*arguments).exception
+        assert isinstance(error, RnemWorldError)
+        assert any(part in str(error) for part in message.split("|")), error
+    error = CliRunner().invoke(command, ["--rgb"]).exception
+    assert "--grayscale or --rgb is for --env atari" in str(error)
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["Breakout.h5"]
+
+
+def test_without_ale_py_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    error = run_atari().exception
+    assert isinstance(error, DependencyError)
+    assert 'pip install "rnem-world[atari]"' in str(error)
+    assert not list(tmp_path.iterdir())

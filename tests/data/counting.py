@@ -38,6 +38,9 @@ class Clock:
     def reset(self, num_envs: int) -> None:
         self.time = -1
 
+    def restart(self, begun) -> None:
+        pass
+
     def act(self, observations):
         self.time += 1
         return np.full(len(observations), self.time % 3)

@@ -75,9 +75,15 @@ class Timer:
     """Acts the time that it sees, modulo 9."""
 
     def reset(self, num_envs: int) -> None:
-        pass
+        self.expected = np.zeros(num_envs)
+
+    def restart(self, begun) -> None:
+        self.expected[begun] = 0
 
     def act(self, observations):
+        # It is told of every new episode, and of nothing else.
+        np.testing.assert_array_equal(observations[:, 0, 1, 0], self.expected)
+        self.expected += 1
         return observations[:, 0, 1, 0].astype(np.int64) % 9
 
 

@@ -7,7 +7,7 @@ import torch
 from worlds import videos, world_model
 
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState, check_imagination, start_imagination
+from rnem_world.models.imagination import DreamState
 from rnem_world.models.rollout import imagine, observe
 from rnem_world.models.world_model import WorldModel
 
@@ -18,7 +18,7 @@ def asleep(model: WorldModel, batch: int = 3, context: int = 4) -> tuple[DreamSt
     state = model.initial_state(batch, generator=torch.Generator().manual_seed(1))
     watched = observe(model, state, frames[:, :context], frames[:, 1 : context + 1], actions)
     transition, state = list(watched)[-1]
-    dream = start_imagination(model, state, transition.output, frames[:, context])
+    dream = model.start_imagination(state, transition.output, frames[:, context])
     return dream, [state, frames[:, context]], actions[:, context:]
 
 
@@ -78,13 +78,13 @@ def test_latent_imagination_draws_nothing() -> None:
 def test_a_model_without_prior_code_says_so() -> None:
     model = world_model()
     dream, (state, frame), actions = asleep(model)
-    check_imagination(model, "pixels")
+    model.check_imagination("pixels")
     for call in (
-        lambda: check_imagination(model, "latent"),
+        lambda: model.check_imagination("latent"),
         lambda: model.dream_step(dream, actions[:, 0], "latent"),
         lambda: next(imagine(model, state, 2, actions, "latent", first_frame=frame)),
     ):
         with pytest.raises(ConfigError, match=r"no prior code.*imagine in pixels"):
             call()
     with pytest.raises(ConfigError, match=r"unknown imagination 'pixel'.*pixels"):
-        check_imagination(model, "pixel")
+        model.check_imagination("pixel")

@@ -25,7 +25,7 @@ from rnem_world.seeding import torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.logging import LOG_FILE, read_log
 from rnem_world.training.presets import make_loader
-from rnem_world.training.trainer import Trainer, make_trainer
+from rnem_world.training.trainer import Trainer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -74,7 +74,7 @@ def one_process(both: Both, run: Path, resume: bool = False, **options: Any) -> 
     with pytest.MonkeyPatch.context() as patch, Dataset.open(both.data) as dataset:
         patch.setattr(Trainer, "overview", lambda trainer: black)
         config = run_config(**options)
-        trainer = make_trainer(config, dataset, run, torch.device("cpu"), lambda line: None, resume)
+        trainer = Trainer(config, dataset, run, torch.device("cpu"), lambda line: None, resume)
         trainer.fit()
     return trainer
 

@@ -415,7 +415,7 @@ def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
     from rnem_world.training import checkpoint
     from rnem_world.training.logging import LOG_FILE
     from rnem_world.training.presets import fit_model_to
-    from rnem_world.training.trainer import Trainer, make_trainer
+    from rnem_world.training.trainer import Trainer
 
     data = collect(
         "balls",
@@ -446,7 +446,7 @@ def test_a_resumed_run_with_everything_equals_an_uninterrupted_one(tmp_path):
         config = RunConfig(MODEL, TrainingConfig(max_updates=updates, **options))
         with Dataset.open(data) as dataset:
             config = fit_model_to(dataset, config, True, "projection32")
-            make_trainer(config, dataset, run, torch.device("cpu"), lambda line: None, resume=resume).fit()
+            Trainer(config, dataset, run, torch.device("cpu"), lambda line: None, resume=resume).fit()
 
     with pytest.MonkeyPatch.context() as patch:
         black = np.zeros((4, 4, 3), np.uint8)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.schema import DatasetAttributes
+from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
+from rnem_world.data.writer import write_shard
 from rnem_world.errors import ConfigError
 from rnem_world.training.config import RunConfig, TrainingConfig
 from rnem_world.training.presets import fit_model_to, paper_model, world_model
-from rnem_world.training.trainer import make_trainer, train
+from rnem_world.training.trainer import Trainer, train
 
 
 def test_the_papers_model_of_balls_is_the_default():
@@ -57,34 +59,19 @@ def test_training_from_python(discs_file, tmp_path):
 
 
 @pytest.mark.parametrize(("maximum_value", "channels"), [(255, 1), (1, 3), (255, 3)])
-def test_grey_and_coloured_frames_are_refused(maximum_value, channels, tmp_path, write_episodes):
+def test_grey_and_coloured_frames_are_refused(maximum_value, channels, tmp_path):
     """They would be taken for probabilities that a pixel is white."""
-    data = write_episodes(tmp_path / "grey.h5", maximum_value, channels)
+    shape = (5, 6, 32, 32, channels)
+    frames = np.random.default_rng(0).integers(0, 2, shape, np.uint8) * np.uint8(maximum_value)
+    splits = dict.fromkeys(("training", "validation"), EpisodeBatch(features=frames))
+    write_shard(
+        tmp_path / "grey.h5", splits, DatasetAttributes("Discs-v0", {}, 0, maximum_value=maximum_value)
+    )
     config = RunConfig(training=TrainingConfig(sequence_steps=3, batch_size=4))
-    with Dataset.open(data) as dataset:
+    with Dataset.open(tmp_path / "grey.h5") as dataset:
         message = rf"{channels} channels of values 0..{maximum_value}.*--binarise"
         with pytest.raises(ConfigError, match=message):
             fit_model_to(dataset, config)
         with pytest.raises(ConfigError, match=message):
-            make_trainer(config, dataset, tmp_path / "run", torch.device("cpu"), lambda line: None)
+            Trainer(config, dataset, tmp_path / "run", torch.device("cpu"), lambda line: None)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def write_episodes():
-    """Writes moving discs in grey or colour."""
-    import numpy as np
-    from conftest import moving_discs
-
-    from rnem_world.data.writer import write_shard
-
-    def write(path, maximum_value, channels):
-        episodes = moving_discs(6, 5, 32, 0, None)
-        features = np.repeat(episodes.features * np.uint8(maximum_value), channels, axis=-1)
-        splits = dict.fromkeys(
-            ("training", "validation"), dataclasses.replace(episodes, features=features, collisions=None)
-        )
-        write_shard(path, splits, DatasetAttributes("Discs-v0", {}, 0, maximum_value=maximum_value))
-        return path
-
-    return write

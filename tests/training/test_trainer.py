@@ -457,13 +457,13 @@ def test_training_state_of_another_run_is_refused(other, tiny, tmp_path):
 
 def test_data_that_does_not_fit_is_refused_when_resuming(tiny, tmp_path, make_discs, listing):
     from rnem_world.data.dataset import Dataset
-    from rnem_world.training.trainer import make_trainer
+    from rnem_world.training.trainer import Trainer
 
     trainer = tiny.fit(tmp_path / "run", max_updates=1)
     make_discs(tmp_path / "large.h5", size=64)
     before = listing(tmp_path)
     with Dataset.open(tmp_path / "large.h5") as dataset, pytest.raises(ConfigError, match=r"64x64.*32x32"):
-        make_trainer(
+        Trainer(
             trainer.config, dataset, tmp_path / "run", torch.device("cpu"), lambda line: None, resume=True
         )
     assert listing(tmp_path) == before

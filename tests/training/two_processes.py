@@ -21,7 +21,7 @@ from rnem_world.errors import RnemWorldError
 from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
 from rnem_world.training.presets import make_loader
-from rnem_world.training.trainer import Trainer, make_trainer
+from rnem_world.training.trainer import Trainer
 
 PROCESSES = from_torchrun()
 REPORTS: list[str] = []
@@ -30,7 +30,7 @@ REPORTS: list[str] = []
 @contextmanager
 def trainer(dataset: Dataset, run: Path, resume: bool = False, **options: Any) -> Iterator[Trainer]:
     """Makes a trainer of this process."""
-    yield make_trainer(
+    yield Trainer(
         run_config(**options), dataset, run, torch.device("cpu"), REPORTS.append, resume, processes=PROCESSES
     )
 

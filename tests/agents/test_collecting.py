@@ -5,17 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from rnem_world.agents.collecting import collect
 from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
-from rnem_world.cli.collect import command
 from rnem_world.data import collector
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.writer import write_shard
 from rnem_world.envs.atari import AtariVectorEnv
 from rnem_world.envs.atari_frames import chosen_background
-from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError, RnemWorldError
+from rnem_world.errors import CheckpointError, ConfigError, DataError
 from tests.envs.atari_cache import black
 
 pytest.importorskip("ale_py")
@@ -98,43 +96,6 @@ def test_greys_and_colours(tmp_path, kind, channels):
         assert "background" not in dataset.attributes.settings
     with pytest.raises(DataError, match="holds no background"):
         chosen_background("Pong", path)
-
-
-def run(*arguments: str):
-    return CliRunner().invoke(command, ["--env", "atari", *arguments])
-
-
-def test_the_command(tmp_path, monkeypatch, background):
-    monkeypatch.chdir(tmp_path)
-    small = ["--num-train", "2", "--num-valid", "1", "--num-test", "0", "--frames", "6"]
-    result = run("--game", "breakout", "--background", str(background), *small)
-    assert result.exit_code == 0, result.output
-    assert "data/Breakout.h5: training 2, validation 1 sequences of 6 frames of 84 x 84" in result.output
-    for message, arguments in (
-        ("did you mean 'SpaceInvaders'", ["--game", "SpaceInvader"]),
-        ("--preset is for --env balls", ["--preset", "stove"]),
-        ("no policy 'randm': did you mean 'random'", ["--policy", "randm"]),
-        ("there is no policy ppo.zip", ["--policy", "ppo.zip"]),
-        ("--trust-policy is for a .zip", ["--trust-policy"]),
-        ("already exists|exists already", ["--game", "breakout"]),
-    ):
-        error = run(*arguments).exception
-        assert isinstance(error, RnemWorldError)
-        assert any(part in str(error) for part in message.split("|")), error
-    error = CliRunner().invoke(command, ["--rgb"]).exception
-    assert "--grayscale or --rgb is for --env atari" in str(error)
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["Breakout.h5"]
-
-
-def test_without_ale_py_nothing_is_left(tmp_path, monkeypatch):
-    import sys
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "ale_py", None)
-    error = run().exception
-    assert isinstance(error, DependencyError)
-    assert 'pip install "rnem-world[atari]"' in str(error)
-    assert not list(tmp_path.iterdir())
 
 
 class Remembering:
