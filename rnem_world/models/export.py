@@ -142,7 +142,7 @@ def graphs_of(model: WorldModel) -> list[Graph]:
         "previous": state.frame,
         "frame": frame,
         "actions": actions,
-        "following": frame,
+        "following": frame.clone(),  # the same tensor twice would be taken for one input
     }
     outputs = ("next_theta", "next_prediction", "next_gamma", "next_output")
     graphs.append(Graph("observe", _Observe(model), watched, outputs))
