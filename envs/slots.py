@@ -109,7 +109,7 @@ class SlotFilter:
 
     def frames(self) -> UInt8[Tensor, "n h w c"]:
         """Gives the frames that are shown now, 0 and 255."""
-        return (self._frames.permute(0, 2, 3, 1) * 255.0).to(torch.uint8)
+        return self.world.model.likelihood.to_uint8(self._frames).permute(0, 2, 3, 1)
 
     def gamma(self) -> Float[Tensor, "n k h w"]:
         """Gives the slots' responsibilities for the frame that is shown now."""
