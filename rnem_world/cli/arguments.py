@@ -181,7 +181,7 @@ def resolve_data(data: str, **options: Any) -> Path:
         DataError: If there is none of these.
     """
     from rnem_world.envs.atari_console import PRESETS as GAMES
-    from rnem_world.physics.presets import PRESETS
+    from rnem_world.physics.rules import PRESETS
 
     path = Path(data)
     if path.exists():
@@ -243,7 +243,7 @@ def resolve_test_data(data: str, split: str) -> Path:
     """
     from rnem_world.agents import collecting
     from rnem_world.envs.atari_console import PRESETS as GAMES
-    from rnem_world.physics.presets import PRESETS
+    from rnem_world.physics.rules import PRESETS
 
     folder = collecting.DATA_FOLDER
     is_there = Path(data).exists() or (folder / f"{data}.h5").exists()
