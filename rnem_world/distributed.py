@@ -123,7 +123,7 @@ def from_torchrun() -> Processes:
 
 
 @contextmanager
-def joined(processes: Processes, device: torch.device) -> Iterator[None]:
+def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
     """Joins the others: by gloo on the CPU, by NCCL on CUDA devices.
 
     Raises:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from rnem_world.cli.resolve import resolve_data, resolve_device
-from rnem_world.config import build
-from rnem_world.errors import ConfigError, suggest
+from rnem_world.cli.arguments import resolve_data, resolve_device
 from rnem_world.models.config import MODELS
 
 
@@ -17,7 +15,7 @@ def command() -> None:
     """Measure how fast this machine runs the model."""
 
 
-@command.command()
+@command.command("train")
 @click.option("--architecture", default="conv64", show_default=True, help="conv32, conv64 or conv84.")
 @click.option("--batch-size", type=int, default=16, show_default=True, help="Sequences in a batch.")
 @click.option("--slots", type=int, default=5, show_default=True, help="Number of slots.")
@@ -25,7 +23,7 @@ def command() -> None:
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads.")
 @click.option("--pairs", type=int, default=3, show_default=True, help="Steps of each model, in turns.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
-def train(
+def train_step(
     architecture: str, batch_size: int, slots: int, steps: int, threads: int, pairs: int, out: Path | None
 ) -> None:
     """Measure R-NEM's training step beside the same model written plainly.
@@ -82,21 +80,16 @@ def loader(
     From files they have perhaps been read before, and are then in the system's memory: on a slow disk the first epoch
     is slower. The loader works on a thread beside training, and training waits where that isn't enough.
     """
-    from rnem_world.benchmarks.training import LoaderBenchmarkConfig, compare_loader
+    from rnem_world.benchmarks.training import compare_loader
     from rnem_world.data.dataset import Dataset
     from rnem_world.io import write_json
-    from rnem_world.training.config import RunConfig, TrainingConfig
-    from rnem_world.training.presets import fit_model_to
+    from rnem_world.training.presets import fit_model_to, paper_model
 
-    if model_name not in MODELS:
-        raise ConfigError(f"unknown model {model_name!r}: {suggest(model_name, MODELS)}")
-    how = LoaderBenchmarkConfig(batches, updates)
-    core, slots = MODELS[model_name]
-    training = TrainingConfig(sequence_steps=steps, batch_size=batch_size)
-    config = build(RunConfig, {"model": {"core": core, "slots": slots}, "training": training})
+    training = {"sequence_steps": steps, "batch_size": batch_size}
+    config = paper_model(model_name, options={"training": training})
     place = resolve_device(device, threads)
     with Dataset.open(resolve_data(data)) as dataset:
-        result = compare_loader(dataset, fit_model_to(dataset, config, False, None), place, how)
+        result = compare_loader(dataset, fit_model_to(dataset, config), place, batches, updates)
     click.echo(f"{'':10}{'sequences/s':>12}{'of training':>13}{'training waits':>16}")
     for source in ("memory", "files"):
         if source in result:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnem_world.cli.options import run_options
-from rnem_world.cli.resolve import FIGURES, check_output, resolve_device, resolve_test_data
+from rnem_world.cli.arguments import FIGURES, check_output, resolve_device, resolve_test_data, run_options
 
 if TYPE_CHECKING:
     from rnem_world.data.schema import Split

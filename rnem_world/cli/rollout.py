@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from rnem_world.cli.options import run_options
-from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device, resolve_test_data
+from rnem_world.cli.arguments import (
+    FIGURES,
+    VIDEOS,
+    check_output,
+    resolve_device,
+    resolve_test_data,
+    run_options,
+)
 from rnem_world.errors import DataError
 
 if TYPE_CHECKING:

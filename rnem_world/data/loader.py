@@ -79,24 +79,22 @@ def read_batch(
     split: Split,
     indices: Sequence[int],
     number_of_frames: int | None = None,
-    start: int | Sequence[int] = 0,
     arrays: Iterable[str] | None = None,
 ) -> Batch:
-    """Reads chosen sequences, without a loader.
+    """Reads the beginnings of chosen sequences, without a loader.
 
     Args:
         dataset: The dataset.
         split: Its split.
         indices: Which sequences.
-        number_of_frames: The length of the windows; up to the end if None.
-        start: The first frame, one for all or one for each.
+        number_of_frames: How many frames of each; all if None.
         arrays: Which arrays besides the frames; all if None.
 
     Raises:
         DataError: If something isn't there or is damaged.
     """
     names = _select_arrays(dataset, split, arrays)
-    arrays_read = _fetch(dataset, split, names, indices, start, number_of_frames)
+    arrays_read = _fetch(dataset, split, names, indices, 0, number_of_frames)
     return _make_batch(arrays_read, np.asarray(indices, dtype=np.int64), dataset.attributes.maximum_value)
 
 

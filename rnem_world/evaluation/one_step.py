@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rnem_world.data.loader import Batch
+from rnem_world.device import send
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
@@ -158,13 +159,15 @@ class _Sums:
         # No process may be left without rows: of a small batch all have all, and those of the first count.
         is_shared = size >= self.processes.world_size
         rows = self.processes.rows(size) if is_shared else slice(0, size)
-        frames = likelihood.from_uint8(batch.frames[rows, : steps + 1].to(self.device), batch.maximum_value)
+        frames = likelihood.from_uint8(
+            send(batch.frames[rows, : steps + 1], self.device), batch.maximum_value
+        )
         actions = None
         if model.config.number_of_actions and batch.actions is not None:
-            actions = batch.actions[rows, :steps].to(self.device)
+            actions = send(batch.actions[rows, :steps], self.device)
         collisions = None
         if batch.collisions is not None:
-            collisions = batch.collisions[rows].to(self.device, torch.float32)
+            collisions = send(batch.collisions[rows], self.device).to(torch.float32)
         inputs = likelihood.add_noise(frames[:, :-1], None if noise is None else noise[rows])
         totals: dict[str, list[Tensor]] = defaultdict(list)
         gammas: list[Tensor] = []
@@ -182,7 +185,7 @@ class _Sums:
         count = frames.shape[0]
         found = {name: (torch.stack(values), count) for name, values in totals.items()}
         if batch.groups is not None:
-            groups = batch.groups[rows, 1 : steps + 1].to(self.device)
+            groups = send(batch.groups[rows, 1 : steps + 1], self.device)
             found |= self._scores(torch.stack(gammas, dim=1), groups, self.sequences + rows.start)
         # Every process has the same names, also where its own sequences don't count.
         counts_in = is_shared or self.processes.is_first

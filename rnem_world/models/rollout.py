@@ -167,7 +167,6 @@ class Rollout:
         gammas: Float (b, t, k, 1, h, w); from the real frame in the context, the model's own when imagining.
         estep_gammas: Float (b, t, k, 1, h, w), from the E-step on the true frame at every entry.
         attentions: Float (b, t, k, k - 1), or None.
-        rewards: Float (b, t, k), each slot's share of the reward of the transition; None without heads.
     """
 
     likelihood: Likelihood
@@ -178,7 +177,6 @@ class Rollout:
     gammas: Tensor
     estep_gammas: Tensor
     attentions: Tensor | None
-    rewards: Tensor | None
 
 
 @torch.no_grad()
@@ -235,7 +233,6 @@ def roll_out(
     gammas = torch.stack([gamma for _, gamma in steps], dim=1)
     estep_gammas = likelihood.e_step(predictions, frames[:, 1 : context + horizon + 1])
     attentions = [transition.attention for transition, _ in steps if transition.attention is not None]
-    rewards = [transition.heads.rewards for transition, _ in steps if transition.heads is not None]
     return Rollout(
         likelihood=likelihood,
         context=context,
@@ -245,5 +242,4 @@ def roll_out(
         gammas=gammas,
         estep_gammas=estep_gammas,
         attentions=torch.stack(attentions, dim=1) if attentions else None,
-        rewards=torch.stack(rewards, dim=1) if rewards else None,
     )

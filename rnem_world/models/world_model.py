@@ -78,7 +78,6 @@ class ActionEmbedding(nn.Module):
 
     def __init__(self, number_of_actions: int, size: int) -> None:
         super().__init__()
-        self.number_of_actions = number_of_actions
         self.linear = Affine(number_of_actions, size)
         self.norm = VectorNorm(size)
 

@@ -190,9 +190,9 @@ class Learner:
         if noise.per_sequence:
             draw = torch.rand(shape[0], 1, 1, 1, 1, generator=self.generator, device=self.device)
             probability = noise.flip_probability * draw
-        flips = self.model.likelihood.draw_noise(shape, probability, self.generator, self.device)
-        if flips is not None:
-            flips = flips[self.processes.rows(shape[0])]
+        drawn = self.model.likelihood.draw_noise(shape, probability, self.generator, self.device)
+        if drawn is not None:
+            drawn = drawn[self.processes.rows(shape[0])]
         actions = rewards = terminations = None
         if model.number_of_actions and batch.actions is not None:
             actions = send(batch.actions[:, :steps], self.device)
@@ -200,7 +200,7 @@ class Learner:
             rewards = send(batch.rewards[:, :steps], self.device)
         if model.heads and batch.terminations is not None:
             terminations = send(batch.terminations[:, :steps], self.device).float()
-        return SequenceBatch(frames, flips, actions, rewards, terminations)
+        return SequenceBatch(frames, drawn, actions, rewards, terminations)
 
     def _chunk(self, whole: SequenceBatch, start: int, length: int, updates: int) -> SequenceBatch:
         def part(tensor: Tensor | None) -> Tensor | None:
@@ -218,7 +218,7 @@ class Learner:
                 expected_codes = own_frames & is_latent.numpy()[rows]
         return SequenceBatch(
             whole.frames[:, start : start + length + 1],
-            part(whole.flips),
+            part(whole.noise),
             part(whole.actions),
             part(whole.rewards),
             part(whole.terminations),

@@ -26,7 +26,7 @@ class SequenceBatch(NamedTuple):
 
     Attributes:
         frames: Float (b, t + 1, c, h, w) in [0, 1], without noise.
-        flips: Bool (b, t, c, h, w), the pixels that noise flips in the inputs; None for no noise.
+        noise: (b, t, c, h, w), as the likelihood draws it for the inputs: bits that flip; None for no noise.
         actions: Int64 (b, t); None for a model without actions.
         rewards: Float (b, t); None for a model without heads.
         terminations: Float (b, t), 1 where the episode ends; None for a model without heads or data without them.
@@ -39,7 +39,7 @@ class SequenceBatch(NamedTuple):
     """
 
     frames: Tensor
-    flips: Tensor | None = None
+    noise: Tensor | None = None
     actions: Tensor | None = None
     rewards: Tensor | None = None
     terminations: Tensor | None = None
@@ -120,7 +120,7 @@ class SequenceLoss(nn.Module):
             options = self.prior_code
             prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
         for step in range(frames.shape[1] - 1):
-            seen = likelihood.add_noise(shown, None if batch.flips is None else batch.flips[:, step])
+            seen = likelihood.add_noise(shown, None if batch.noise is None else batch.noise[:, step])
             actions = None if batch.actions is None else batch.actions[:, step]
             expects = expected_codes.at(step)
             if expects is None:

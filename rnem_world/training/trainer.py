@@ -16,7 +16,7 @@ from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import Batch
 from rnem_world.device import check_execution, choose_device
-from rnem_world.distributed import ALONE, Processes, Stop, Stopped, joined
+from rnem_world.distributed import ALONE, Processes, Stop, Stopped, process_group
 from rnem_world.errors import CheckpointError, TrainingError
 from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig, evaluate
 from rnem_world.evaluation.pictures import figure_to_array, overview
@@ -374,7 +374,7 @@ def train(
     """
     place = device if isinstance(device, torch.device) else choose_device(device, processes)
     run = Path(run)
-    with joined(processes, place), Dataset.open(data) as dataset:
+    with process_group(processes, place), Dataset.open(data) as dataset:
         if not resume:
             takes_all = config.model.is_world_model if takes_all is None else takes_all
             config = fit_model_to(dataset, config, feed_actions, architecture, takes_all)

@@ -47,8 +47,8 @@ def example(
 def test_predictions_losses_and_gradients_are_the_plain_ones(config: ModelConfig) -> None:
     model, state, batch = example(config)
     plain = PlainModel(model)
-    expected = plain(state, batch.frames, batch.flips, batch.actions)
-    seen = model.likelihood.add_noise(batch.frames[:, :-1], batch.flips)
+    expected = plain(state, batch.frames, batch.noise, batch.actions)
+    seen = model.likelihood.add_noise(batch.frames[:, :-1], batch.noise)
     with torch.no_grad():
         steps = list(observe(model, state, seen, batch.frames[:, 1:], batch.actions))
     predictions = torch.stack([transition.prediction for transition, _ in steps], dim=1)

@@ -72,10 +72,10 @@ def test_the_loader_is_measured_beside_training(rnem, tiny, tmp_path):
 def test_a_split_that_does_not_fit_is_measured_from_files_alone(tiny):
     import torch
 
-    from rnem_world.benchmarks.training import LoaderBenchmarkConfig, compare_loader
+    from rnem_world.benchmarks.training import compare_loader
     from rnem_world.data.dataset import Dataset
 
     config = tiny.config(memory_gigabytes=1e-9)
     with Dataset.open(tiny.data) as dataset:
-        figures = compare_loader(dataset, config, torch.device("cpu"), LoaderBenchmarkConfig(2, 1))
+        figures = compare_loader(dataset, config, torch.device("cpu"), 2, 1)
     assert figures.keys() == {"files", "training"}

@@ -96,7 +96,7 @@ def sequence(
     inputs = rand(steps, channels, size, size).round()
     attentions = rand(steps, slots, slots - 1)
     likelihood = Bernoulli(channels)
-    rollout = Rollout(likelihood, steps, inputs, predictions, predictions, gammas, gammas, attentions, None)
+    rollout = Rollout(likelihood, steps, inputs, predictions, predictions, gammas, gammas, attentions)
     return rollout, rand(steps + 1, channels, size, size).round()
 
 

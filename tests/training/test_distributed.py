@@ -18,7 +18,7 @@ from worlds_to_train import run_config
 
 from rnem_world.data.dataset import Dataset
 from rnem_world.device import choose_device
-from rnem_world.distributed import ALONE, Processes, from_torchrun, joined
+from rnem_world.distributed import ALONE, Processes, from_torchrun, process_group
 from rnem_world.errors import ConfigError, ProcessError
 from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
@@ -256,7 +256,7 @@ def test_a_single_device_for_several_processes_is_refused():
 def test_only_what_says_that_a_process_is_gone_is_reported_as_such(error, expected, monkeypatch):
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
     kind = RuntimeError if expected is None else ProcessError
-    with pytest.raises(kind) as caught, joined(Processes(0, 2, 2, 0), torch.device("cpu")):
+    with pytest.raises(kind) as caught, process_group(Processes(0, 2, 2, 0), torch.device("cpu")):
         raise error
     if expected is None:
         assert caught.value is error

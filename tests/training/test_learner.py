@@ -273,7 +273,7 @@ def test_every_update_takes_its_own_learning_rate():
 def test_every_sequence_draws_its_own_strength_of_noise():
     learner = learner_of(noise=NoiseConfig("bitflip", 0.4, per_sequence=True))
     learner.generator.manual_seed(0)
-    flips = learner._sequences(make_batch(size=200)).flips
+    flips = learner._sequences(make_batch(size=200)).noise
     rates = flips.float().mean(dim=(1, 2, 3, 4)).sort().values
     # Uniform between 0 and 0.4.
     expected = 0.4 * (torch.arange(200) + 0.5) / 200
@@ -281,9 +281,9 @@ def test_every_sequence_draws_its_own_strength_of_noise():
     per_step = flips.float().mean(dim=(2, 3, 4))
     assert (per_step.std(dim=1) < 0.03).all()  # one strength a sequence
     fixed = learner_of(noise=NoiseConfig("bitflip", 0.4))
-    rates = fixed._sequences(make_batch(size=20)).flips.float().mean(dim=(1, 2, 3, 4))
+    rates = fixed._sequences(make_batch(size=20)).noise.float().mean(dim=(1, 2, 3, 4))
     assert (rates - 0.4).abs().max() < 0.03
-    assert learner_of(noise=NoiseConfig("none"))._sequences(make_batch()).flips is None
+    assert learner_of(noise=NoiseConfig("none"))._sequences(make_batch()).noise is None
 
 
 class TestHeads:

@@ -16,7 +16,7 @@ import torch
 from worlds_to_train import run_config
 
 from rnem_world.data.dataset import Dataset
-from rnem_world.distributed import from_torchrun, joined
+from rnem_world.distributed import from_torchrun, process_group
 from rnem_world.errors import RnemWorldError
 from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.seeding import torch_generator
@@ -42,7 +42,7 @@ def main() -> None:
     torch.set_num_threads(1)
     black = np.zeros((4, 4, 3), np.uint8)
     Trainer.overview = lambda *arguments: black  # type: ignore[method-assign,assignment,return-value]
-    with joined(PROCESSES, torch.device("cpu")), Dataset.open(data) as dataset:
+    with process_group(PROCESSES, torch.device("cpu")), Dataset.open(data) as dataset:
         with trainer(dataset, folder / "two", max_updates=9) as two:
             evaluation = two.fit()
             assert evaluation is not None

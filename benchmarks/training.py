@@ -194,24 +194,8 @@ def _ratio(first: list[float], second: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(first, second, strict=True))
 
 
-@dataclass(frozen=True)
-class LoaderBenchmarkConfig:
-    """What is measured.
-
-    Attributes:
-        batches: Batches that are read without training.
-        updates: Updates that are made with each source of data.
-    """
-
-    batches: int = 50
-    updates: int = 3
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "batches", "updates")
-
-
 def compare_loader(
-    dataset: Dataset, config: RunConfig, device: torch.device, how: LoaderBenchmarkConfig
+    dataset: Dataset, config: RunConfig, device: torch.device, batches: int = 50, updates: int = 3
 ) -> dict[str, Any]:
     """Measures the loader from memory and from files, and the training that takes its batches.
 
@@ -219,13 +203,19 @@ def compare_loader(
         dataset: The data; its training split is read.
         config: The run, as :func:`rnem_world.training.presets.fit_model_to` completes it.
         device: Where to train.
-        how: How much to measure.
+        batches: Batches that are read without training.
+        updates: Updates that are made with each source of data.
 
     Returns:
         Ready for JSON. Of each source, ``memory`` (if the split fits) and ``files``: sequences a second, the loader
         alone; that as a multiple of what training takes; and the share of time that training waits. And of
         ``training``: sequences a second, the median over all updates.
+
+    Raises:
+        ConfigError: If there are no batches or updates to measure.
     """
+    if min(batches, updates) < 1:
+        raise ConfigError(f"batches is {batches} and updates {updates}, they must be at least 1")
     model = checkpoint.to_device(WorldModel(config.model), device)
     learner = Learner(model, config)
     from_files = replace(config, training=replace(config.training, memory_gigabytes=0.0))
@@ -240,16 +230,16 @@ def compare_loader(
     learning: list[float] = []
     learner.learn(next(_endless(next(iter(loaders.values())))), 0, False)  # the first is slower
     for name, loader in loaders.items():
-        batches = _endless(loader)
-        next(batches)
+        stream = _endless(loader)
+        next(stream)
         started = time.perf_counter()
-        for _ in range(how.batches):
-            next(batches)
-        rate = how.batches * size / (time.perf_counter() - started)
+        for _ in range(batches):
+            next(stream)
+        rate = batches * size / (time.perf_counter() - started)
         waited, learned = 0.0, []
-        for update in range(how.updates):
+        for update in range(updates):
             started = time.perf_counter()
-            batch = next(batches)
+            batch = next(stream)
             waited += time.perf_counter() - started
             started = time.perf_counter()
             learner.learn(batch, update, False)
