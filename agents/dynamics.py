@@ -19,7 +19,7 @@ from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.slots import SlotFilter
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState
+from rnem_world.models.world_model import DreamState
 from rnem_world.physics import BallsConfig, BallsState, number_of_actions, player_velocity, step
 
 State = TypeVar("State")
@@ -99,6 +99,7 @@ class LearnedDynamics:
         self.imagination: Any = imagination
         self.action_space: spaces.Discrete | spaces.Box = world.action_space
         self.device = world.device
+        self._engine = world.engine()
 
     def size(self, state: DreamState) -> int:
         """Returns the number of dreams."""
@@ -107,7 +108,7 @@ class LearnedDynamics:
     @torch.no_grad()
     def step(self, state: DreamState, actions: Int64[Tensor, " n"]) -> DynamicsStep[DreamState]:
         """Imagines one transition of all dreams."""
-        step = step_dreams(self.world, state, actions, self.imagination)
+        step = step_dreams(self.world, state, actions, self.imagination, self._engine)
         if step.rewards is None or step.termination is None:
             raise ConfigError("this model has no heads, which planning needs")
         return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination > 0.0)

@@ -14,19 +14,14 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from rnem_world.envs.engine import Engine
 from rnem_world.envs.uncertainty import SIGNS, Calibration, ErrorCurve, signs, slot_masses
 from rnem_world.envs.world import World, joined
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.metrics import slot_centroids
 from rnem_world.evaluation.pictures import attention_matrix
-from rnem_world.models.imagination import (
-    DreamImagination,
-    DreamState,
-    DreamStep,
-    Picture,
-)
 from rnem_world.models.layers import own_precision
-from rnem_world.models.world_model import WorldModel
+from rnem_world.models.world_model import DreamImagination, DreamState, DreamStep, Picture, WorldModel
 
 OF_PICTURES = ("gamma", "prediction", "centroids", "masses")
 OF_UNCERTAINTY = (*SIGNS, "uncertainty")
@@ -105,9 +100,12 @@ def _replaced(tensor: Tensor | None, rows: Tensor, others: Tensor | None) -> Ten
     return None if tensor is None or others is None else tensor.index_copy(0, rows, others)
 
 
-@own_precision
 def step_dreams(
-    world: World, dreams: DreamState, actions: Int64[Tensor, " n"], imagination: DreamImagination
+    world: World,
+    dreams: DreamState,
+    actions: Int64[Tensor, " n"],
+    imagination: DreamImagination,
+    engine: Engine,
 ) -> DreamStep:
     """Imagines one transition of every dream (`WorldModel.dream_step`), as many at once as is fastest on the device.
 
@@ -116,16 +114,17 @@ def step_dreams(
         dreams: The dreams.
         actions: One action each.
         imagination: ``latent`` or ``pixels``.
+        engine: What computes it, of this world.
     """
     told = actions if world.takes_actions else None
     number = len(dreams.theta)
     if number <= world.chunk:
-        return world.model.dream_step(dreams, told, imagination)
+        return engine.dream_step(dreams, told, imagination)
     steps = []
     for begin in range(0, number, world.chunk):
         rows = slice(begin, begin + world.chunk)
         some = dreams.map(lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
-        steps.append(world.model.dream_step(some, None if told is None else told[rows], imagination))
+        steps.append(engine.dream_step(some, None if told is None else told[rows], imagination))
 
     def together(name: str) -> Tensor | None:
         parts = [getattr(step, name) for step in steps]
@@ -149,6 +148,7 @@ class DreamBatch:
         imagination: ``latent``, ``pixels``, or None: latent if the model can.
         measures_uncertainty: Whether to keep account of signs of uncertainty, for which every step is drawn.
         calibration: Tells the error that the signs stand for.
+        engine: What computes steps, see `rnem_world.envs.engine.make_engine`.
 
     Raises:
         ConfigError: If the model can't dream so.
@@ -162,6 +162,7 @@ class DreamBatch:
         imagination: str | None = None,
         measures_uncertainty: bool = False,
         calibration: Calibration | None = None,
+        engine: str = "auto",
     ) -> None:
         imagination = world.ways[0] if imagination is None else imagination
         world.model.check_imagination(imagination)
@@ -169,6 +170,7 @@ class DreamBatch:
         self.number = number
         self.slots = world.check_slots(num_slots)
         self.imagination = cast(DreamImagination, imagination)
+        self.engine = world.engine(engine)
         self.measures_uncertainty = measures_uncertainty
         self._curve: ErrorCurve | None = None
         if calibration is not None:
@@ -201,7 +203,7 @@ class DreamBatch:
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         state = self.state
-        step = step_dreams(self.world, state.dreams, actions, self.imagination)
+        step = step_dreams(self.world, state.dreams, actions, self.imagination, self.engine)
         if step.rewards is None or step.termination is None:
             raise ConfigError("this model has no heads, which environments need")
         self._state = DreamsSnapshot(
@@ -379,13 +381,12 @@ class DreamBatch:
             return
         output = self.outputs(rows)
         for begin in range(0, len(output), self.world.chunk):
-            logits = self.world.model.decode(output[begin : begin + self.world.chunk])
-            yield self.world.model.likelihood.predict(logits)
+            yield self.engine.predict(output[begin : begin + self.world.chunk])
 
     def _drawn(self, output: Tensor) -> Iterator[Picture]:
         """Draws dreams part by part."""
         for begin in range(0, len(output), self.world.chunk):
-            yield self.world.model.draw(output[begin : begin + self.world.chunk])
+            yield self.world.model.picture(self.engine.predict(output[begin : begin + self.world.chunk]))
 
     def _signs_now(self) -> Tensor:
         """Gives the signs, (n, 3), of the frames that the dreams show now."""

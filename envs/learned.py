@@ -61,6 +61,8 @@ class DreamOptions:
         ensemble: Other checkpoints, or a single one, which dream alongside from the same starts; for ``disagreement``.
         truncate_on_uncertainty: Truncates an episode when the ``uncertainty`` exceeds so many pixels.
         game: The Atari game whose shipped world is taken if no checkpoint is given.
+        engine: What computes steps: ``"torch"``, ``"onnx"`` (ONNX Runtime, on the processor), or ``"auto"``, the faster
+            one where it can be had.
 
     Raises:
         ConfigError: If an option makes no sense.
@@ -77,6 +79,7 @@ class DreamOptions:
     ensemble: Sequence[str | Path] | str | Path = ()
     truncate_on_uncertainty: float | int | None = None
     game: str | None = None
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         if self.obs_type not in get_args(ObservationType):
@@ -173,9 +176,11 @@ class LearnedVectorEnv(BatchedVectorEnv):
         if "uncertainty" in chosen.details:
             calibration = read_calibration(world.folder, imagination)
         measures = bool(set(OF_UNCERTAINTY) & set(chosen.details))
-        self.dreams = DreamBatch(world, num_envs, chosen.num_slots, imagination, measures, calibration)
+        self.dreams = DreamBatch(
+            world, num_envs, chosen.num_slots, imagination, measures, calibration, chosen.engine
+        )
         self.members = [
-            DreamBatch(member, num_envs, chosen.num_slots, chosen.imagination)
+            DreamBatch(member, num_envs, chosen.num_slots, chosen.imagination, engine=chosen.engine)
             for member in _load_members(world, chosen)
         ]
         every = [(each.world, each.slots) for each in (self.dreams, *self.members)]

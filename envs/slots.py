@@ -17,9 +17,8 @@ from torch import Tensor
 from rnem_world.envs.episodes import Array, reset_mask_of
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState
 from rnem_world.models.layers import own_precision
-from rnem_world.models.world_model import SlotState
+from rnem_world.models.world_model import DreamState, SlotState
 
 SETTLE_STEPS = 4
 """Times that the first frame is shown. Measured on `balls`, 256 sequences: after one more frame the FG-ARI is .52
@@ -34,6 +33,7 @@ class SlotFilter:
         number: N.
         num_slots: Slots; None takes the model's own.
         settle_steps: How often a first frame is shown, so that slots find their objects.
+        engine: What computes steps, see `rnem_world.envs.engine.make_engine`.
 
     Raises:
         ConfigError: If a number makes no sense.
@@ -45,6 +45,7 @@ class SlotFilter:
         number: int,
         num_slots: int | None = None,
         settle_steps: int = SETTLE_STEPS,
+        engine: str = "auto",
     ) -> None:
         if settle_steps < 1:
             raise ConfigError(f"settle_steps is {settle_steps}, expected at least 1")
@@ -52,6 +53,7 @@ class SlotFilter:
         self.number = number
         self.slots = world.check_slots(num_slots)
         self._settle_steps = settle_steps
+        self._engine = world.engine(engine)
         self._state = world.empty_slots(number, self.slots)
         height, width, channels = world.frame_shape
         self._frames = torch.zeros(number, channels, height, width, device=world.device, dtype=torch.float32)
@@ -66,14 +68,13 @@ class SlotFilter:
             rows: Which of the N.
             frames: Theirs.
         """
-        model, seen = self.world.model, _as_input(frames)
+        seen = _as_input(frames)
         state = self.world.empty_slots(len(rows), self.slots)
         stay = self.world.actions_for_model(torch.zeros_like(rows))
         for _ in range(self._settle_steps):
-            transition = model.predict(state, seen, stay)
-            state = model.update(transition, seen)
+            state, output = self._engine.observe(state, seen, stay, seen)
         if self._output is None:
-            self._output = transition.output.new_zeros(self.number, *transition.output.shape[1:])
+            self._output = output.new_zeros(self.number, *output.shape[1:])
         old = self._state
         self._state = SlotState(
             old.theta.index_copy(0, rows, state.theta),
@@ -83,7 +84,7 @@ class SlotFilter:
             None if old.frame is None else old.frame.index_copy(0, rows, seen),
         )
         self._frames = self._frames.index_copy(0, rows, seen)
-        self._output = self._output.index_copy(0, rows, transition.output)
+        self._output = self._output.index_copy(0, rows, output)
 
     @torch.inference_mode()
     @own_precision
@@ -94,10 +95,10 @@ class SlotFilter:
             actions: What was done.
             frames: What came of it.
         """
-        model, seen = self.world.model, _as_input(frames)
-        transition = model.predict(self._state, self._frames, self.world.actions_for_model(actions))
-        self._state = model.update(transition, seen)
-        self._frames, self._output = seen, transition.output
+        seen = _as_input(frames)
+        told = self.world.actions_for_model(actions)
+        self._state, self._output = self._engine.observe(self._state, self._frames, told, seen)
+        self._frames = seen
 
     def outputs(self) -> Float[Tensor, "n k d"]:
         """Gives the slots' output, as `LearnedEnv` does: what they expected of the frame that is shown now."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import threading
 from collections import OrderedDict, deque
@@ -19,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.device import choose_device
+from rnem_world.envs.engine import Engine, make_engine
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
-from rnem_world.models.imagination import DreamState
+from rnem_world.models.export import fingerprint as fingerprint_of
 from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import observe
-from rnem_world.models.world_model import SlotState, WorldModel
+from rnem_world.models.world_model import DreamState, SlotState, WorldModel
 from rnem_world.seeding import torch_generator
 from rnem_world.training.checkpoint import MODEL_FILE, find_checkpoint, load_model
 from rnem_world.training.config import RunConfig
@@ -84,6 +84,7 @@ class World:
         self.ways = ("pixels",) if model.prior_code is None else ("latent", "pixels")
         self.chunk = CHUNKS.get(self.device.type, LARGEST_CHUNK)
         self._pools: OrderedDict[tuple[str, int], EncodedStarts] = OrderedDict()
+        self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -111,6 +112,17 @@ class World:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> World:
         return self
+
+    def engine(self, name: str = "auto") -> Engine:
+        """Returns what computes steps, see `make_engine`; made once for all.
+
+        Raises:
+            RnemWorldError: If there is no such engine for this world.
+        """
+        with self._lock:
+            if name not in self._engines:
+                self._engines[name] = make_engine(name, self.model, self.folder, self.fingerprint)
+            return self._engines[name]
 
     def slot_space(self, slots: int) -> spaces.Box:
         """Returns the space of the slots' output, (k, d) float32."""
@@ -231,8 +243,7 @@ def _load(folder: Path, modified: int, size: int, device: torch.device) -> World
     model, config = load_model(folder, device)
     # Whatever torch.set_default_dtype says: environments promise single precision.
     model.to(torch.float32).requires_grad_(False)
-    fingerprint = hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()[:16]
-    return World(model, config, folder, fingerprint)
+    return World(model, config, folder, fingerprint_of(folder / MODEL_FILE))
 
 
 def find_world(checkpoint: str | Path) -> Path:

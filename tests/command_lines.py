@@ -10,11 +10,11 @@ import click
 
 from rnem_world.agents.base import BASELINES
 from rnem_world.cli import train
+from rnem_world.cli.arguments import given_values
 from rnem_world.cli.main import group
-from rnem_world.cli.options import given_values
 from rnem_world.config import build, merged, set_path
 from rnem_world.models.config import ARCHITECTURES, MODELS
-from rnem_world.physics.presets import PRESETS
+from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
 
 KNOWN = {"model_name": MODELS, "architecture": ARCHITECTURES, "preset": PRESETS, "policy": BASELINES}

@@ -20,7 +20,7 @@ import rnem_world
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LINKED = {"envs": "rnem_world.envs", "agents": "rnem_world.agents"}
+LINKED = {name: f"rnem_world.{name}" for name in ("envs", "agents", "benchmarks")}
 
 
 def package_folders() -> dict[str, Path]:
@@ -175,14 +175,14 @@ def test_the_wheel_holds_all_of_the_package_and_nothing_else(wheel):
 
 
 def test_the_wheel_works_beside_folders_of_the_same_names(wheel, tmp_path):
-    """Half of all projects have their own envs/ and agents/."""
+    """Half of all projects have folders of their own of these names."""
     for name in LINKED:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong folder')")
     code = (
         f"import sys; sys.path[:0] = ['', {str(wheel)!r}]\n"
-        "import rnem_world.envs, rnem_world.agents\n"
-        "print(rnem_world.envs.__file__, rnem_world.agents.__file__)"
+        "import rnem_world.envs, rnem_world.agents, rnem_world.benchmarks\n"
+        "print(rnem_world.envs.__file__, rnem_world.agents.__file__, rnem_world.benchmarks.__file__)"
     )
     result = python(code, cwd=tmp_path)
     assert result.stdout.count(str(wheel)) == len(LINKED), result.stderr

@@ -19,7 +19,7 @@ from rnem_world.cli.main import COMMANDS, group
 from rnem_world.config import build
 from rnem_world.data.schema import ARRAYS
 from rnem_world.models.config import ARCHITECTURES, MODELS
-from rnem_world.physics.presets import PRESETS
+from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,8 +12,16 @@ from typing import Any
 import click
 
 from rnem_world.agents.config import CONFIG_FILE, ContestConfig, LoopConfig, PolicyConfig
-from rnem_world.cli.options import Command, add_flags, flags_of, given_values
-from rnem_world.cli.resolve import FIGURES, VIDEOS, check_output, resolve_device
+from rnem_world.cli.arguments import (
+    FIGURES,
+    VIDEOS,
+    Command,
+    add_flags,
+    check_output,
+    flags_of,
+    given_values,
+    resolve_device,
+)
 from rnem_world.config import build, parse_settings
 from rnem_world.errors import CheckpointError, ConfigError
 

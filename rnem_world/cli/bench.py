@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rnem_world.cli.resolve import resolve_data, resolve_device
+from rnem_world.cli.arguments import resolve_data, resolve_device
 from rnem_world.models.config import MODELS
 
 

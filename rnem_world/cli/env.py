@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rnem_world.cli.resolve import VIDEOS, check_output, resolve_device
+from rnem_world.cli.arguments import VIDEOS, check_output, resolve_device
 from rnem_world.errors import ConfigError
 
 CHECKPOINT = click.argument("checkpoint", default="balls")
@@ -110,7 +110,7 @@ def bench(
     import torch
 
     from rnem_world.benchmarks.environments import EnvBenchmarkConfig, measure_speeds, profile_step
-    from rnem_world.cli.options import comma_separated
+    from rnem_world.cli.arguments import comma_separated
     from rnem_world.io import write_json
 
     check_output(out)

@@ -10,8 +10,14 @@ from typing import Any
 
 import click
 
-from rnem_world.cli.options import add_flags, flags_of, given_values
-from rnem_world.cli.resolve import resolve_data, resolve_device, resolve_game
+from rnem_world.cli.arguments import (
+    add_flags,
+    flags_of,
+    given_values,
+    resolve_data,
+    resolve_device,
+    resolve_game,
+)
 from rnem_world.config import build, merged, read_options_file, set_path
 from rnem_world.distributed import from_torchrun
 from rnem_world.errors import CheckpointError, ConfigError, suggest

@@ -92,6 +92,8 @@ def has_onednn() -> bool:
 
 def suits_onednn(inputs: Tensor, weight: Tensor) -> bool:
     """Whether a product should go to oneDNN: single precision on the CPU, and large enough."""
+    if torch.compiler.is_compiling():  # which can't lower the operator for weights that change, nor export it
+        return False
     outputs, width = weight.shape
     rows = inputs.numel() // width
     return (
@@ -100,7 +102,6 @@ def suits_onednn(inputs: Tensor, weight: Tensor) -> bool:
         and weight.device.type == "cpu"
         and inputs.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()  # which can't lower the operator for weights that change
         and has_onednn()
     )
 

@@ -1,10 +1,15 @@
 """Ball physics in NumPy, vectorised over worlds."""
 
-from rnem_world.physics.balls import BallsConfig, BallsState, step
-from rnem_world.physics.player import DIRECTIONS, number_of_actions, player_velocity
-from rnem_world.physics.presets import PRESETS, preset
+from rnem_world.physics.balls import BallsState, sample_state, step
 from rnem_world.physics.rasteriser import collision_mask, rasterise, under_curtain
-from rnem_world.physics.sampling import sample_state
+from rnem_world.physics.rules import (
+    DIRECTIONS,
+    PRESETS,
+    BallsConfig,
+    number_of_actions,
+    player_velocity,
+    preset,
+)
 
 __all__ = [
     "DIRECTIONS",

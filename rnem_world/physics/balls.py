@@ -1,8 +1,8 @@
-"""Balls in a box: what may be set, the state of many worlds at once, and one step of them."""
+"""Balls in a box: the state of many worlds at once, how it is drawn, and one step of it."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,91 +12,13 @@ from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError
 from rnem_world.physics.collisions import advance, first_events
+from rnem_world.physics.rules import PLAYER_MASS, BallsConfig
 
-MOST_BALLS = 16
-"""More balls than this are refused."""
+CANDIDATES = 32
+"""Places tried for each ball before the whole world is drawn again."""
 
-PLAYER_MASS = 10_000.0
-"""The mass that the player's ball is said to have: so much that nothing moves it."""
-
-
-@dataclass(frozen=True)
-class BallsConfig:
-    """The rules of a world of balls. Lengths are in units of the box, times in frames.
-
-    Attributes:
-        numbers_of_balls: How many balls a world may have, the player's included; drawn evenly.
-        kinds: (radius, mass) of the kinds of balls; each ball's kind is drawn evenly.
-        initial_speed: sqrt(sum over balls of |v|^2) at the start. The player's ball takes its share of it and
-            is then stopped, as in STOVE.
-        start_region: Side of the central square in which the centres lie at the start, in sides of the box.
-        box_size: Side of the box.
-        image_size: Side of a frame in pixels.
-        sub_steps: Spans that a frame is divided into, each of which handles any number of collisions exactly.
-        curtain_size: Side in pixels of the invisible square that hides what is under it; 0 for none.
-        player: Whether ball 0 is the player's, drawn as a ring.
-        player_speed: Speed that an action gives to the player's ball.
-        player_radius: Radius of the player's ball.
-
-    Raises:
-        ConfigError: If a value makes no sense.
-    """
-
-    numbers_of_balls: tuple[int, ...] = (4,)
-    kinds: tuple[tuple[float, float], ...] = ((0.8, 1.0), (1.0, 6.0))
-    initial_speed: float = 1.0 / 3.0
-    start_region: float = 1.0
-    box_size: float = 10.0
-    image_size: int = 64
-    sub_steps: int = 10
-    curtain_size: int = 0
-    player: bool = False
-    player_speed: float = 0.6
-    player_radius: float = 1.0
-
-    def __post_init__(self) -> None:
-        counts = self.numbers_of_balls
-        if not counts or min(counts) < 1 or max(counts) > MOST_BALLS:
-            raise ConfigError(f"numbers_of_balls is {counts}, expected numbers from 1 to {MOST_BALLS}")
-        if not self.kinds or any(
-            len(kind) != 2 or not all(math.isfinite(x) and x > 0 for x in kind) for kind in self.kinds
-        ):
-            raise ConfigError(f"kinds is {self.kinds}, expected pairs (radius, mass), all above 0")
-        for name in ("box_size", "player_speed", "player_radius"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} is {value}, expected a number above 0")
-        if not (math.isfinite(self.initial_speed) and self.initial_speed >= 0):
-            raise ConfigError(f"initial_speed is {self.initial_speed}, expected at least 0")
-        if not 0 < self.start_region <= 1:
-            raise ConfigError(f"start_region is {self.start_region}, expected above 0 and at most 1")
-        if self.image_size < 8:
-            raise ConfigError(f"image_size is {self.image_size}, expected at least 8 pixels")
-        if self.sub_steps < 10:
-            raise ConfigError(f"sub_steps is {self.sub_steps}, expected at least 10")
-        if not 0 <= self.curtain_size <= self.image_size:
-            raise ConfigError(
-                f"curtain_size is {self.curtain_size}, expected 0 (none) to the image_size, {self.image_size}"
-            )
-        # Discs dropped at random one after another fill about 54 % of the plane; well below that, dropping
-        # them soon succeeds.
-        covered = math.pi * self.largest_radius**2 * max(counts) / self.box_size**2
-        if 2 * self.largest_radius >= self.box_size or covered > 0.4:
-            raise ConfigError(
-                f"{max(counts)} balls of radius {self.largest_radius} cover {covered:.0%} of a box of side "
-                f"{self.box_size}, expected at most 40%; use fewer or smaller balls or a larger box_size"
-            )
-
-    @property
-    def most_balls(self) -> int:
-        """The size of the ball axis of every array."""
-        return max(self.numbers_of_balls)
-
-    @property
-    def largest_radius(self) -> float:
-        """The radius of the largest ball there can be."""
-        radii = [radius for radius, _ in self.kinds]
-        return max([*radii, self.player_radius] if self.player else radii)
+MOST_DRAWS = 1000
+"""Draws after which a world counts as too crowded."""
 
 
 @dataclass
@@ -191,3 +113,89 @@ def step(
             )
         positions[busy], velocities[busy], touching[busy] = where, speed, met
     return replace(state, positions=positions, velocities=velocities), touching
+
+
+def sample_state(config: BallsConfig, generators: Sequence[np.random.Generator]) -> BallsState:
+    """Draws one world from each generator, so that a world depends on its own generator alone.
+
+    Args:
+        config: The rules of the worlds.
+        generators: One for each world.
+
+    Returns:
+        As many worlds, the player's balls at rest.
+
+    Raises:
+        ConfigError: If the balls don't fit into the box.
+    """
+    n, b = len(generators), config.most_balls
+    # Every generator is asked for the same block of numbers in the same order; all that follows is batched.
+    uniform = np.stack([generator.random(1 + b + 2) for generator in generators])
+    normal = np.stack([generator.standard_normal((b, 2)) for generator in generators])
+
+    counts = np.asarray(config.numbers_of_balls)[_choice(uniform[:, 0], len(config.numbers_of_balls))]
+    present = np.arange(b) < counts[:, None]
+    radii, masses = np.moveaxis(
+        np.asarray(config.kinds)[_choice(uniform[:, 1 : b + 1], len(config.kinds))], 2, 0
+    )
+    radii, masses = np.where(present, radii, 0.0), np.where(present, masses, 1.0)
+    if config.player:
+        radii[:, 0], masses[:, 0] = config.player_radius, PLAYER_MASS
+
+    normal *= present[..., None]
+    length = np.sqrt((normal**2).sum(axis=(1, 2), keepdims=True))
+    velocities = config.initial_speed * normal / length
+    if config.player:
+        velocities[:, 0] = 0.0
+
+    if config.curtain_size:
+        curtain = _choice(uniform[:, b + 1 :], config.image_size - config.curtain_size + 1)
+    else:
+        curtain = np.zeros((n, 2), dtype=np.int64)
+
+    positions = np.zeros((n, b, 2))
+    missing = np.arange(n)
+    for _ in range(MOST_DRAWS):
+        numbers = np.stack([generators[world].random((b, CANDIDATES, 2)) for world in missing.tolist()])
+        placed, complete = _drop(numbers, radii[missing], present[missing], config)
+        positions[missing[complete]] = placed[complete]
+        missing = missing[~complete]
+        if not len(missing):
+            break
+    else:
+        raise ConfigError(
+            f"{b} balls don't fit into a box of side {config.box_size} with start_region "
+            f"{config.start_region}; use fewer or smaller balls"
+        )
+    return BallsState(positions, velocities, radii, masses, present, curtain)
+
+
+def _choice(uniform: NDArray[np.float64], number: int) -> NDArray[np.int64]:
+    """Turns uniform numbers in [0, 1) into integers in [0, number)."""
+    return (uniform * number).astype(np.int64)
+
+
+def _drop(
+    uniform: Float[np.ndarray, "n b candidates 2"],
+    radii: Float[np.ndarray, "n b"],
+    present: Bool[np.ndarray, "n b"],
+    config: BallsConfig,
+) -> tuple[Float[np.ndarray, "n b 2"], Bool[np.ndarray, " n"]]:
+    """Puts ball after ball on the first of its candidate places that is free.
+
+    Returns:
+        The places, and whether all balls of a world found one.
+    """
+    n, b = radii.shape
+    margin = np.maximum(radii, 0.5 * config.box_size * (1.0 - config.start_region))[..., None, None]
+    candidates = margin + uniform * (config.box_size - 2.0 * margin)
+    positions = np.zeros((n, b, 2))
+    complete = np.ones(n, dtype=np.bool_)
+    for ball in range(b):  # a ball's place depends on those of the balls before it
+        distance = np.sqrt(((candidates[:, ball, :, None] - positions[:, None, :ball]) ** 2).sum(axis=3))
+        reach = radii[:, None, ball : ball + 1] + radii[:, None, :ball]
+        free = (distance > reach).all(axis=2)
+        choice = free.argmax(axis=1)
+        positions[:, ball] = candidates[np.arange(n), ball, choice] * present[:, ball, None]
+        complete &= free.any(axis=1) | ~present[:, ball]
+    return positions, complete

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from rnem_world.physics.balls import BallsConfig, BallsState
+from rnem_world.physics.balls import BallsState
+from rnem_world.physics.rules import BallsConfig
 
 RING_HOLE = 0.5
 """Inner over outer radius of the player's ring: a hole 3 pixels across for a ball of radius 1 at 32 x 32."""

@@ -13,7 +13,7 @@ from rnem_world.data.schema import Split
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ARCHITECTURES, MODELS, architecture_for
-from rnem_world.physics.presets import PRESETS
+from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
 
 # What a model needs to dream in, beyond the paper; each is an option of its own, see docs/world-model.md.

@@ -94,7 +94,7 @@ def test_test_sequences_of_a_game_by_name(run, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     run("train --env atari --game Pong --data none.h5")
-    from rnem_world.cli.resolve import resolve_test_data
+    from rnem_world.cli.arguments import resolve_test_data
 
     path = resolve_test_data("Pong", "test")
     with Dataset.open(path) as dataset:
@@ -133,7 +133,7 @@ def test_without_ale_py_training_says_what_to_install(run, monkeypatch):
 
 
 def test_several_processes_do_not_collect(tmp_path, monkeypatch):
-    from rnem_world.cli.resolve import resolve_data, resolve_game
+    from rnem_world.cli.arguments import resolve_data, resolve_game
     from rnem_world.errors import DataError
 
     monkeypatch.chdir(tmp_path)

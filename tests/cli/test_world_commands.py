@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rnem_world.agents.collecting import collect
-from rnem_world.cli import resolve
+from rnem_world.cli import arguments
 from rnem_world.cli.main import group
 from rnem_world.data.dataset import Dataset
 from rnem_world.training import checkpoint
@@ -162,8 +162,8 @@ def test_of_a_preset_that_is_not_at_hand_only_test_sequences_are_collected(
     command, place, tmp_path, monkeypatch, rnem
 ):
     """And they begin as those of the whole set."""
-    monkeypatch.setattr(resolve, "TEST_SEQUENCES", 3)
-    monkeypatch.setattr(resolve, "EPISODE_FRAMES", 20)
+    monkeypatch.setattr(arguments, "TEST_SEQUENCES", 3)
+    monkeypatch.setattr(arguments, "EPISODE_FRAMES", 20)
     monkeypatch.chdir(tmp_path)
     more = {"evaluate": "--imagine 5 --context 4", "rollout": "--steps 2 --out x.gif"}[command]
     outcome = rnem(*f"{command} {place / 'run'} --data avoid {more} --threads 1".split())

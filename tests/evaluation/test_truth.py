@@ -21,7 +21,8 @@ from rnem_world.evaluation.truth import (
     match_slots,
     read_truth,
 )
-from rnem_world.physics.balls import BallsConfig, BallsState
+from rnem_world.physics.balls import BallsState
+from rnem_world.physics.rules import BallsConfig
 
 FRAMES, N = 12, 5
 
