@@ -223,6 +223,7 @@ def describe(file: Path) -> dict[str, Any]:
             "path": str(file),
             "files": len(dataset.shard_paths),
             "attributes": asdict(dataset.attributes),
+            "found_out": sorted(dataset.found_out),
             "splits": splits,
         }
 
@@ -235,7 +236,8 @@ def format_description(content: dict[str, Any]) -> list[str]:
         if name == "schema_version" and value == 0:
             lines.append(f"  {name:18} none: the layout of the original program")
         elif value not in (None, "", {}):
-            lines.append(f"  {name:18} {json.dumps(value) if isinstance(value, dict) else value}")
+            source = " (found out from the arrays)" if name in content["found_out"] else ""
+            lines.append(f"  {name:18} {json.dumps(value) if isinstance(value, dict) else value}{source}")
     for split, entry in content["splits"].items():
         pixels = f"{entry['height']} x {entry['width']} x {entry['channels']}"
         lines += ["", f"{split}: {entry['sequences']} sequences of {entry['frames']} frames, {pixels}"]

@@ -34,6 +34,7 @@ OF_TRANSITIONS = ("collisions", "events", "actions", "rewards", "terminations")
 _OTHER_WORDS = {
     **dict.fromkeys(("done", "dones", "terminals", "terminated"), "terminations"),
     **dict.fromkeys(("observations", "images", "video", "frames"), "features"),
+    **dict.fromkeys(("truncations", "truncated", "timeouts"), ""),  # they end no episode
     **dict.fromkeys(("train",), "training"),
     **dict.fromkeys(("val", "valid", "eval"), "validation"),
     **dict.fromkeys(("num_actions", "n_actions", "actions"), "number_of_actions"),
@@ -335,9 +336,11 @@ def read_beside(
 
 def _read_actions(array: Array, place: str, lead: str, sizes: dict[str, int]) -> tuple[Array, int]:
     """Reads numbers of actions or one-hot rows, (n, t), and how many there are."""
-    if _matching(array.shape, [lead], sizes, True) is None and array.ndim >= 2 and array.shape[-1] > 1:
-        sizes = sizes | {"A": array.shape[-1]}
-        rows = _arrange(array, place, [f"{lead}A", lead], sizes, True)
+    one_hot = sizes | {"A": array.shape[-1] if array.ndim else 1}
+    if _matching(array.shape, [lead], sizes, True) is None and _matching(
+        array.shape, [f"{lead}A"], one_hot, True
+    ):
+        rows = _arrange(array, place, [f"{lead}A"], one_hot, True)
         if not (((rows == 0) | (rows == 1)).all() and (rows.sum(axis=-1) == 1).all()):
             raise DataError(
                 f"{place} has rows of {array.shape[-1]} that aren't one-hot, expected numbers of actions, or a single "
