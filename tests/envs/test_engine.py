@@ -136,8 +136,7 @@ def test_exporting(tmp_path, options, half):
     # In a process of its own: what checks types here knows no sizes that are free.
     program = (
         "import sys; from pathlib import Path; from rnem_world.models.export import export_graphs; "
-        "from rnem_world.models.world_model import SlotState
-from rnem_world.training.checkpoint import load_model; folder = Path(sys.argv[1]); "
+        "from rnem_world.training.checkpoint import load_model; folder = Path(sys.argv[1]); "
         "export_graphs(load_model(folder)[0], folder / 'model.safetensors')"
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, cwd=Path(__file__).parents[2])
@@ -171,12 +170,19 @@ def modules_of_node() -> Path | None:
 def test_a_program_without_python_dreams_the_same(tmp_path):
     modules = modules_of_node()
     if modules is None:
-        pytest.skip("needs node and onnxruntime-web: npm install onnxruntime-web, and NODE_MODULES names node_modules")
+        pytest.skip(
+            "needs node and onnxruntime-web: npm install onnxruntime-web, and NODE_MODULES names node_modules"
+        )
     (tmp_path / "node_modules").symlink_to(modules.resolve())
     shutil.copy(ROOT / "docs" / "examples" / "dream.mjs", tmp_path)
     folder = find_world("balls")
     done = subprocess.run(
-        ["node", "dream.mjs", str(folder)], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+        ["node", "dream.mjs", str(folder)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     lines = done.stdout.strip().splitlines()
     engine = World.load("balls").engine("onnx")
