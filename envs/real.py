@@ -105,14 +105,14 @@ def game_of(world: World, named: str | None = None) -> str:
 
 
 def _recorded_game(world: World) -> str | None:
-    data = Path(world.config.data)
-    if world.config.data and data.exists():
+    data = world.config.data_path
+    if data is not None and data.exists():
         with Dataset.open(data) as dataset:
             game = dataset.attributes.settings.get("game")
         if isinstance(game, str):
             return game_named(game)
     known = {_plain(name): name for name in games()}
-    words = [_plain(word) for word in (data.stem, world.folder.name)]
+    words = [_plain(word) for word in (Path(world.config.data).stem, world.folder.name)]
     return next((known[word] for word in words if word in known), None)
 
 
@@ -158,8 +158,8 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
         rules = preset(named)
     elif config.data in PRESETS:
         rules = preset(config.data)
-    elif config.data and Path(config.data).exists():
-        with Dataset.open(config.data) as dataset:
+    elif config.data_path is not None and config.data_path.exists():
+        with Dataset.open(config.data_path) as dataset:
             rules = build(BallsConfig, dataset.attributes.settings.get("rules", {}), "rules")
     else:
         raise ConfigError(

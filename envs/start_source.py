@@ -206,8 +206,8 @@ def own_starts(world: World) -> Starts:
         return read_starts(file)
     if is_game(world):
         return game_starts(real_game(world))
-    data = Path(world.config.data)
-    if world.config.data and data.exists():
+    data = world.config.data_path
+    if data is not None and data.exists():
         return starts_from_dataset(data)
     raise DataError(
         f"{world.folder} has no starts ({STARTS_FILE}) and its data {world.config.data!r} isn't there: give "

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rnem_world.device import choose_device
 from rnem_world.envs.engine import Engine, make_engine
-from rnem_world.errors import CheckpointError, ConfigError, DependencyError
+from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
 from rnem_world.models.export import fingerprint as fingerprint_of
@@ -34,9 +34,6 @@ from rnem_world.training.config import RunConfig
 if TYPE_CHECKING:
     from rnem_world.envs.start_source import EncodedStarts
     from rnem_world.envs.starts import Starts
-
-HUB = "hf://"
-"""How the name of a repository of the Hugging Face Hub begins."""
 
 MOST_LOADED, MOST_POOLS = 4, 8
 """So many worlds stay loaded, and so many sets of encoded starts with each."""
@@ -103,7 +100,7 @@ class World:
             DependencyError: If it is a repository and huggingface_hub isn't installed.
         """
         place = choose_device(str(device))
-        folder = find_world(checkpoint).resolve()
+        folder = find_checkpoint(checkpoint).resolve()
         status = (folder / MODEL_FILE).stat()
         with _loading:
             return _load(folder, status.st_mtime_ns, status.st_size, place)
@@ -245,45 +242,6 @@ def _load(folder: Path, modified: int, size: int, device: torch.device) -> World
     # Whatever torch.set_default_dtype says: environments promise single precision.
     model.to(torch.float32).requires_grad_(False)
     return World(model, config, folder, fingerprint_of(folder / MODEL_FILE))
-
-
-def find_world(checkpoint: str | Path) -> Path:
-    """Finds a checkpoint's folder; a repository of the Hub, ``hf://owner/name``, is downloaded first.
-
-    Raises:
-        CheckpointError: If there is none.
-        DependencyError: If it is a repository and huggingface_hub isn't installed.
-    """
-    name = str(checkpoint)
-    if name.startswith(HUB):
-        return _download(name.removeprefix(HUB))
-    try:
-        return find_checkpoint(checkpoint)
-    except CheckpointError as error:
-        owner, slash, repository = name.partition("/")
-        if slash and owner and repository and "/" not in repository and not Path(owner).exists():
-            raise CheckpointError(
-                f"{error}; a repository of the Hugging Face Hub is named {HUB}{name}"
-            ) from error
-        raise
-
-
-def _download(repository: str) -> Path:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise DependencyError(
-            f"{HUB}{repository} is a repository of the Hugging Face Hub, and huggingface_hub isn't installed: "
-            'pip install "rnem-world[hub]"'
-        ) from error
-    try:
-        # Everything that `rnem-world export` writes: a world is the whole folder.
-        return Path(huggingface_hub.snapshot_download(repository))
-    except Exception as error:  # the Hub, the network and the cache raise errors of many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{HUB}{repository} can't be had from the Hugging Face Hub ({reason})"
-        ) from error
 
 
 def joined(parts: list[DreamState]) -> DreamState:

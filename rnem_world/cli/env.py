@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from rnem_world.cli.arguments import VIDEOS, check_output, resolve_device
+from rnem_world.cli import arguments
+from rnem_world.cli.arguments import VIDEOS, check_output, comma_separated, resolve_device
 from rnem_world.errors import ConfigError
 
-CHECKPOINT = click.argument("checkpoint", default="balls")
+CHECKPOINT = click.argument("checkpoint", type=arguments.world, default="balls")
 THREADS = click.option("--threads", type=int, help="CPU threads. [all cores]")
 DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
 
@@ -110,7 +111,6 @@ def bench(
     import torch
 
     from rnem_world.benchmarks.environments import EnvBenchmarkConfig, measure_speeds, profile_step
-    from rnem_world.cli.arguments import comma_separated
     from rnem_world.io import write_json
 
     check_output(out)
@@ -142,7 +142,9 @@ def bench(
     "--policy", default="repeated-random", show_default=True, help="random, repeated-random or stay."
 )
 @click.option("--starts", help="Where to begin: a dataset, a file of starts, real, real:PRESET or :GAME.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the start and the actions.")
+@click.option(
+    "--seed", type=arguments.seed, default=0, show_default=True, help="Of the start and the actions."
+)
 @click.option("--fps", type=float, default=20.0, show_default=True, help="Frames a second.")
 @THREADS
 def record(

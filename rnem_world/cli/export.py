@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rnem_world.cli import arguments
 from rnem_world.errors import OutputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=arguments.world)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 @click.option("--data", help="What it says it was trained on, a preset's name for example. [the run's path]")
 @click.option(

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from rnem_world.cli import arguments
 from rnem_world.cli.arguments import (
     FIGURES,
     VIDEOS,
     check_output,
+    lasting,
+    place_of,
     resolve_device,
     resolve_test_data,
     run_options,
@@ -30,7 +33,7 @@ WORLD_CONTEXT = 15
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=arguments.world)
 @run_options
 @click.option("--sequence", "sequences", type=int, multiple=True, help="Which, may be repeated. [0 1 2]")
 @click.option(
@@ -83,6 +86,8 @@ def command(
 ) -> None:
     """Let the trained model in RUN watch a sequence, imagine on, and write the video.
 
+    RUN is a run, a checkpoint, the name of a shipped world, or hf://OWNER/NAME of the Hugging Face Hub.
+
     The panels show the truth, the prediction, and the prediction in the colours of the slots; a bar below turns from
     grey to orange where the model starts to imagine.
     """
@@ -123,15 +128,15 @@ def command(
     batch = batch.to(place)
     frames = model.likelihood.from_uint8(batch.frames, batch.maximum_value)
     rollout = roll_out(model, frames, how, batch.actions, torch_generator(seed, "rollout", device=place))
-    out = out or (Path(run) if Path(run).is_dir() else Path()) / "rollout.mp4"
+    out = out or place_of(run) / "rollout.mp4"
     write_video(out, _film(rollout, frames, with_slots, batch.actions), fps)
     click.echo(f"video of {context} context and {steps} imagined frames: {out}")
     json_path = json_path or out.with_suffix(".json")
     write_json(
         json_path,
         {
-            "run": str(run),
-            "data": str(data_path),
+            "run": lasting(run),
+            "data": str(data_path.absolute()),
             "sequences": chosen,
             "context": context,
             "imagination": imagination,

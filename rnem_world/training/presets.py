@@ -177,9 +177,7 @@ def fit_model_to(
     model = replace(
         config.model, architecture=architecture, channels=info.channels, number_of_actions=actions or 0
     )
-    config = replace(
-        config, model=model, data=str(dataset.path), environment=dataset.attributes.environment_id
-    )
+    config = replace(config, model=model, environment=dataset.attributes.environment_id)
     check_trains(config, dataset)
     return config
 

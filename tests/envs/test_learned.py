@@ -20,9 +20,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv, pack, unpack
 from rnem_world.envs.start_source import EncodedStarts
 from rnem_world.envs.starts import STARTS_FILE, read_starts, starts_from_dataset, write_starts
-from rnem_world.envs.world import World, find_world
+from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError
 from rnem_world.models.rollout import imagine, observe
+from rnem_world.training.checkpoint import find_checkpoint
 
 DETAILS = ("gamma", "prediction", "attention", "centroids", "masses", "slot_rewards")
 WAYS = [("latent", "frame"), ("latent", "slots"), ("pixels", "frame"), ("pixels", "slots")]
@@ -205,7 +206,7 @@ def test_resets_draw_from_all_starts_and_repeat_with_the_seed(world):
         for seed in (4, *[None] * 4):
             envs.reset(seed=seed)
         np.testing.assert_array_equal(np.stack(drawn), first[:5])
-    assert len(read_starts(find_world("balls") / STARTS_FILE)) >= 1000
+    assert len(read_starts(find_checkpoint("balls") / STARTS_FILE)) >= 1000
 
 
 @pytest.mark.parametrize("imagination", ["latent", "pixels"])
@@ -498,4 +499,4 @@ def test_repositories_of_the_hub(monkeypatch):
     assert huggingface_hub
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises((CheckpointError, DependencyError), match="someone/world"):
-        find_world("someone/world")
+        find_checkpoint("someone/world")
