@@ -23,10 +23,9 @@ from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
 from rnem_world.models.export import fingerprint as fingerprint_of
-from rnem_world.models.imagination import DreamState
 from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import observe
-from rnem_world.models.world_model import SlotState, WorldModel
+from rnem_world.models.world_model import DreamState, SlotState, WorldModel
 from rnem_world.seeding import torch_generator
 from rnem_world.training.checkpoint import MODEL_FILE, find_checkpoint, load_model
 from rnem_world.training.config import RunConfig

@@ -45,9 +45,10 @@ class FrameFigures:
         wrong_pixels: Pixels in which the imagined frame, in black and white, differs from the true one.
         copy_wrong_pixels: Pixels in which the last real frame does.
         small_recall: Part of the pixels of small moving objects (bullets, a ball) that is predicted one frame ahead,
-            while the model watches; None if there are no such objects.
+            while the model watches; None if there are no such objects, or positions of objects are known.
         hits: Hits@1 after so many imagined frames, by their number as text: the imagined slots, carried forward, are
-            nearest to those that the model has when it watches the same frames, among those of all sequences.
+            nearest to those that the model has when it watches the same frames, among those of all sequences. Empty
+            for a single sequence, and where positions of objects are known.
         mean_reciprocal_rank: Likewise.
         copy_hits: Hits@1 of slots left as they were at the end of the context.
     """
@@ -108,7 +109,7 @@ class RewardFigures:
 
     Attributes:
         reward_precision: Average precision of imagined rewards, over ten frames where balls are known, else over all.
-        reward_precision_watching: The same one step ahead, while the model watches.
+        reward_precision_watching: The same one step ahead, while the model watches; None where balls are known.
         reward_rate: Part of those transitions that have a reward: the precision of guessing.
     """
 
@@ -201,7 +202,8 @@ def evaluate_imagination(
         ]
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
-    result, shuffled = dreams(truth.actions, True), None
+    # Positions tell more than slots that are found again, which takes long.
+    result, shuffled = dreams(truth.actions, truth.objects is None), None
     if truth.actions is not None and sequences > 1 and (truth.objects is not None or truth.lane is not None):
         shuffled = dreams(truth.actions.roll(1, dims=0), False)
     return ImaginationFigures(
@@ -349,7 +351,7 @@ def _frame_figures(truth: Truth, result: dict[str, Tensor], config: RolloutConfi
     first, last = config.context, truth.frames[:, config.context]
     true = truth.frames[:, first + 1 : first + config.horizon + 1]
     found, copied = {}, {}
-    if truth.frames.shape[0] > 1:
+    if truth.frames.shape[0] > 1 and "true 0" in result:
         after = [str(number) for number in RETRIEVED_AFTER if number <= config.horizon]
         found = {n: retrieve(result[f"imagined {n}"], result[f"true {n}"]) for n in after}
         copied = {n: retrieve(result["true 0"], result[f"true {n}"]) for n in after}
@@ -361,7 +363,7 @@ def _frame_figures(truth: Truth, result: dict[str, Tensor], config: RolloutConfi
         copy_bce=_rounded(torch.stack([told_cross_entropy(last, frame) for frame in true.unbind(dim=1)])),
         wrong_pixels=_rounded((result["drawn"] != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
         copy_wrong_pixels=_rounded((last[:, None] != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
-        small_recall=small_object_recall(previous, true, result["watched"]),
+        small_recall=small_object_recall(previous, true, result["watched"]) if "watched" in result else None,
         hits={n: entry.hits for n, entry in found.items()},
         mean_reciprocal_rank={n: entry.mean_reciprocal_rank for n, entry in found.items()},
         copy_hits={n: entry.hits for n, entry in copied.items()},
@@ -422,6 +424,7 @@ def _reward_figures(truth: Truth, result: dict[str, Tensor], config: RolloutConf
         return RewardFigures()
     scored = config.horizon if truth.objects is None else min(SHORT_HORIZON, config.horizon)
     earned = truth.rewards[:, config.context : config.context + scored] != 0
+    watched = result.get("watched rewards")
     has_losses = bool((truth.rewards < 0).any())
 
     def precision(guesses: Tensor) -> float | None:
@@ -430,7 +433,7 @@ def _reward_figures(truth: Truth, result: dict[str, Tensor], config: RolloutConf
 
     return RewardFigures(
         reward_precision=precision(result["rewards"][:, :scored]),
-        reward_precision_watching=precision(result["watched rewards"][:, :scored]),
+        reward_precision_watching=None if watched is None else precision(watched[:, :scored]),
         reward_rate=float(earned.float().mean()),
     )
 

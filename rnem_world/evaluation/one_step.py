@@ -68,6 +68,7 @@ class Evaluation:
             frame; each with ``total``, ``intra``, ``inter`` and the same of the last steps, ``last_total`` ...
         scores: Grouping scores by name; those that the data doesn't allow are left out.
         curves: For each step: the losses' totals, and every honest figure, by name.
+        available: Number of sequences that there are; 0 where nobody knows.
     """
 
     sequences: int
@@ -76,6 +77,7 @@ class Evaluation:
     losses: dict[str, dict[str, float]]
     scores: dict[str, float]
     curves: dict[str, list[float]]
+    available: int = 0
 
     @property
     def loss(self) -> float:

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from rnem_world.errors import CheckpointError, DependencyError
 from rnem_world.io import atomic_file, write_json
-from rnem_world.models.imagination import DreamImagination, DreamState
-from rnem_world.models.world_model import SlotState, WorldModel
+from rnem_world.models.world_model import DreamImagination, DreamState, SlotState, WorldModel
 
 GraphName = Literal["latent_step", "pixels_step", "draw", "observe"]
 GRAPHS_FILE = "graphs.json"
