@@ -47,7 +47,7 @@ class Trained:
         """Loads a model.
 
         Args:
-            checkpoint: A run, a checkpoint, the name of a shipped world, or ``hf://owner/name`` of the Hugging Face Hub.
+            checkpoint: A run, a checkpoint, the name of a shipped world, or ``hf://owner/name`` of the Hub.
             device: Where it is to be; ``auto`` takes CUDA where there is any.
             prefer: The ``best`` checkpoint of a run, or its ``last``.
 

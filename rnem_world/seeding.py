@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def _sequence(seed: int, keys: tuple[int | str, ...]) -> np.random.SeedSequence:
     return np.random.SeedSequence(entropy=seed, spawn_key=tuple(numbers))
 
 
-def check_seed(seed: int, name: str = "seed") -> None:
+def check_seed(seed: Any, name: str = "seed") -> None:
     """Checks that a seed is one that generators take.
 
     Args:
