@@ -174,7 +174,7 @@ class World:
         state = self.model.initial_state(1, slots, torch_generator(0, device=self.device))
         # Always the same, on any device, so that a start is always seen alike.
         generator = torch_generator(0, "first responsibilities")
-        gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[0], generator, "cpu").to(
+        gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[:2], generator, "cpu").to(
             state.theta
         )
 

@@ -182,7 +182,8 @@ class _Sums:
             if config.honest:
                 # The mixture's weights come from the model's own frame: no gamma here has seen the target.
                 own = likelihood.mix(transition.prediction, likelihood.soft_gamma(transition.prediction))
-                totals["plain_bce"].append(likelihood.frame_loss(own, target).sum())
+                plain = "plain_bce" if likelihood.is_binary else "plain_error"
+                totals[plain].append(likelihood.frame_loss(own, target).sum())
             gammas.append(after.gamma[:, :, 0])
         count = frames.shape[0]
         found = {name: (torch.stack(values), count) for name, values in totals.items()}

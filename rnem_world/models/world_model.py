@@ -22,7 +22,8 @@ from rnem_world.models.cores import (
     RelationalCore,
 )
 from rnem_world.models.layers import Affine, VectorNorm
-from rnem_world.models.likelihood import make_likelihood
+from rnem_world.models.likelihood import Bernoulli, Likelihood
+from rnem_world.models.mixture import Mixture
 from rnem_world.models.vision import Decoder, Encoder, ProjectionDecoder, ProjectionEncoder
 
 DreamImagination = Literal["latent", "pixels"]
@@ -151,6 +152,14 @@ class Picture:
     gamma: Tensor
 
 
+def make_likelihood(config: ModelConfig) -> Likelihood:
+    """Makes the likelihood that a model is configured with."""
+    if config.likelihood == "mixture":
+        return Mixture(config.channels, config.frame_size, config.initial_prediction)
+    sees_motion = config.slot_inputs == "error_frame_motion"
+    return Bernoulli(config.channels, sees_motion, config.initial_prediction)
+
+
 class WorldModel(nn.Module):
     """R-NEM (van Steenkiste et al., 2018) or one of its baselines.
 
@@ -215,7 +224,7 @@ class WorldModel(nn.Module):
         slots = self.config.slots if slots is None else slots
         validate_slots(self.config.core, slots)
         like = self.encoder.linear.weight
-        size = self.config.image.image_size
+        size = self.config.frame_size
         theta = like.new_zeros(batch_size, slots, self.core.state_size)
         prediction = self.likelihood.initial_prediction(batch_size, slots, size, like)
         gamma = self.likelihood.initial_gamma(batch_size, slots, size, generator, like.device)

@@ -211,7 +211,7 @@ def test_commands_say_which_is_meant_where_there_are_both(shadowed, good, listin
     assert str(shadowed / "balls") in good("env info ./balls")
     assert listing(shadowed / "balls") == before
     out = good(f"evaluate ./balls --imagine 3 --context 4 --data {data} --threads 1")
-    assert "written to balls/imagination-test-4-slots.json" in out
+    assert "written to balls/imagination-test-5-slots.json" in out
 
 
 def test_a_presets_name_means_the_preset(shadowed, good, monkeypatch):
