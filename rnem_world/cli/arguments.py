@@ -141,6 +141,16 @@ def comma_separated(kind: type) -> Callable[[str], list[Any]]:
     return convert
 
 
+def seed_option(help_text: str) -> Callable[[Command], Command]:
+    """Decorates a command with ``--seed``, which is refused below 0."""
+
+    def check(context: click.Context, parameter: click.Parameter, seed: int) -> int:
+        check_seed(seed, "--seed")
+        return seed
+
+    return click.option("--seed", default=0, show_default=True, callback=check, help=help_text)
+
+
 def run_options(command: Command) -> Command:
     """Decorates a command that looks at a trained model with what all of those take beside their own options."""
     options = (
@@ -160,30 +170,13 @@ def run_options(command: Command) -> Command:
             show_default=True,
             help="Which of the run.",
         ),
-        click.option(
-            "--seed", type=seed, default=0, show_default=True, help="Of noise and first responsibilities."
-        ),
+        seed_option("Of noise and first responsibilities."),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ..."),
         click.option("--threads", type=int, help="CPU threads. [all cores]"),
     )
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def seed(given: str | int) -> int:
-    """Reads a seed; a type for click.
-
-    Raises:
-        click.BadParameter: If it is no whole number.
-        ConfigError: If it is negative.
-    """
-    try:
-        number = int(given)
-    except ValueError as error:
-        raise click.BadParameter(f"{given!r} is not a valid integer") from error
-    check_seed(number, "--seed")
-    return number
 
 
 def world(given: str) -> str:

@@ -64,9 +64,7 @@ def check(file: Path) -> None:
 )
 @click.option("--stride", type=int, help="Frames from one sequence's start to the next one's. [as --frames]")
 @click.option("--actions", type=int, help="How many actions there are, if SOURCE has any. [highest + 1]")
-@click.option(
-    "--seed", type=arguments.seed, default=0, show_default=True, help="Deals the sequences out to the splits."
-)
+@arguments.seed_option("Deals the sequences out to the splits.")
 def import_command(
     source: Path,
     out: Path,

@@ -142,9 +142,7 @@ def bench(
     "--policy", default="repeated-random", show_default=True, help="random, repeated-random or stay."
 )
 @click.option("--starts", help="Where to begin: a dataset, a file of starts, real, real:PRESET or :GAME.")
-@click.option(
-    "--seed", type=arguments.seed, default=0, show_default=True, help="Of the start and the actions."
-)
+@arguments.seed_option("Of the start and the actions.")
 @click.option("--fps", type=float, default=20.0, show_default=True, help="Frames a second.")
 @THREADS
 def record(
