@@ -237,7 +237,6 @@ CASES = {
             "data import discs.npy --out x.h5",
             "agent train --env RNEM-Balls-v0 --timesteps 8 --out x",
             "agent eval --agent mcts",
-            "agent loop --checkpoint balls --out x",
         )
     },
     # output
