@@ -291,7 +291,7 @@ def resolve_test_data(data: str, split: str) -> Path:
     from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.rules import PRESETS
 
-    folder = collecting.DATA_FOLDER
+    folder = collecting.DATA_FOLDER.absolute()
     if data not in (*PRESETS, *GAMES) or (folder / f"{data}.h5").exists() or split != "test":
         return resolve_data(data)
     path = folder / f"{data}-test.h5"
