@@ -19,7 +19,7 @@ from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.slots import SlotFilter
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState
+from rnem_world.models.world_model import DreamState
 from rnem_world.physics import BallsConfig, BallsState, number_of_actions, player_velocity, step
 
 State = TypeVar("State")

@@ -20,7 +20,7 @@ from rnem_world.agents.planning import make_planner, parse_planner
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.world import World, joined
-from rnem_world.models.imagination import DreamState
+from rnem_world.models.world_model import DreamState
 from rnem_world.physics import preset
 
 PLANNERS = (

@@ -20,14 +20,8 @@ from rnem_world.envs.world import World, joined
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.metrics import slot_centroids
 from rnem_world.evaluation.pictures import attention_matrix
-from rnem_world.models.imagination import (
-    DreamImagination,
-    DreamState,
-    DreamStep,
-    Picture,
-)
 from rnem_world.models.layers import own_precision
-from rnem_world.models.world_model import WorldModel
+from rnem_world.models.world_model import DreamImagination, DreamState, DreamStep, Picture, WorldModel
 
 OF_PICTURES = ("gamma", "prediction", "centroids", "masses")
 OF_UNCERTAINTY = (*SIGNS, "uncertainty")

@@ -15,8 +15,8 @@ from torch import Tensor
 from rnem_world.envs.dream import DreamBatch, DreamsSnapshot
 from rnem_world.envs.uncertainty import slot_masses
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState
 from rnem_world.models.layers import own_precision
+from rnem_world.models.world_model import DreamState
 
 if TYPE_CHECKING:
     from rnem_world.envs.learned import LearnedEnv

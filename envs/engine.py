@@ -18,9 +18,8 @@ from torch import Tensor
 
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError, suggest
 from rnem_world.models.export import GRAPHS_FILE, GraphName
-from rnem_world.models.imagination import DreamImagination, DreamState, DreamStep
 from rnem_world.models.layers import own_precision
-from rnem_world.models.world_model import SlotState, WorldModel
+from rnem_world.models.world_model import DreamImagination, DreamState, DreamStep, SlotState, WorldModel
 
 EngineName = Literal["auto", "torch", "onnx"]
 

@@ -24,7 +24,7 @@ from rnem_world.envs.starts import (
 )
 from rnem_world.envs.world import World, black_and_white
 from rnem_world.errors import ConfigError, DataError
-from rnem_world.models.imagination import DreamState
+from rnem_world.models.world_model import DreamState
 
 REAL = "real"
 START_OPTIONS = ("frames", "actions", "start")

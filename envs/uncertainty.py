@@ -12,8 +12,7 @@ from torch import Tensor
 
 from rnem_world.errors import DataError
 from rnem_world.io import write_json
-from rnem_world.models.imagination import Picture
-from rnem_world.models.world_model import WorldModel
+from rnem_world.models.world_model import Picture, WorldModel
 
 CALIBRATION_FILE = "uncertainty.json"
 SIGNS = ("unexplained", "doubled", "lost")

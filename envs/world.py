@@ -23,10 +23,9 @@ from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
 from rnem_world.models.export import fingerprint as fingerprint_of
-from rnem_world.models.imagination import DreamState
 from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import observe
-from rnem_world.models.world_model import SlotState, WorldModel
+from rnem_world.models.world_model import DreamState, SlotState, WorldModel
 from rnem_world.seeding import torch_generator
 from rnem_world.training.checkpoint import MODEL_FILE, find_checkpoint, load_model
 from rnem_world.training.config import RunConfig
@@ -178,7 +177,7 @@ class World:
         state = self.model.initial_state(1, slots, torch_generator(0, device=self.device))
         # Always the same, on any device, so that a start is always seen alike.
         generator = torch_generator(0, "first responsibilities")
-        gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[0], generator, "cpu").to(
+        gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[:2], generator, "cpu").to(
             state.theta
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,9 @@ import click
 from rnem_world.cli.arguments import FIGURES, check_output, resolve_device, resolve_test_data, run_options
 
 if TYPE_CHECKING:
+    from rnem_world.api import Trained
     from rnem_world.data.schema import Split
-    from rnem_world.evaluation.imagination import ImaginationFigures
     from rnem_world.evaluation.one_step import Evaluation
-    from rnem_world.models.rollout import Imagination
-    from rnem_world.models.world_model import WorldModel
-    from rnem_world.training.config import RunConfig
-
-DEFAULT_SEQUENCES, DEFAULT_DREAMS = 1000, 500
 
 
 @dataclass(frozen=True)
@@ -26,8 +21,7 @@ class _Request:
     """What is to be evaluated, and on what: the command's arguments, None where the usual is meant."""
 
     run: str
-    model: WorldModel
-    config: RunConfig
+    trained: Trained
     data: Path
     split: Split
     sequences: int | None
@@ -98,73 +92,51 @@ def command(
     without looking at it, FG-ARI and IoU; by default with the training's input noise, as the original evaluates, and
     without.
     """
+    from rnem_world.api import Trained
     from rnem_world.models.config import validate_slots
-    from rnem_world.training.checkpoint import load_model
 
     check_output(out)
     check_output(figure, FIGURES)
-    model, config = load_model(run, resolve_device(device, threads), checkpoint)
+    trained = Trained.load(run, resolve_device(device, threads), checkpoint)
     if slots is not None:
-        validate_slots(config.model.core, slots)
-    found = resolve_test_data(data or config.data, split)
-    request = _Request(
-        run, model, config, found, split, sequences, slots, noise_probability, batch_size, seed, out
-    )
+        validate_slots(trained.config.model.core, slots)
+    found = resolve_test_data(data or trained.config.data, split)
+    request = _Request(run, trained, found, split, sequences, slots, noise_probability, batch_size, seed, out)
     if imagine is not None:
         _imagine(request, context, imagine)
         return
-    weights = config.training.weights if steps is None else (1.0,) * steps
-    evaluation = _evaluate(request, weights, ami_sequences)
+    evaluation = _evaluate(request, steps, ami_sequences)
     if figure is not None:
         _draw(evaluation, figure)
 
 
-def _evaluate(request: _Request, weights: tuple[float, ...], ami_sequences: int) -> Evaluation:
+def _evaluate(request: _Request, steps: int | None, ami_sequences: int) -> Evaluation:
     """Evaluates one step ahead, prints and writes the figures, and gives those of the least noise."""
-    from tqdm import tqdm
-
-    from rnem_world.data.dataset import Dataset
-    from rnem_world.data.loader import LoaderConfig, SequenceLoader
-    from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
+    from rnem_world.api import evaluate
     from rnem_world.evaluation.report import figures_table
-    from rnem_world.seeding import torch_generator
-    from rnem_world.training.presets import check_fits, wanted_arrays
 
-    model, config, options = request.model, request.config, request.config.training
-    trained_noise = options.noise.usual_probability
-    noises = [trained_noise, 0.0] if request.noise is None else [request.noise]
-    evaluations: list[Evaluation] = []
-    with Dataset.open(request.data) as dataset:
-        info = dataset.info(request.split)
-        check_fits(config, info)
-        limit = options.test_size or DEFAULT_SEQUENCES if request.sequences is None else request.sequences
-        loader = SequenceLoader(
-            dataset,
-            request.split,
-            LoaderConfig(
-                batch_size=request.batch_size,
-                number_of_frames=len(weights) + 1,
-                limit=min(limit, info.number_of_sequences),
-                memory_gigabytes=options.memory_gigabytes,
-                drop_last=False,
-                shuffle=False,
-            ),
+    options = request.trained.config.training
+    noises = [options.noise.usual_probability, 0.0] if request.noise is None else [request.noise]
+    evaluations = [
+        evaluate(
+            request.trained,
+            request.data,
+            split=request.split,
+            sequences=request.sequences,
+            slots=request.slots,
+            steps=steps,
+            noise=noise,
+            ami_sequences=ami_sequences,
+            batch_size=request.batch_size,
             seed=request.seed,
-            arrays=wanted_arrays(dataset, request.split, config),
+            progress=True,
         )
-        for noise in dict.fromkeys(noises):
-            how = EvaluationConfig(
-                weights, request.slots, noise, options.loss, options.last_steps, ami_sequences
-            )
-            generator = torch_generator(request.seed, device=next(model.parameters()).device)
-            bar = tqdm(
-                loader.epoch(0), total=len(loader), desc=f"noise {noise:g}", unit="batch", disable=None
-            )
-            evaluations.append(evaluate(model, iter(bar), how, generator))
+        for noise in dict.fromkeys(noises)
+    ]
     first = evaluations[0]
     click.echo(
-        f"{request.run} on {request.split} of {request.data}: {first.sequences} of {info.number_of_sequences} "
-        f"sequences, {len(weights)} steps, {first.slots} slots; losses in nats a frame"
+        f"{request.run} on {request.split} of {request.data}: {first.sequences} of {first.available} sequences, "
+        f"{len(first.curves['loss'])} steps, {first.slots} slots; losses in nats a frame"
     )
     for line in figures_table(evaluations, options.last_steps):
         click.echo(line)
@@ -176,38 +148,27 @@ def _evaluate(request: _Request, weights: tuple[float, ...], ami_sequences: int)
 
 def _imagine(request: _Request, context: int, horizon: int) -> None:
     """Measures imagined frames, in pixels and, where the model can, latent; prints and writes the figures."""
-    from rnem_world.data.dataset import Dataset
-    from rnem_world.evaluation.imagination import check_length, evaluate_imagination
+    from rnem_world.api import evaluate_dreams
     from rnem_world.evaluation.report import imagination_table
-    from rnem_world.evaluation.truth import read_truth
-    from rnem_world.models.rollout import RolloutConfig
-    from rnem_world.seeding import torch_generator
-    from rnem_world.training.presets import check_fits
 
-    model, config = request.model, request.config
-    device = next(model.parameters()).device
+    config = request.trained.config
     noise = config.training.noise.usual_probability if request.noise is None else request.noise
-    how = RolloutConfig(context, horizon, noise=noise, slots=request.slots)
-    with Dataset.open(request.data) as dataset:
-        info = dataset.info(request.split)
-        check_fits(config, info)
-        check_length(how, info.number_of_frames)
-        count = min(
-            DEFAULT_DREAMS if request.sequences is None else request.sequences, info.number_of_sequences
-        )
-        truth = read_truth(dataset, request.split, count, context + horizon + 1, device)
-
-    def measure(imagination: Imagination) -> ImaginationFigures:
-        generator = torch_generator(request.seed, "imagination", device=device)
-        chosen = replace(how, imagination=imagination)
-        return evaluate_imagination(model, truth, chosen, generator, request.batch_size)
-
-    is_hard = config.model.is_world_model or truth.objects is not None
-    figures = measure("pixels" if is_hard else "soft")
-    latent = None if model.prior_code is None else measure("latent")
+    dreams = evaluate_dreams(
+        request.trained,
+        request.data,
+        horizon,
+        context=context,
+        split=request.split,
+        sequences=request.sequences,
+        slots=request.slots,
+        noise=noise,
+        batch_size=request.batch_size,
+        seed=request.seed,
+    )
+    figures, latent = dreams.drawn, dreams.latent
     click.echo(
-        f"{request.run} dreaming of {request.split} of {request.data}: {count} sequences, {context} context frames, "
-        f"noise {noise:g}" + ("" if truth.objects is None else "; errors in radii")
+        f"{request.run} dreaming of {request.split} of {request.data}: {dreams.sequences} sequences, {context} context "
+        f"frames, noise {noise:g}" + ("; errors in radii" if dreams.has_positions else "")
     )
     for line in imagination_table(figures, latent):
         click.echo(line)

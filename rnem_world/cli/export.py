@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @click.option(
     "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which."
 )
+@click.option(
+    "--onnx", is_flag=True, help="Write ONNX graphs too: dreams are stepped faster, and by other programs."
+)
 @click.option("--starts", "dataset", help="A dataset of real sequences, for dreams to begin with.")
 @click.option(
     "--number-of-starts", type=int, default=2048, show_default=True, help="How many starts at most."
@@ -35,13 +38,15 @@ def command(
     data: str | None,
     half: bool,
     checkpoint: str,
+    onnx: bool,
     dataset: str | None,
     number_of_starts: int,
 ) -> None:
     """Write the trained model in RUN as config.json and model.safetensors, without what only training needs.
 
     With --starts a folder is a whole environment: starts.npz holds where dreams begin, and, if the data has the
-    positions of balls, uncertainty.json how far dreams go astray.
+    positions of balls, uncertainty.json how far dreams go astray. With --onnx programs without PyTorch can run it, see
+    docs/export.md.
     """
     from rnem_world.training.checkpoint import load_model, save_checkpoint
 
@@ -56,14 +61,25 @@ def command(
     if half:
         model = model.half()
     save_checkpoint(out, model, config if data is None else replace(config, data=data))
-    if starts is not None and dataset is not None:
-        try:
+    try:
+        if onnx:
+            _add_graphs(out)
+        if starts is not None and dataset is not None:
             _add_starts(out, starts, dataset)
-        except BaseException:
-            shutil.rmtree(out, ignore_errors=True)
-            raise
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     click.echo(f"{out}: {size:.1f} MB")
+
+
+def _add_graphs(out: Path) -> None:
+    from rnem_world.models.export import export_graphs
+    from rnem_world.training.checkpoint import MODEL_FILE, load_model
+
+    model, _ = load_model(out)
+    files = export_graphs(model, out / MODEL_FILE)
+    click.echo(f"graphs: {', '.join(file.name for file in files)}")
 
 
 def _add_starts(out: Path, starts: Starts, dataset: str) -> None:

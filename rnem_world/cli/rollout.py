@@ -16,7 +16,6 @@ from rnem_world.cli.arguments import (
     resolve_test_data,
     run_options,
 )
-from rnem_world.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from rnem_world.data.schema import Split
     from rnem_world.models.config import LossConfig
     from rnem_world.models.rollout import Imagination, Rollout
-
-
-WORLD_CONTEXT = 15
 
 
 @click.command()
@@ -86,45 +82,34 @@ def command(
     The panels show the truth, the prediction, and the prediction in the colours of the slots; a bar below turns from
     grey to orange where the model starts to imagine.
     """
-    from rnem_world.data.dataset import Dataset
-    from rnem_world.data.loader import read_batch
+    from rnem_world.api import Trained, rollout_input
     from rnem_world.evaluation.pictures import overview, save_figure
     from rnem_world.evaluation.video import write_video
     from rnem_world.io import write_json
-    from rnem_world.models.rollout import RolloutConfig, roll_out
+    from rnem_world.models.rollout import roll_out
     from rnem_world.seeding import torch_generator
-    from rnem_world.training.checkpoint import load_model
-    from rnem_world.training.presets import check_fits
 
     check_output(out, VIDEOS)
     check_output(json_path)
     check_output(figure, FIGURES)
-    place = resolve_device(device, threads)
-    model, config = load_model(run, place, checkpoint)
-    options = config.training
-    imagination = imagination or ("pixels" if config.model.is_world_model else "soft")
-    data_path = resolve_test_data(data or config.data, split)
-    with Dataset.open(data_path) as dataset:
-        info = dataset.info(split)
-        check_fits(config, info)
-        chosen = list(sequences) or list(range(min(3, info.number_of_sequences)))
-        if not all(0 <= index < info.number_of_sequences for index in chosen):
-            raise DataError(
-                f"--sequence {chosen}: {split} of {data_path} has the sequences 0 to {info.number_of_sequences - 1}"
-            )
-        usual = WORLD_CONTEXT if config.model.is_world_model else options.sequence_steps
-        if context is None:
-            context = max(1, min(usual, info.number_of_frames - 1 - steps))
-        noise = options.noise.usual_probability if noise_probability is None else noise_probability
-        how = RolloutConfig(context, steps, imagination, noise, slots)
-        how.check_length(info.number_of_frames)
-        arrays = ["actions"] if model.config.number_of_actions else []
-        batch = read_batch(dataset, split, chosen, context + steps + 1, arrays=arrays)
-    batch = batch.to(place)
-    frames = model.likelihood.from_uint8(batch.frames, batch.maximum_value)
-    rollout = roll_out(model, frames, how, batch.actions, torch_generator(seed, "rollout", device=place))
+    trained = Trained.load(run, resolve_device(device, threads), checkpoint)
+    data_path = resolve_test_data(data or trained.config.data, split)
+    given = rollout_input(
+        trained,
+        data_path,
+        split=split,
+        sequences=sequences,
+        context=context,
+        horizon=steps,
+        imagination=imagination,
+        slots=slots,
+        noise=noise_probability,
+    )
+    frames, context = given.frames, given.how.context
+    generator = torch_generator(seed, "rollout", device=trained.device)
+    rollout = roll_out(trained.model, frames, given.how, given.actions, generator)
     out = out or (Path(run) if Path(run).is_dir() else Path()) / "rollout.mp4"
-    write_video(out, _film(rollout, frames, with_slots, batch.actions), fps)
+    write_video(out, _film(rollout, frames, with_slots, given.actions), fps)
     click.echo(f"video of {context} context and {steps} imagined frames: {out}")
     json_path = json_path or out.with_suffix(".json")
     write_json(
@@ -132,16 +117,19 @@ def command(
         {
             "run": str(run),
             "data": str(data_path),
-            "sequences": chosen,
+            "sequences": given.sequences,
             "context": context,
-            "imagination": imagination,
-            **_losses(rollout, frames, options.loss),
+            "imagination": given.how.imagination,
+            **_losses(rollout, frames, trained.config.training.loss),
         },
     )
     click.echo(f"losses per step: {json_path}")
     if figure is not None:
         save_figure(
-            overview(rollout, frames, 0, f"sequence {chosen[0]}: {context} context, {steps} imagined"), figure
+            overview(
+                rollout, frames, 0, f"sequence {given.sequences[0]}: {context} context, {steps} imagined"
+            ),
+            figure,
         )
         click.echo(f"overview figure: {figure}")
 

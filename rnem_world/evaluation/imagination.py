@@ -38,14 +38,19 @@ class FrameFigures:
     """How imagined frames and slots compare with the real ones. Lists have one entry for each imagined frame.
 
     Attributes:
-        bce: Cross-entropy of the true frame under the imagined one (its expectation), in nats.
+        bce: Cross-entropy of the true frame under the imagined one (its expectation), in nats; of colours and greys
+            the squared error over twice the likelihood's variance.
         told_bce: The same of the imagined frame in black and white that is told how often pixels that are on and
-            pixels that are off are right after so many frames.
+            pixels that are off are right after so many frames; empty for colours and greys.
         copy_bce: The same of a copy of the last real frame that is told likewise: the best that a copy can do.
-        wrong_pixels: Pixels in which the imagined frame, in black and white, differs from the true one.
+        wrong_pixels: Pixels in which the imagined frame, made hard, differs visibly from the true one.
         copy_wrong_pixels: Pixels in which the last real frame does.
+        foreground_iou: How far the pixels that show something in the imagined frame are those of the true one:
+            intersection over union.
+        copy_foreground_iou: The same of the last real frame.
         small_recall: Part of the pixels of small moving objects (bullets, a ball) that is predicted one frame ahead,
-            while the model watches; None if there are no such objects, or positions of objects are known.
+            while the model watches; None if there are no such objects, positions of objects are known, or frames are
+            of colours or greys.
         hits: Hits@1 after so many imagined frames, by their number as text: the imagined slots, carried forward, are
             nearest to those that the model has when it watches the same frames, among those of all sequences. Empty
             for a single sequence, and where positions of objects are known.
@@ -58,6 +63,8 @@ class FrameFigures:
     copy_bce: list[float]
     wrong_pixels: list[float]
     copy_wrong_pixels: list[float]
+    foreground_iou: list[float]
+    copy_foreground_iou: list[float]
     small_recall: float | None
     hits: dict[str, float]
     mean_reciprocal_rank: dict[str, float]
@@ -211,7 +218,7 @@ def evaluate_imagination(
         config.context,
         config.horizon,
         config.imagination,
-        _frame_figures(truth, result, config),
+        _frame_figures(model.likelihood, truth, result, config),
         _object_figures(truth, result, shuffled, config),
         _player_figures(truth, result, shuffled, config),
         _reward_figures(truth, result, config),
@@ -347,23 +354,45 @@ def _look(model: WorldModel, state: SlotState, frame: Float[Tensor, "b c h w"]) 
     return model.predict(state, frame, actions).theta
 
 
-def _frame_figures(truth: Truth, result: dict[str, Tensor], config: RolloutConfig) -> FrameFigures:
-    first, last = config.context, truth.frames[:, config.context]
+def _frame_figures(
+    likelihood: Likelihood, truth: Truth, result: dict[str, Tensor], config: RolloutConfig
+) -> FrameFigures:
+    first, drawn = config.context, result["drawn"]
     true = truth.frames[:, first + 1 : first + config.horizon + 1]
+    last = truth.frames[:, first, None].expand_as(true)
+    previous = truth.frames[:, first : first + config.horizon]
     found, copied = {}, {}
     if truth.frames.shape[0] > 1 and "true 0" in result:
         after = [str(number) for number in RETRIEVED_AFTER if number <= config.horizon]
         found = {n: retrieve(result[f"imagined {n}"], result[f"true {n}"]) for n in after}
         copied = {n: retrieve(result["true 0"], result[f"true {n}"]) for n in after}
-    pairs = zip(result["drawn"].unbind(1), true.unbind(1), strict=True)
-    previous = truth.frames[:, first : first + config.horizon]
+
+    def told(guesses: Tensor) -> list[float]:
+        if not likelihood.is_binary:
+            return []
+        pairs = zip(guesses.unbind(1), true.unbind(1), strict=True)
+        return _rounded(torch.stack([told_cross_entropy(guess, frame) for guess, frame in pairs]))
+
+    def wrong(guesses: Tensor) -> list[float]:
+        return _rounded(likelihood.differ(guesses, true).double().sum(dim=(2, 3)).mean(dim=0))
+
+    def overlap(guesses: Tensor) -> list[float]:
+        there, real = likelihood.foreground(guesses), likelihood.foreground(true)
+        shared, either = (there & real).sum(dim=(2, 3)), (there | real).sum(dim=(2, 3))
+        return _rounded(torch.where(either > 0, shared / either.clamp(min=1), 1.0).mean(dim=0))
+
+    small = None
+    if "watched" in result and likelihood.is_binary:
+        small = small_object_recall(previous, true, result["watched"])
     return FrameFigures(
         bce=_rounded(result["bce"].mean(dim=0)),
-        told_bce=_rounded(torch.stack([told_cross_entropy(drawn, frame) for drawn, frame in pairs])),
-        copy_bce=_rounded(torch.stack([told_cross_entropy(last, frame) for frame in true.unbind(dim=1)])),
-        wrong_pixels=_rounded((result["drawn"] != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
-        copy_wrong_pixels=_rounded((last[:, None] != true).double().sum(dim=(2, 3, 4)).mean(dim=0)),
-        small_recall=small_object_recall(previous, true, result["watched"]) if "watched" in result else None,
+        told_bce=told(drawn),
+        copy_bce=told(last),
+        wrong_pixels=wrong(drawn),
+        copy_wrong_pixels=wrong(last),
+        foreground_iou=overlap(drawn),
+        copy_foreground_iou=overlap(last),
+        small_recall=small,
         hits={n: entry.hits for n, entry in found.items()},
         mean_reciprocal_rank={n: entry.mean_reciprocal_rank for n, entry in found.items()},
         copy_hits={n: entry.hits for n, entry in copied.items()},

@@ -68,6 +68,7 @@ class Evaluation:
             frame; each with ``total``, ``intra``, ``inter`` and the same of the last steps, ``last_total`` ...
         scores: Grouping scores by name; those that the data doesn't allow are left out.
         curves: For each step: the losses' totals, and every honest figure, by name.
+        available: Number of sequences that there are; 0 where nobody knows.
     """
 
     sequences: int
@@ -76,6 +77,7 @@ class Evaluation:
     losses: dict[str, dict[str, float]]
     scores: dict[str, float]
     curves: dict[str, list[float]]
+    available: int = 0
 
     @property
     def loss(self) -> float:
@@ -180,7 +182,8 @@ class _Sums:
             if config.honest:
                 # The mixture's weights come from the model's own frame: no gamma here has seen the target.
                 own = likelihood.mix(transition.prediction, likelihood.soft_gamma(transition.prediction))
-                totals["plain_bce"].append(likelihood.frame_loss(own, target).sum())
+                plain = "plain_bce" if likelihood.is_binary else "plain_error"
+                totals[plain].append(likelihood.frame_loss(own, target).sum())
             gammas.append(after.gamma[:, :, 0])
         count = frames.shape[0]
         found = {name: (torch.stack(values), count) for name, values in totals.items()}

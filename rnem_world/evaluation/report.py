@@ -15,6 +15,7 @@ LOSSES = {
 }
 SCORES = {
     "plain_bce": "plain BCE (its gamma never saw the frame)",
+    "plain_error": "plain error, nats (its gamma never saw it)",
     "ari": "ARI (the paper's)",
     "fg_ari": "FG-ARI",
     "miou": "mean IoU",
@@ -114,6 +115,8 @@ def _frame_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) 
             ("... of the best copy of the last frame", frames.copy_bce),
             (f"{prefix}wrong pixels", frames.wrong_pixels),
             ("... of a copy of the last frame", frames.copy_wrong_pixels),
+            (f"{prefix}foreground's IoU", frames.foreground_iou),
+            ("... of a copy of the last frame", frames.copy_foreground_iou),
             (f"{prefix}Hits@1 of slots", frames.hits),
             (f"{prefix}MRR of slots", frames.mean_reciprocal_rank),
             ("... Hits@1 of slots left as they were", frames.copy_hits),

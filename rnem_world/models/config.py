@@ -11,6 +11,7 @@ from rnem_world.errors import ConfigError, suggest
 CoreName = Literal["relational", "relational_no_attention", "rnn", "lstm"]
 SlotInputs = Literal["error", "error_frame_motion"]
 ThetaUpdate = Literal["sigmoid", "gated"]
+LikelihoodName = Literal["bernoulli", "mixture"]
 
 # The models by the names of the paper's comparison: the core, and the slots they are trained with.
 MODELS: dict[str, tuple[CoreName, int]] = {
@@ -151,6 +152,7 @@ class ModelConfig:
         architecture: A key of :data:`ARCHITECTURES`.
         slots: K, the number of slots in training; a trained model runs with any other number too.
         channels: Channels of a frame.
+        likelihood: What a pixel is: ``bernoulli`` for channels of bits, ``mixture`` for colours and greys.
         hidden_size: H, the width of theta and of the relational core's layers.
         attention_size: Width of the attention's hidden layer.
         number_of_actions: Actions fed to the core; 0 for a model without actions.
@@ -168,6 +170,7 @@ class ModelConfig:
     architecture: str = "conv64"
     slots: int = 5
     channels: int = 1
+    likelihood: LikelihoodName = "bernoulli"
     hidden_size: int = 250
     attention_size: int = 100
     number_of_actions: int = 0
@@ -182,6 +185,7 @@ class ModelConfig:
         for name, known in (
             ("core", get_args(CoreName)),
             ("architecture", tuple(ARCHITECTURES)),
+            ("likelihood", get_args(LikelihoodName)),
             ("slot_inputs", get_args(SlotInputs)),
             ("theta_update", get_args(ThetaUpdate)),
         ):
@@ -191,6 +195,11 @@ class ModelConfig:
         if self.theta_update == "gated" and not self.is_relational:
             raise ConfigError(
                 f"theta_update gated belongs to the relational cores, not to {self.core}: choose sigmoid"
+            )
+        if self.likelihood == "mixture" and self.slot_inputs != "error_frame_motion":
+            raise ConfigError(
+                f"slot_inputs is {self.slot_inputs}, and the slots of a mixture see their part of the frame and its "
+                "motion beside the error: choose error_frame_motion"
             )
         validate_slots(self.core, self.slots)
         for name in ("channels", "hidden_size", "attention_size", "action_size"):
@@ -207,6 +216,11 @@ class ModelConfig:
     def image(self) -> ImageArchitecture | ProjectionArchitecture:
         """The layers of the encoder and the decoder."""
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.image.image_size, self.image.image_size
 
     @property
     def is_world_model(self) -> bool:

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 
 from rnem_world.errors import CheckpointError, DependencyError
 from rnem_world.io import atomic_file, write_json
-from rnem_world.models.imagination import DreamImagination, DreamState
-from rnem_world.models.world_model import SlotState, WorldModel
+from rnem_world.models.world_model import DreamImagination, DreamState, SlotState, WorldModel
 
-GraphName = Literal["latent_step", "pixels_step", "draw", "observe"]
+GraphName = Literal["latent_step", "pixels_step", "draw", "observe", "encode"]
 GRAPHS_FILE = "graphs.json"
 INSTALL = 'pip install "rnem-world[export]"'
 MOST_SLOTS = 64
@@ -96,6 +95,23 @@ class _Observe(nn.Module):
         return state.theta, state.prediction, state.gamma, transition.output
 
 
+class _Encode(nn.Module):
+    """What slots see of the last real frame, with which a dream starts, see `WorldModel.start_imagination`."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        prediction: Float[Tensor, "b k m h w"],
+        gamma: Float[Tensor, "b k 1 h w"],
+        previous: Float[Tensor, "b c h w"] | None,
+        frame: Float[Tensor, "b c h w"],
+    ) -> tuple[Tensor, ...]:
+        return (self.model.encode(SlotState(gamma, prediction, gamma, previous), frame),)
+
+
 @dataclass(frozen=True)
 class Graph:
     """What a graph takes and gives, by name in order.
@@ -146,6 +162,8 @@ def graphs_of(model: WorldModel) -> list[Graph]:
     }
     outputs = ("next_theta", "next_prediction", "next_gamma", "next_output")
     graphs.append(Graph("observe", _Observe(model), watched, outputs))
+    last = {name: watched[name] for name in ("prediction", "gamma", "previous", "frame")}
+    graphs.append(Graph("encode", _Encode(model), last, ("code",)))
     return graphs
 
 
@@ -187,8 +205,16 @@ def export_graphs(model: WorldModel, weights: Path) -> list[Path]:
             "outputs": {name: _shape_of(proto.graph.output, name) for name in graph.outputs},
         }
     path = weights.parent / GRAPHS_FILE
-    write_json(path, {"weights": fingerprint(weights), "graphs": described})
+    shape = (*frame_size(model), model.config.channels)
+    facts = {"slots": model.config.slots, "frame": shape, "actions": model.config.number_of_actions}
+    write_json(path, {"weights": fingerprint(weights), **facts, "graphs": described})
     return [*files, path]
+
+
+def frame_size(model: WorldModel) -> tuple[int, int]:
+    """Returns height and width of a model's frames."""
+    size = model.config.image.image_size
+    return size, size
 
 
 def fingerprint(weights: Path) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rnem_world.models.config import LossConfig, ModelConfig
+from rnem_world.models.config import LossConfig
 
 # Keeps a pixel that no slot explains from having no owner at all.
 EPSILON = 1e-6
@@ -59,12 +59,17 @@ class Likelihood(nn.Module, ABC):
         inputs: Maps that a slot sees of a frame.
         maps: Maps that the decoder draws of a slot.
         sees_motion: Whether slots see the frame before as well, which their state then keeps.
+        is_binary: Whether a pixel is on or off.
     """
 
     channels: int
     inputs: int
     maps: int
     sees_motion: bool
+    is_binary: bool
+
+    def prepare(self, frames: Float[Tensor, "n c h w"]) -> None:  # most kinds have nothing to prepare
+        """Looks at some frames of the training data before training begins."""
 
     @abstractmethod
     def predict(self, logits: Maps) -> Maps:
@@ -75,26 +80,26 @@ class Likelihood(nn.Module, ABC):
         """Gives each slot's means, to be looked at."""
 
     @abstractmethod
-    def initial_prediction(self, batch_size: int, slots: int, size: int, like: Tensor) -> Maps:
+    def initial_prediction(self, batch_size: int, slots: int, size: tuple[int, int], like: Tensor) -> Maps:
         """Gives what slots predict before the first frame, with ``like``'s device and dtype."""
 
     def initial_gamma(
         self,
         batch_size: int,
         slots: int,
-        size: int,
+        size: tuple[int, int],
         generator: torch.Generator | None,
         device: torch.device | str,
     ) -> Gamma:
         """Draws the responsibilities before the first frame: |N(0, 1)|, normalised over the slots; 1 for one slot."""
         if slots == 1:
-            return torch.ones(batch_size, 1, 1, size, size, device=device)
-        noise = torch.randn(batch_size, slots, 1, size, size, generator=generator, device=device).abs()
+            return torch.ones(batch_size, 1, 1, *size, device=device)
+        noise = torch.randn(batch_size, slots, 1, *size, generator=generator, device=device).abs()
         return noise / noise.sum(dim=1, keepdim=True)
 
     @abstractmethod
-    def initial_frame(self, batch_size: int, size: int, like: Tensor) -> Frames | None:
-        """Gives the frame before the first; None if slots don't see motion, or the first frame is to stand for it."""
+    def initial_frame(self, batch_size: int, size: tuple[int, int], like: Tensor) -> Frames | None:
+        """Gives the frame before the first; None if slots don't see motion."""
 
     @abstractmethod
     def slot_inputs(
@@ -132,6 +137,14 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def object_weights(self, prediction: Maps, gamma: Gamma) -> Float[Tensor, "*b k h w"]:
         """Says how much of an object each slot has in each pixel, to find where its object is."""
+
+    @abstractmethod
+    def foreground(self, frames: Frames) -> Bool[Tensor, "*b h w"]:
+        """Finds the pixels that show something."""
+
+    @abstractmethod
+    def differ(self, frames: Frames, others: Frames) -> Bool[Tensor, "*b h w"]:
+        """Finds the pixels in which frames differ visibly from others."""
 
     @abstractmethod
     def slot_losses(
@@ -221,8 +234,7 @@ class Likelihood(nn.Module, ABC):
         floats = frames.to(torch.float32)
         return floats if maximum_value == 1 else floats / maximum_value
 
-    @staticmethod
-    def to_uint8(frames: Float[Tensor, "*s"]) -> UInt8[Tensor, "*s"]:
+    def to_uint8(self, frames: Float[Tensor, "*s"]) -> UInt8[Tensor, "*s"]:
         """Turns floats in [0, 1] into bytes of 0 to 255."""
         return (frames * 255.0).round().to(torch.uint8)
 
@@ -241,6 +253,7 @@ class Bernoulli(Likelihood):
         super().__init__()
         self.channels = self.maps = channels
         self.sees_motion = sees_motion
+        self.is_binary = True
         self.inputs = channels * (3 if sees_motion else 1)
         self.initial_mean = initial_mean
 
@@ -252,13 +265,13 @@ class Bernoulli(Likelihood):
         """Gives the means, which are all there is."""
         return prediction
 
-    def initial_prediction(self, batch_size: int, slots: int, size: int, like: Tensor) -> Maps:
+    def initial_prediction(self, batch_size: int, slots: int, size: tuple[int, int], like: Tensor) -> Maps:
         """Gives every pixel the same mean."""
-        return like.new_full((batch_size, slots, self.channels, size, size), self.initial_mean)
+        return like.new_full((batch_size, slots, self.channels, *size), self.initial_mean)
 
-    def initial_frame(self, batch_size: int, size: int, like: Tensor) -> Frames | None:
+    def initial_frame(self, batch_size: int, size: tuple[int, int], like: Tensor) -> Frames | None:
         """Gives black frames if slots see motion."""
-        return like.new_zeros(batch_size, self.channels, size, size) if self.sees_motion else None
+        return like.new_zeros(batch_size, self.channels, *size) if self.sees_motion else None
 
     def slot_inputs(
         self, frame: Frames, prediction: Maps, gamma: Gamma, previous: Frames | None
@@ -308,6 +321,14 @@ class Bernoulli(Likelihood):
     def object_weights(self, prediction: Maps, gamma: Gamma) -> Float[Tensor, "*b k h w"]:
         """Gives gamma times the brightest channel's mean; gamma alone means nothing where all is dark."""
         return gamma.squeeze(-3) * prediction.amax(dim=-3)
+
+    def foreground(self, frames: Frames) -> Bool[Tensor, "*b h w"]:
+        """Finds the pixels with a channel that is on."""
+        return (frames > 0.5).any(dim=-3)
+
+    def differ(self, frames: Frames, others: Frames) -> Bool[Tensor, "*b h w"]:
+        """Finds the pixels with a channel that is on in one alone."""
+        return (frames != others).any(dim=-3)
 
     def slot_losses(
         self, logits: Maps, gamma: Gamma, target: Frames, config: LossConfig, mask: Mask | None = None
@@ -370,15 +391,6 @@ class Bernoulli(Likelihood):
     def quantise(self, frames: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Makes frames black and white: white above one half."""
         return (frames > 0.5).to(frames.dtype)
-
-
-def make_likelihood(config: ModelConfig) -> Likelihood:
-    """Makes the likelihood that a model is configured with."""
-    return Bernoulli(
-        config.channels,
-        sees_motion=config.slot_inputs == "error_frame_motion",
-        initial_mean=config.initial_prediction,
-    )
 
 
 def _cross_entropy(logits: Float[Tensor, "*s"], target: Float[Tensor, "..."]) -> Float[Tensor, "*s"]:

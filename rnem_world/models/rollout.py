@@ -11,9 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamImagination
 from rnem_world.models.likelihood import Likelihood
-from rnem_world.models.world_model import SlotState, Transition, WorldModel
+from rnem_world.models.world_model import DreamImagination, SlotState, Transition, WorldModel
 
 Imagination = Literal["soft", DreamImagination]
 

@@ -1,10 +1,10 @@
-"""The world model: slots that see a frame, act on one another, and predict the next frame."""
+"""The world model: slots that see a frame, act on one another, predict the next frame, and dream on by themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,12 +13,20 @@ from torch.nn import functional as F
 
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
-from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore, RelationalCore
-from rnem_world.models.heads import HeadOutput, Heads, PriorCode
-from rnem_world.models.imagination import DreamImagination, DreamState, DreamStep, Picture
+from rnem_world.models.cores import (
+    HeadOutput,
+    Heads,
+    LongShortTermMemoryCore,
+    PriorCode,
+    RecurrentCore,
+    RelationalCore,
+)
 from rnem_world.models.layers import Affine, VectorNorm
-from rnem_world.models.likelihood import make_likelihood
+from rnem_world.models.likelihood import Bernoulli, Likelihood
+from rnem_world.models.mixture import Mixture
 from rnem_world.models.vision import Decoder, Encoder, ProjectionDecoder, ProjectionEncoder
+
+DreamImagination = Literal["latent", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,71 @@ class ActionEmbedding(nn.Module):
         return F.relu(self.norm(self.linear.weight.t()[actions] + self.linear.bias))
 
 
+@dataclass(frozen=True)
+class DreamState:
+    """All that a dream's future depends on, beside the actions.
+
+    Attributes:
+        theta: Float (b, k, s), the slots.
+        output: Float (b, k, d), what the decoder reads of them.
+        code: Float (b, k, e), what each slot sees of the current frame, or expects to see.
+        frame: Float (b, c, h, w), the current frame, made hard, for models whose slots see motion and that
+            imagine in pixels; None otherwise.
+    """
+
+    theta: Tensor
+    output: Tensor
+    code: Tensor
+    frame: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DreamState:
+        """Applies a function to every tensor, as ``lambda tensor: tensor[rows]`` to pick dreams."""
+        frame = None if self.frame is None else function(self.frame)
+        return DreamState(function(self.theta), function(self.output), function(self.code), frame)
+
+
+@dataclass(frozen=True)
+class DreamStep:
+    """One imagined transition.
+
+    Attributes:
+        state: The dream after it.
+        rewards: Float (b, k), each slot's share of the reward; None without heads.
+        termination: Float (b,), the logit that the episode ends; None without heads.
+        attention: Float (b, k, k - 1), each slot's attention to the others in increasing order; None without.
+        prediction: Float (b, k, m, h, w), what the slots predict; None in latent imagination, where nothing is drawn.
+    """
+
+    state: DreamState
+    rewards: Tensor | None
+    termination: Tensor | None
+    attention: Tensor | None
+    prediction: Tensor | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the slots draw.
+
+    Attributes:
+        prediction: Float (b, k, m, h, w), for each slot what its likelihood makes of it.
+        frame: Float (b, c, h, w), the dream's frame, made hard.
+        gamma: Float (b, k, 1, h, w), the slots' responsibilities for it.
+    """
+
+    prediction: Tensor
+    frame: Tensor
+    gamma: Tensor
+
+
+def make_likelihood(config: ModelConfig) -> Likelihood:
+    """Makes the likelihood that a model is configured with."""
+    if config.likelihood == "mixture":
+        return Mixture(config.channels, config.frame_size, config.initial_prediction)
+    sees_motion = config.slot_inputs == "error_frame_motion"
+    return Bernoulli(config.channels, sees_motion, config.initial_prediction)
+
+
 class WorldModel(nn.Module):
     """R-NEM (van Steenkiste et al., 2018) or one of its baselines.
 
@@ -151,7 +224,7 @@ class WorldModel(nn.Module):
         slots = self.config.slots if slots is None else slots
         validate_slots(self.config.core, slots)
         like = self.encoder.linear.weight
-        size = self.config.image.image_size
+        size = self.config.frame_size
         theta = like.new_zeros(batch_size, slots, self.core.state_size)
         prediction = self.likelihood.initial_prediction(batch_size, slots, size, like)
         gamma = self.likelihood.initial_gamma(batch_size, slots, size, generator, like.device)

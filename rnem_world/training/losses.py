@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rnem_world.device import send
 from rnem_world.models.config import LossConfig
-from rnem_world.models.heads import HeadOutput
+from rnem_world.models.cores import HeadOutput
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.training.config import HeadLossConfig, PriorCodeConfig
 

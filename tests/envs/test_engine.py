@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from rnem_world.envs.starts import STARTS_FILE, write_starts
 from rnem_world.envs.world import World, find_world
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 from rnem_world.models.export import graphs_of
+from rnem_world.models.world_model import SlotState
 from rnem_world.training.checkpoint import load_model, save_checkpoint
 
 pytest.importorskip("onnxruntime")
+ROOT = Path(__file__).resolve().parents[2]
 WAYS = ["latent", "pixels"]
 DETAILS = ("slot_rewards", "masses", "attention")
 
@@ -156,3 +159,49 @@ def test_exporting(tmp_path, options, half):
 def test_shipped_graphs_belong_to_their_weights():
     for name in ("balls", "stove", "space_invaders"):
         assert isinstance(World.load(name).engine("onnx"), OnnxEngine), Path(name)
+
+
+def modules_of_node() -> Path | None:
+    """Where onnxruntime-web is, if it is anywhere: `npm install onnxruntime-web`, and say so by NODE_MODULES."""
+    folder = Path(os.environ.get("NODE_MODULES", ROOT / "node_modules"))
+    return folder if shutil.which("node") and (folder / "onnxruntime-web").is_dir() else None
+
+
+def test_a_program_without_python_dreams_the_same(tmp_path):
+    modules = modules_of_node()
+    if modules is None:
+        pytest.skip(
+            "needs node and onnxruntime-web: npm install onnxruntime-web, and NODE_MODULES names node_modules"
+        )
+    (tmp_path / "node_modules").symlink_to(modules.resolve())
+    shutil.copy(ROOT / "docs" / "examples" / "dream.mjs", tmp_path)
+    folder = find_world("balls")
+    done = subprocess.run(
+        ["node", "dream.mjs", str(folder)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    lines = done.stdout.strip().splitlines()
+    engine = World.load("balls").engine("onnx")
+    noise = np.abs(np.fmod(np.sin(np.arange(5 * 1024) * 12.9898) * 43758.5453, 1)).reshape(1, 5, 1, 32, 32)
+    gamma = torch.from_numpy(noise / noise.sum(axis=1, keepdims=True)).float()
+
+    def video(t: int) -> torch.Tensor:
+        frame = torch.zeros(1, 1, 32, 32)
+        for left in (4 + t / 2, 22 - t / 2):
+            frame[..., 12:18, int(left + 0.5) : int(left + 0.5) + 6] = 1.0
+        return frame
+
+    none = torch.zeros(1, dtype=torch.int64)
+    state = SlotState(torch.zeros(1, 5, 128), torch.zeros(1, 5, 1, 32, 32), gamma, torch.zeros(1, 1, 32, 32))
+    for t in range(15):
+        state, output = engine.observe(state, video(t), none, video(t + 1))
+    dreams = World.load("balls").model.start_imagination(state, output, video(15))
+    for line in lines:
+        step = engine.dream_step(dreams, none, "latent")
+        dreams = step.state
+        assert float(line.rsplit(" ", 1)[1]) == pytest.approx(float(step.rewards.sum()), abs=2e-3)
+    assert len(lines) == 10

@@ -174,7 +174,7 @@ def test_nothing_leaves_a_graphics_card_but_in_one_transfer(world, imagination, 
     with FakeTensorMode(), Indexing():
         # The one draw of random numbers is made by a generator, which can't be faked.
         def initial_gamma(likelihood, batch_size, slots, size, generator, device):
-            return torch.rand(batch_size, slots, 1, size, size, device="cuda")
+            return torch.rand(batch_size, slots, 1, *size, device="cuda")
 
         monkeypatch.setattr(Likelihood, "initial_gamma", initial_gamma)
         monkeypatch.setattr(world_module, "torch_generator", lambda *keys, **options: None)

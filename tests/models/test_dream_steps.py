@@ -7,9 +7,8 @@ import torch
 from worlds import videos, world_model
 
 from rnem_world.errors import ConfigError
-from rnem_world.models.imagination import DreamState
 from rnem_world.models.rollout import imagine, observe
-from rnem_world.models.world_model import WorldModel
+from rnem_world.models.world_model import DreamState, WorldModel
 
 
 def asleep(model: WorldModel, batch: int = 3, context: int = 4) -> tuple[DreamState, list, torch.Tensor]:

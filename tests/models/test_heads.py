@@ -4,7 +4,7 @@ import pytest
 import torch
 from worlds import videos, world_model
 
-from rnem_world.models.heads import Heads
+from rnem_world.models.cores import Heads
 
 
 def test_shares_add_up_over_slots() -> None:

@@ -102,10 +102,10 @@ def test_own_frame_is_white_above_the_threshold_alone() -> None:
 
 def test_initial_gamma_is_random_and_reproducible() -> None:
     def draw() -> torch.Tensor:
-        return BITS.initial_gamma(2, 3, 4, torch.Generator().manual_seed(1), "cpu")
+        return BITS.initial_gamma(2, 3, (4, 5), torch.Generator().manual_seed(1), "cpu")
 
     torch.testing.assert_close(draw(), draw())
-    torch.testing.assert_close(draw().sum(1), torch.ones(2, 1, 4, 4))
+    torch.testing.assert_close(draw().sum(1), torch.ones(2, 1, 4, 5))
     assert draw().std() > 0.1
 
 
