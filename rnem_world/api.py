@@ -183,7 +183,7 @@ def evaluate_dreams(
     """
     trained = checkpoint if isinstance(checkpoint, Trained) else Trained.load(checkpoint)
     config = trained.config
-    noise = config.training.noise.usual_probability if noise is None else noise
+    noise = config.training.noise.usual_strength if noise is None else noise
     how = RolloutConfig(context, horizon, noise=noise, slots=slots)
     with Dataset.open(data or config.data) as dataset:
         info = dataset.info(split)
@@ -258,7 +258,7 @@ def rollout_input(
             context,
             horizon,
             imagination or ("pixels" if config.model.is_world_model else "soft"),
-            config.training.noise.usual_probability if noise is None else noise,
+            config.training.noise.usual_strength if noise is None else noise,
             slots,
         )
         how.check_length(info.number_of_frames)

@@ -245,7 +245,7 @@ def resolve_test_data(data: str, split: str) -> Path:
     from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.rules import PRESETS
 
-    folder = collecting.DATA_FOLDER
+    folder = collecting.DATA_FOLDER.absolute()
     is_there = Path(data).exists() or (folder / f"{data}.h5").exists()
     if is_there or data not in (*PRESETS, *GAMES) or split != "test":
         return resolve_data(data)

@@ -116,7 +116,7 @@ def _evaluate(request: _Request, steps: int | None, ami_sequences: int) -> Evalu
     from rnem_world.evaluation.report import figures_table
 
     options = request.trained.config.training
-    noises = [options.noise.usual_probability, 0.0] if request.noise is None else [request.noise]
+    noises = [options.noise.usual_strength, 0.0] if request.noise is None else [request.noise]
     evaluations = [
         evaluate(
             request.trained,
@@ -152,7 +152,7 @@ def _imagine(request: _Request, context: int, horizon: int) -> None:
     from rnem_world.evaluation.report import imagination_table
 
     config = request.trained.config
-    noise = config.training.noise.usual_probability if request.noise is None else request.noise
+    noise = config.training.noise.usual_strength if request.noise is None else request.noise
     dreams = evaluate_dreams(
         request.trained,
         request.data,

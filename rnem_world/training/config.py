@@ -10,7 +10,7 @@ from rnem_world.config import Precision, check_above_zero, check_at_least, check
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import LossConfig, ModelConfig
 
-NoiseType = Literal["bitflip", "none"]
+NoiseType = Literal["bitflip", "gaussian", "none"]
 OptimizerName = Literal["adam", "sgd", "momentum", "adadelta", "adagrad", "rmsprop"]
 ScheduleName = Literal["constant", "cosine", "linear"]
 ClipBy = Literal["parameter", "global"]
@@ -24,32 +24,34 @@ class NoiseConfig:
     """The noise on input frames; targets have none.
 
     Attributes:
-        type: Kind of the noise.
-        probability: Probability that a pixel is flipped.
-        per_sequence: Whether each sequence draws its own probability between 0 and ``probability``.
+        type: Kind of the noise: ``bitflip`` for frames of bits, ``gaussian`` for colours and greys, or ``none``.
+        probability: Of bit flips: the probability that a pixel is flipped.
+        deviation: Of Gaussian noise: the standard deviation of what is added to each value in [0, 1].
+        per_sequence: Whether each sequence draws its own strength between 0 and that.
     """
 
     type: NoiseType = "bitflip"
     probability: float = 0.2
+    deviation: float = 0.3
     per_sequence: bool = False
 
     def __post_init__(self) -> None:
         check_one_of(self, "type", get_args(NoiseType))
-        check_between(self, 0, 1, "probability")
+        check_between(self, 0, 1, "probability", "deviation")
 
     @property
-    def flip_probability(self) -> float:
-        """Probability that a pixel is flipped."""
-        return self.probability if self.type == "bitflip" else 0.0
+    def strength(self) -> float:
+        """How strong it is, as the likelihood that draws it understands it."""
+        return {"bitflip": self.probability, "gaussian": self.deviation, "none": 0.0}[self.type]
 
     @property
-    def usual_probability(self) -> float:
-        """Probability of a flip in evaluation and rollouts.
+    def usual_strength(self) -> float:
+        """How strong it is in evaluation and rollouts.
 
         A model that was trained with one strength has never seen clean inputs, so the noise stays on, as in the
         original; one that has seen all strengths needs none.
         """
-        return 0.0 if self.per_sequence else self.flip_probability
+        return 0.0 if self.per_sequence else self.strength
 
 
 @dataclass(frozen=True)

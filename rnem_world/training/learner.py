@@ -186,11 +186,11 @@ class Learner:
         frames = self.model.likelihood.from_uint8(send(batch.frames, self.device), batch.maximum_value)
         # Drawn for the global batch, so that a process's own rows get what they would get in one process alone.
         shape = torch.Size([frames.shape[0] * self.processes.world_size, *frames[:, :-1].shape[1:]])
-        probability: float | Tensor = noise.flip_probability
+        strength: float | Tensor = noise.strength
         if noise.per_sequence:
             draw = torch.rand(shape[0], 1, 1, 1, 1, generator=self.generator, device=self.device)
-            probability = noise.flip_probability * draw
-        drawn = self.model.likelihood.draw_noise(shape, probability, self.generator, self.device)
+            strength = noise.strength * draw
+        drawn = self.model.likelihood.draw_noise(shape, strength, self.generator, self.device)
         if drawn is not None:
             drawn = drawn[self.processes.rows(shape[0])]
         actions = rewards = terminations = None

@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from rnem_world.config import build, merged
 from rnem_world.data.dataset import Dataset, SplitInfo
-from rnem_world.data.loader import LoaderConfig, SequenceLoader
+from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.schema import Split
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ARCHITECTURES, MODELS, architecture_for
+from rnem_world.models.likelihood import Likelihood
 from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
 
@@ -42,6 +48,9 @@ WORLD_MODEL: dict[str, Any] = {
 }
 # The data that a world model of balls is trained on, where the user has none.
 WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 101}
+
+# Sequences that frames are read from where a few frames of the data are wanted.
+MOST_SEQUENCES = 200
 
 ENVIRONMENTS = ("balls", "atari")
 # The paper's options for Atari (`enc_dec_84_atari`, which follows from the size of the frames) ...
@@ -134,7 +143,10 @@ def fit_model_to(
     architecture: str | None = None,
     takes_all: bool = False,
 ) -> RunConfig:
-    """Chooses what the data decides: the architecture, the channels and the number of actions.
+    """Chooses what the data decides: what a pixel is, the architecture, the channels and the number of actions.
+
+    Frames of bits get the Bernoulli likelihood; colours and greys the mixture, whose slots see motion, and Gaussian
+    noise of another strength in each sequence.
 
     Args:
         dataset: The data; its training split is looked at.
@@ -145,8 +157,7 @@ def fit_model_to(
             architecture without convolutions where there is one for the size of the frames.
 
     Raises:
-        ConfigError: If actions or rewards are wanted and the data has none, or no architecture fits, or the frames
-            aren't black and white.
+        ConfigError: If actions or rewards are wanted and the data has none, or no architecture fits.
         DataError: If there is no training split.
     """
     info = dataset.info("training")
@@ -177,6 +188,12 @@ def fit_model_to(
     model = replace(
         config.model, architecture=architecture, channels=info.channels, number_of_actions=actions or 0
     )
+    noise = config.training.noise
+    if dataset.attributes.maximum_value != 1:
+        model = replace(model, likelihood="mixture", slot_inputs="error_frame_motion", initial_prediction=0.5)
+        if noise.type != "none":
+            noise = replace(noise, type="gaussian", per_sequence=True)
+    config = replace(config, training=replace(config.training, noise=noise))
     config = replace(
         config, model=model, data=str(dataset.path), environment=dataset.attributes.environment_id
     )
@@ -188,17 +205,28 @@ def check_trains(config: RunConfig, dataset: Dataset) -> None:
     """Checks that a model can be trained on the training split of a dataset.
 
     Raises:
-        ConfigError: If frames or actions differ from the model's, or frames aren't black and white.
+        ConfigError: If frames or actions differ from the model's, or noise or losses are not for such frames.
     """
-    info = dataset.info("training")
+    training, likelihood = config.training, config.model.likelihood
     largest = dataset.attributes.maximum_value
-    if largest != 1 or info.channels != 1:
+    suits = "bernoulli" if largest == 1 else "mixture"
+    if likelihood != suits:
         raise ConfigError(
-            f"the frames in {dataset.path} have {info.channels} channels of values 0..{largest}, and models are "
-            "trained on black and white ones: import them with `rnem-world data import --channels 1 --binarise 0.5`, "
-            "or collect Atari without --grayscale and --rgb"
+            f"the frames in {dataset.path} have values 0..{largest}, which the likelihood {suits} is for, and the "
+            f"model's is {likelihood}: choose other data, or train a new model on these"
         )
-    check_fits(config, info)
+    noise = "bitflip" if likelihood == "bernoulli" else "gaussian"
+    if training.noise.type not in (noise, "none"):
+        raise ConfigError(
+            f"training.noise.type is {training.noise.type}, and the noise on such frames is {noise} or none"
+        )
+    loss = training.loss
+    if likelihood == "mixture" and (loss.inter_weight, loss.pixel_prior) != (1.0, 0.0):
+        raise ConfigError(
+            f"training.loss has inter_weight {loss.inter_weight} and pixel_prior {loss.pixel_prior}, which frames of "
+            "colours or greys have no use for: leave them out"
+        )
+    check_fits(config, dataset.info("training"))
 
 
 def check_fits(config: RunConfig, info: SplitInfo) -> None:
@@ -279,3 +307,22 @@ def make_loader(
         world_size=shares,
         arrays=names,
     )
+
+
+def some_frames(dataset: Dataset, number: int = 1000) -> Float[Tensor, "n c h w"]:
+    """Reads frames of the training split, spread evenly over its sequences and over their time, in [0, 1].
+
+    Args:
+        dataset: The data.
+        number: How many, if there are as many.
+    """
+    info = dataset.info("training")
+    sequences = min(info.number_of_sequences, MOST_SEQUENCES)
+    each = min(-(-number // sequences), info.number_of_frames)
+    found = []
+    for position, index in enumerate(np.linspace(0, info.number_of_sequences - 1, sequences).astype(int)):
+        batch = read_batch(dataset, "training", [int(index)], arrays=())
+        # Shifted from sequence to sequence, so that all times are met.
+        times = (np.arange(each) * info.number_of_frames // each + position) % info.number_of_frames
+        found.append(Likelihood.from_uint8(batch.frames[0, times], batch.maximum_value))
+    return torch.cat(found)[:number]

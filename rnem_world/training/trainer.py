@@ -26,7 +26,7 @@ from rnem_world.seeding import derive_seed, torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.config import RunConfig
 from rnem_world.training.learner import Learner, check_shares
-from rnem_world.training.presets import check_trains, fit_model_to, make_loader
+from rnem_world.training.presets import check_trains, fit_model_to, make_loader, some_frames
 from rnem_world.training.run import RunFolder, RunProgress
 
 
@@ -77,6 +77,8 @@ class Trainer:
         self.training = make_loader(dataset, "training", config, self.options.train_size, processes)
         self.validation = make_loader(dataset, "validation", config, self.options.valid_size, processes)
         self.model = checkpoint.to_device(self._new_model(start_from), device)
+        if not resume and start_from is None:
+            self.model.likelihood.prepare(some_frames(dataset).to(device))
         self.learner = Learner(self.model, config, processes)
         self.folder = RunFolder(run, self.model, config, processes.is_first)
         self.progress = RunProgress()
@@ -306,7 +308,7 @@ class Trainer:
         options = self.options
         how = EvaluationConfig(
             step_weights=options.weights,
-            noise=options.noise.usual_probability,
+            noise=options.noise.usual_strength,
             loss=options.loss,
             last_steps=options.last_steps,
             ami_sequences=0,
@@ -330,7 +332,7 @@ class Trainer:
         rollout = roll_out(
             self.model,
             frames,
-            RolloutConfig(options.sequence_steps, 0, noise=options.noise.usual_probability),
+            RolloutConfig(options.sequence_steps, 0, noise=options.noise.usual_strength),
             actions,
             torch_generator(options.seed, "overview", device=self.device),
         )

@@ -45,7 +45,7 @@ def test_one_command_does_everything_with_the_papers_options(run, place):
     assert "no data at hand: collecting data/Breakout.h5" in outcome.out
     config = checkpoint.read_config(place / "runs" / "r_nem-4-slots-Breakout")
     assert (config.model.architecture, config.model.slots, config.model.number_of_actions) == ("conv84", 4, 4)
-    assert (config.training.window, config.training.noise.flip_probability) == ("random", 0.002)
+    assert (config.training.window, config.training.noise.strength) == ("random", 0.002)
     assert config.environment == "RNEM-AtariReal-v0"
     with Dataset.open(place / "data" / "Breakout.h5") as dataset:
         assert dataset.attributes.settings["game"] == "Breakout"

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from rnem_world.data.loader import Batch
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.imagination import evaluate_imagination
+from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
 from rnem_world.evaluation.pictures import overview, rollout_panels
 from rnem_world.evaluation.report import imagination_table
 from rnem_world.evaluation.truth import Objects, Truth
@@ -224,6 +226,17 @@ def test_it_imagines_and_is_measured_and_drawn(model: WorldModel, imagination: s
     assert all(0 <= share <= 1 for share in figures.frames.foreground_iou)
     assert figures.frames.copy_foreground_iou[0] > figures.frames.copy_foreground_iou[-1] > 0
     assert any("IoU" in line for line in imagination_table(figures))
+
+
+def test_it_is_evaluated_one_step_ahead(model: WorldModel) -> None:
+    frames, actions = coloured(3, 5)
+    batch = Batch((frames * 255).round().to(torch.uint8), torch.arange(3), actions=actions, maximum_value=255)
+    how = EvaluationConfig((1.0, 1.0, 1.0, 1.0), noise=0.1)
+    found = evaluate(model, [batch], how, torch.Generator().manual_seed(0))
+    assert found.losses["loss"] == found.losses["upper_bound"]
+    assert found.losses["loss"]["total"] == found.losses["loss"]["intra"] > 0
+    assert found.scores["plain_error"] > 0
+    assert "plain_bce" not in found.scores
 
 
 @torch.no_grad()

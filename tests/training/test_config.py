@@ -22,7 +22,7 @@ from rnem_world.training.config import (
 def test_defaults_are_the_originals():
     config = TrainingConfig()
     assert (config.sequence_steps, config.batch_size, config.epochs, config.patience) == (30, 64, 500, 10)
-    assert (config.noise.type, config.noise.flip_probability) == ("bitflip", 0.2)
+    assert (config.noise.type, config.noise.strength) == ("bitflip", 0.2)
     assert (config.optimizer.name, config.optimizer.learning_rate, config.optimizer.clip_norm) == (
         "adam",
         1e-3,
@@ -64,7 +64,7 @@ def test_a_chunk_without_weight_is_refused():
     ],
 )
 def test_only_a_model_that_knows_one_strength_of_noise_keeps_it(noise, usual):
-    assert noise.usual_probability == usual
+    assert noise.usual_strength == usual
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
 from rnem_world.data.writer import write_shard
 from rnem_world.errors import ConfigError
-from rnem_world.training.config import RunConfig, TrainingConfig
-from rnem_world.training.presets import fit_model_to, paper_model, world_model
+from rnem_world.models.config import LossConfig
+from rnem_world.training.checkpoint import load_model
+from rnem_world.training.config import NoiseConfig, RunConfig, TrainingConfig
+from rnem_world.training.presets import check_trains, fit_model_to, paper_model, some_frames, world_model
 from rnem_world.training.trainer import Trainer, train
 
 
@@ -58,20 +61,71 @@ def test_training_from_python(discs_file, tmp_path):
     assert again.progress.updates == 1
 
 
-@pytest.mark.parametrize(("maximum_value", "channels"), [(255, 1), (1, 3), (255, 3)])
-def test_grey_and_coloured_frames_are_refused(maximum_value, channels, tmp_path):
-    """They would be taken for probabilities that a pixel is white."""
-    shape = (5, 6, 32, 32, channels)
-    frames = np.random.default_rng(0).integers(0, 2, shape, np.uint8) * np.uint8(maximum_value)
+def frames_file(path: Path, maximum_value: int, channels: int) -> Path:
+    """Discs' size of frames with random bits, over a grey, or bits alone, where the maximum is 1."""
+    frames = np.random.default_rng(0).integers(0, 2, (5, 6, 32, 32, channels), np.uint8)
+    if maximum_value > 1:
+        frames = 40 + frames * np.uint8(200) * (np.arange(32) < 8).astype(np.uint8)[:, None, None]
     splits = dict.fromkeys(("training", "validation"), EpisodeBatch(features=frames))
-    write_shard(
-        tmp_path / "grey.h5", splits, DatasetAttributes("Discs-v0", {}, 0, maximum_value=maximum_value)
-    )
-    config = RunConfig(training=TrainingConfig(sequence_steps=3, batch_size=4))
-    with Dataset.open(tmp_path / "grey.h5") as dataset:
-        message = rf"{channels} channels of values 0..{maximum_value}.*--binarise"
-        with pytest.raises(ConfigError, match=message):
-            fit_model_to(dataset, config)
-        with pytest.raises(ConfigError, match=message):
+    attributes = DatasetAttributes("Discs-v0", {}, 0, maximum_value=maximum_value)
+    write_shard(path, splits, attributes)
+    return path
+
+
+TINY = TrainingConfig(sequence_steps=3, batch_size=4, max_updates=1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bits_get_a_bernoulli(channels, tmp_path):
+    with Dataset.open(frames_file(tmp_path / "bits.h5", 1, channels)) as dataset:
+        config = fit_model_to(dataset, RunConfig(training=TINY))
+    assert (config.model.likelihood, config.model.channels) == ("bernoulli", channels)
+    assert config.training.noise == TINY.noise
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_and_greys_get_a_mixture(channels, tmp_path):
+    path = frames_file(tmp_path / "colours.h5", 255, channels)
+    trainer = train(path, RunConfig(training=TINY), tmp_path / "run", device="cpu")
+    model, noise = trainer.model.config, trainer.config.training.noise
+    assert (model.likelihood, model.channels, model.initial_prediction) == ("mixture", channels, 0.5)
+    assert (noise.type, noise.strength, noise.usual_strength) == ("gaussian", 0.3, 0.0)
+    assert trainer.evaluation is not None
+    assert np.isfinite(trainer.evaluation.loss)
+    background = load_model(tmp_path / "run")[0].likelihood.background
+    # The median of the training frames, and one update of 0.001.
+    torch.testing.assert_close(background[:, 8:].mean(), torch.tensor(40 / 255), atol=2e-3, rtol=0)
+    again = train(path, trainer.config, tmp_path / "run", device="cpu", resume=True)
+    torch.testing.assert_close(again.model.likelihood.background, background)
+
+
+def test_what_suits_other_frames_is_refused(tmp_path):
+    bits = frames_file(tmp_path / "bits.h5", 1, 3)
+    colours = frames_file(tmp_path / "colours.h5", 255, 3)
+    with Dataset.open(colours) as dataset:
+        config = fit_model_to(dataset, RunConfig(training=TINY))
+        loss = dataclasses.replace(TINY, loss=LossConfig(pixel_prior=0.1))
+        with pytest.raises(ConfigError, match="no use for"):
+            fit_model_to(dataset, RunConfig(training=loss))
+        with pytest.raises(ConfigError, match="type is bitflip, and the noise on such frames is gaussian"):
+            check_trains(dataclasses.replace(config, training=TINY), dataset)
+    with Dataset.open(bits) as dataset:
+        with pytest.raises(ConfigError, match=r"values 0\.\.1, which the likelihood bernoulli is for"):
             Trainer(config, dataset, tmp_path / "run", torch.device("cpu"), lambda line: None)
+        gaussian = dataclasses.replace(TINY, noise=NoiseConfig("gaussian"))
+        with pytest.raises(ConfigError, match="noise on such frames is bitflip"):
+            fit_model_to(dataset, RunConfig(training=gaussian))
     assert not (tmp_path / "run").exists()
+
+
+def test_some_frames_are_of_all_sequences_and_times(tmp_path):
+    features = np.zeros((4, 3, 32, 32, 1), np.uint8)
+    features[:] = (10 * np.arange(4)[:, None] + np.arange(3))[..., None, None, None]
+    attributes = DatasetAttributes(maximum_value=255)
+    write_shard(tmp_path / "a.h5", {"training": EpisodeBatch(features)}, attributes)
+    with Dataset.open(tmp_path / "a.h5") as dataset:
+        every = some_frames(dataset, 1000)[:, 0, 0, 0] * 255
+        assert sorted(every.round().int().tolist()) == sorted(features[:, :, 0, 0, 0].flatten().tolist())
+        few = (some_frames(dataset, 3)[:, 0, 0, 0] * 255).round().int().tolist()
+    assert [frame % 10 for frame in few] == [0, 1, 2]
+    assert len({frame // 10 for frame in few}) == 3
