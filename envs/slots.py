@@ -96,8 +96,8 @@ class SlotFilter:
             frames: What came of it.
         """
         seen = _as_input(frames)
-        told = self.world.actions_for_model(actions)
-        self._state, self._output = self._engine.observe(self._state, self._frames, told, seen)
+        taken = self.world.actions_for_model(actions)
+        self._state, self._output = self._engine.observe(self._state, self._frames, taken, seen)
         self._frames = seen
 
     def outputs(self) -> Float[Tensor, "n k d"]:

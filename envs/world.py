@@ -51,7 +51,7 @@ class World:
 
     Attributes:
         frame_shape: (h, w, c) of a frame.
-        number_of_actions: How many actions it knows; 1 if it isn't told any.
+        number_of_actions: How many actions it knows; 1 if it takes none.
         action_space: The same as a space.
         ways: How it can imagine, the usual way first.
 

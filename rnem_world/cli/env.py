@@ -61,6 +61,7 @@ def info(checkpoint: str) -> None:
         "actions": world.number_of_actions,
         "slots": f"{model.slots} of {len(low)} numbers",
         "imagination": ", ".join(world.ways),
+        "engine": world.engine().name,
     }
     if is_game(world) and not (world.folder / STARTS_FILE).is_file():
         rows["starts"] = f"{NUMBER_OF_GAME_STARTS} of {CONTEXT_FRAMES} frames, played when first asked for"
@@ -87,6 +88,12 @@ def info(checkpoint: str) -> None:
     "--batches", default="1,16,256,1024", show_default=True, help="Numbers of environments, with commas."
 )
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="Seconds for each.")
+@click.option(
+    "--engines",
+    default="auto",
+    show_default=True,
+    help="What computes: torch, onnx, auto; several with commas.",
+)
 @click.option("--profile", is_flag=True, help="Show which operators a batched step spends its time in.")
 @DEVICE
 @THREADS
@@ -95,6 +102,7 @@ def bench(
     checkpoint: str,
     batches: str,
     seconds: float,
+    engines: str,
     profile: bool,
     device: str,
     threads: int | None,
@@ -115,7 +123,8 @@ def bench(
 
     check_output(out)
     resolve_device(device, threads)
-    config = EnvBenchmarkConfig(checkpoint, tuple(comma_separated(int)(batches)), seconds, device)
+    numbers, names = tuple(comma_separated(int)(batches)), tuple(comma_separated(str)(engines))
+    config = EnvBenchmarkConfig(checkpoint, numbers, seconds, device, engines=names)
     click.echo(f"{torch.get_num_threads()} threads, device {device}")
     click.echo(f"{'':44}{'batch':>6}{'steps/s':>10}{'/CPU s':>10}{'reset':>11}{'memory':>10}")
     lines = []

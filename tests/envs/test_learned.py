@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv, pack, unpack
 from rnem_world.envs.start_source import EncodedStarts
 from rnem_world.envs.starts import STARTS_FILE, read_starts, starts_from_dataset, write_starts
-from rnem_world.envs.world import World, find_world
+from rnem_world.envs.world import MOST_POOLS, World, find_world
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError
 from rnem_world.models.rollout import imagine, observe
 
@@ -499,3 +499,21 @@ def test_repositories_of_the_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises((CheckpointError, DependencyError), match="someone/world"):
         find_world("someone/world")
+
+
+def test_only_so_many_sets_of_encoded_starts_are_kept(world, monkeypatch):
+    loaded = World.load(world)
+    loaded._pools.clear()
+    for number in range(MOST_POOLS + 3):
+        env = LearnedEnv(world, starts=balls_starts(2 + number))
+        env.reset(seed=0)
+    assert len(loaded._pools) == MOST_POOLS
+    oldest = LearnedEnv(world, starts=balls_starts(2), obs_type="slots")  # encoded anew, and nothing breaks
+    assert oldest.reset(seed=0)[0].shape == (4, 24)
+
+
+def test_a_name_with_a_slash_does_not_go_to_the_hub(monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_: pytest.fail("nobody asked for it"))
+    with pytest.raises(CheckpointError, match=r"hf://worlds/mine"):
+        LearnedEnv("worlds/mine")
