@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
 from rnem_world.agents.collecting import BallsCollection
-from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig
+from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig, moved
 from rnem_world.agents.contest import Contest
 from rnem_world.agents.dynamics import WatchedState
 from rnem_world.agents.scores import columns
@@ -41,7 +41,10 @@ def read_loop(folder: Path) -> tuple[LoopConfig, list[dict[str, Any]]]:
     path = folder / LOOP_FILE
     try:
         values = json.loads(path.read_text())
-        return build(LoopConfig, values["config"]), list(values["rounds"])
+        config = build(LoopConfig, values["config"])
+        if "folder" in values:
+            config = replace(config, checkpoint=moved(config.checkpoint, values["folder"], folder))
+        return config, list(values["rounds"])
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} holds no loop to resume (no {LOOP_FILE}): run without --resume"
@@ -128,7 +131,7 @@ class Loop:
         device: str = "cpu",
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.config, self.folder, self.device, self.report = config, folder, device, report
+        self.config, self.folder, self.device, self.report = config, folder.absolute(), device, report
         self.rows: list[dict[str, Any]] = []
         if (folder / LOOP_FILE).exists():
             stored, self.rows = read_loop(folder)
@@ -160,7 +163,8 @@ class Loop:
         return None
 
     def _write(self) -> None:
-        write_json(self.folder / LOOP_FILE, {"config": asdict(self.config), "rounds": self.rows})
+        values = {"config": asdict(self.config), "rounds": self.rows, "folder": str(self.folder)}
+        write_json(self.folder / LOOP_FILE, values)
 
     def _world(self, number: int) -> str:
         return self.config.checkpoint if number < 0 else str(self.folder / "worlds" / f"round-{number}")
