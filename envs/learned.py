@@ -384,8 +384,8 @@ def world_vector_env(checkpoint: str | Path | None = None, **options: Any) -> Le
 def _named(checkpoint: str | Path | None) -> str | Path:
     if checkpoint is None:
         raise ConfigError(
-            "RNEM-World-v0 is the world of a checkpoint, and none is named: give checkpoint=, a run's folder, a shipped "
-            "name, or hf://owner/name"
+            "RNEM-World-v0 is the world of a checkpoint, and none is named: give checkpoint=, a run's folder, a shipped"
+            " name, or hf://owner/name"
         )
     return checkpoint
 
