@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -63,6 +64,11 @@ class Collection:
         return CollectorConfig(
             self.num_train, self.num_valid, self.num_test, self.frames, self.seed, self.shard_size
         )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is made with."""
+        return ()
 
     def source(self) -> Source:
         """Makes what is recorded.
@@ -149,11 +155,15 @@ class AtariCollection(Collection):
             raise ConfigError(
                 f"policy_frames is {self.policy_frames!r}: {suggest(str(self.policy_frames), known)}"
             )
+        # The working directory may be another one when they are opened.
+        if isinstance(self.background, str | os.PathLike):
+            object.__setattr__(self, "background", Path(self.background).absolute())
         if self.is_trained:
             if not Path(self.policy).is_file():
                 raise ConfigError(
                     f"there is no policy {self.policy}; expected a .zip that stable-baselines3 saved"
                 )
+            object.__setattr__(self, "policy", str(Path(self.policy).absolute()))
         elif self.policy not in BASELINES:
             raise ConfigError(
                 f"no policy {self.policy!r}: {suggest(self.policy, BASELINES)}, or the path of a .zip"
@@ -163,6 +173,12 @@ class AtariCollection(Collection):
             raise ConfigError(
                 f"{flag} is for a .zip of stable-baselines3, not for {self.policy}: leave it out"
             )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The policy and the background, where these are files."""
+        background = (self.background,) if isinstance(self.background, Path) else ()
+        return (Path(self.policy), *background) if self.is_trained else background
 
     @property
     def is_trained(self) -> bool:
@@ -205,7 +221,7 @@ class AtariCollection(Collection):
             "frame_skip": FRAME_SKIP,
             "repeat_probability": REPEAT_PROBABILITY,
             "reward": self.reward,
-            "policy": self.policy,
+            "policy": Path(self.policy).name,
         }
         make_agent = partial(_make_baseline, policy=self.policy)
         if self.is_trained:
@@ -290,8 +306,8 @@ def collect(
         DATA_FOLDER / (collection.name if keep_shards else f"{collection.name}.h5")
         if out is None
         else Path(out)
-    )
-    check_out_is_free(place, overwrite)
+    ).absolute()
+    check_out_is_free(place, overwrite, collection.files)
     return collect_dataset(
         collection.source(),
         collection.sizes(),

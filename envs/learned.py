@@ -176,6 +176,11 @@ class LearnedVectorEnv(BatchedVectorEnv):
         if "uncertainty" in chosen.details:
             calibration = read_calibration(world.folder, imagination)
         measures = bool(set(OF_UNCERTAINTY) & set(chosen.details))
+        if (measures or "disagreement" in chosen.details) and not world.model.likelihood.is_binary:
+            raise ConfigError(
+                f"{world.folder.name} dreams in greys or colours, and uncertainty and disagreement count black and "
+                "white pixels: leave them out of the details"
+            )
         self.dreams = DreamBatch(
             world, num_envs, chosen.num_slots, imagination, measures, calibration, chosen.engine
         )
@@ -248,7 +253,8 @@ class LearnedVectorEnv(BatchedVectorEnv):
         picture = self.dreams.pictures()
         frame, gamma = to_host([picture.frame, picture.gamma[:, :, 0]])
         grey = frame.mean(axis=1)
-        left = np.broadcast_to(frame.transpose(0, 2, 3, 1), (*grey.shape, 3))
+        shown = frame if frame.shape[1] in (1, 3) else frame.max(axis=1, keepdims=True)
+        left = np.broadcast_to(shown.transpose(0, 2, 3, 1), (*grey.shape, 3))
         both = np.concatenate([left, colour_grouping(gamma, grey)], axis=2)
         factor = -(-RENDERED_SIZE // self.world.frame_shape[0])
         pictures = (both * 255.0).round().astype(np.uint8)
@@ -359,6 +365,29 @@ class LearnedEnv(SingleEnv):
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         self.batch.edit(edits, ONLY)
+
+
+def world_env(checkpoint: str | Path | None = None, **options: Any) -> LearnedEnv:
+    """Makes ``RNEM-World-v0``: the world of any checkpoint.
+
+    Raises:
+        RnemWorldError: As `LearnedEnv`; also if no checkpoint is named.
+    """
+    return LearnedEnv(_named(checkpoint), **options)
+
+
+def world_vector_env(checkpoint: str | Path | None = None, **options: Any) -> LearnedVectorEnv:
+    """Makes N times ``RNEM-World-v0``, see `world_env`."""
+    return LearnedVectorEnv(checkpoint=_named(checkpoint), **options)
+
+
+def _named(checkpoint: str | Path | None) -> str | Path:
+    if checkpoint is None:
+        raise ConfigError(
+            "RNEM-World-v0 is the world of a checkpoint, and none is named: give checkpoint=, a run's folder, a shipped"
+            " name, or hf://owner/name"
+        )
+    return checkpoint
 
 
 def atari_env(**options: Any) -> LearnedEnv:

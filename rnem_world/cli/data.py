@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
+
+from rnem_world.cli import arguments
 
 FILE = click.Path(path_type=Path)
 
@@ -40,6 +42,8 @@ def check(file: Path) -> None:
     report.raise_problem()
     counts = ", ".join(f"{split} {count}" for split, count in report.sequences.items())
     click.echo(f"{file} is fine: {counts} sequences")
+    for note in report.notes:
+        click.echo(note)
 
 
 @command.command("import")
@@ -62,7 +66,20 @@ def check(file: Path) -> None:
 )
 @click.option("--stride", type=int, help="Frames from one sequence's start to the next one's. [as --frames]")
 @click.option("--actions", type=int, help="How many actions there are, if SOURCE has any. [highest + 1]")
-@click.option("--seed", default=0, show_default=True, help="Deals the sequences out to the splits.")
+@click.option(
+    "--axes", help="What an array's axes are, for example TNHW: time, sequences, height, width; C channels."
+)
+@click.option("--range", "value_range", help="Which values of an array are black and white. [0,1 or 0,255]")
+@click.option("--invert", is_flag=True, help="Turn black into white, for dark objects on a white ground.")
+@click.option(
+    "--matte",
+    type=click.Choice(["black", "white"]),
+    default="black",
+    show_default=True,
+    help="What transparent pixels are laid on.",
+)
+@arguments.seed_option("Deals the sequences out to the splits.")
+@click.option("--overwrite", is_flag=True, help="Replace the dataset if it exists.")
 def import_command(
     source: Path,
     out: Path,
@@ -74,17 +91,24 @@ def import_command(
     splits: str,
     stride: int | None,
     actions: int | None,
+    axes: str | None,
+    value_range: str | None,
+    invert: bool,
+    matte: Literal["black", "white"],
     seed: int,
+    overwrite: bool,
 ) -> None:
     """Make a dataset of SOURCE.
 
-    SOURCE is a NumPy file (.npy, or .npz with 'frames' and perhaps 'groups' and 'actions'), a video (mp4, gif,
-    webm, ...), a folder of images, or a folder of such folders or videos.
+    SOURCE is a NumPy file (.npy, or .npz with 'frames' and perhaps 'actions', 'rewards', 'terminations' and the other
+    arrays of a dataset), a video (mp4, gif, webm, ...), a folder of images, or a folder of such folders or files.
 
     Pixels are made 0 or 1 unless --grey-levels is given, because that is what the model was made for: it takes
     them for Bernoulli variables.
     """
-    from rnem_world.data.importing import ImportConfig, import_frames
+    from rnem_world.data.arrays import Reading
+    from rnem_world.data.importing import import_frames
+    from rnem_world.data.windows import ImportConfig
 
     config = ImportConfig(
         number_of_frames=frames,
@@ -95,12 +119,19 @@ def import_command(
         seed=seed,
         stride=stride,
         number_of_actions=actions,
+        reading=Reading(axes, None if value_range is None else parse_range(value_range), matte, invert),
     )
-    summary = import_frames(source, out, config)
+    summary = import_frames(source, out, config, overwrite=overwrite)
     counts = ", ".join(f"{split} {count}" for split, count in summary.sequences.items())
     pixels = f"{summary.height} x {summary.width} x {summary.channels}"
     values = "grey levels 0 to 255" if grey_levels else f"0/1, threshold {binarise:g}"
     click.echo(f"{out}: {counts} sequences of {frames} frames, {pixels}, {values}")
+    if summary.notes:
+        click.echo(f"read as {'; '.join(summary.notes)}")
+    others = [name for name in summary.arrays if name != "features"]
+    if others:
+        known = f" ({summary.number_of_actions} actions)" if summary.number_of_actions else ""
+        click.echo(f"beside the frames: {', '.join(others)}{known}")
     if summary.short_clips:
         click.echo(
             f"warning: {summary.short_clips} of {summary.clips} clips are shorter than {frames} frames and were "
@@ -112,6 +143,8 @@ def import_command(
             f"warning: {summary.unused_windows} sequences were left out, they share frames with another split",
             err=True,
         )
+    for warning in summary.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -123,7 +156,7 @@ def parse_size(text: str) -> tuple[int, int]:
     from rnem_world.errors import ConfigError
 
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
         raise ConfigError(f"--size is {text!r}, expected height and width such as 64x64, or one number")
     return int(parts[0]), int(parts[-1])
 
@@ -140,6 +173,23 @@ def parse_ratio(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"--splits is {text!r}, expected three numbers such as 0.8,0.1,0.1") from error
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Reads ``0,255``.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    from rnem_world.errors import ConfigError
+
+    try:
+        black, white = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--range is {text!r}, expected the values of black and white such as 0,255"
+        ) from error
+    return black, white
 
 
 def describe(file: Path) -> dict[str, Any]:
@@ -175,6 +225,7 @@ def describe(file: Path) -> dict[str, Any]:
             "path": str(file),
             "files": len(dataset.shard_paths),
             "attributes": asdict(dataset.attributes),
+            "found_out": sorted(dataset.found_out),
             "splits": splits,
         }
 
@@ -187,7 +238,8 @@ def format_description(content: dict[str, Any]) -> list[str]:
         if name == "schema_version" and value == 0:
             lines.append(f"  {name:18} none: the layout of the original program")
         elif value not in (None, "", {}):
-            lines.append(f"  {name:18} {json.dumps(value) if isinstance(value, dict) else value}")
+            source = " (found out from the arrays)" if name in content["found_out"] else ""
+            lines.append(f"  {name:18} {json.dumps(value) if isinstance(value, dict) else value}{source}")
     for split, entry in content["splits"].items():
         pixels = f"{entry['height']} x {entry['width']} x {entry['channels']}"
         lines += ["", f"{split}: {entry['sequences']} sequences of {entry['frames']} frames, {pixels}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from rnem_world.data.arrays import unknown_name
+from rnem_world.data.blanks import BlankCounter, episode_warning, go_on_after_the_end
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.schema import ARRAYS, ORIGINAL_LAYOUT, Split, find_wrong_value
+from rnem_world.data.schema import (
+    ARRAYS,
+    ORIGINAL_LAYOUT,
+    SPLITS,
+    DatasetAttributes,
+    Split,
+    find_wrong_value,
+)
+from rnem_world.data.shards import open_hdf5
 from rnem_world.errors import DataError
 
 _BLOCK_BYTES = 2**23
-_NAMED_SEQUENCES = 5
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,14 @@ class Report:
         sequences: How many sequences of each split were looked through without finding a problem.
         problem: The first thing wrong, or None.
         warnings: What is strange but not wrong.
+        notes: What was found out about a file that another program wrote, and what follows from it.
     """
 
     path: Path
     sequences: dict[Split, int]
     problem: Problem | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def raise_problem(self) -> None:
         """Raises the problem, if there is one.
@@ -82,20 +93,87 @@ def check_dataset(path: str | os.PathLike[str]) -> Report:
         The first thing wrong, if anything, and warnings.
     """
     warnings: list[str] = []
+    notes: list[str] = []
     sequences: dict[Split, int] = {}
     problem = None
     try:
         with Dataset.open(path) as dataset:
-            warnings += _strange_sizes(dataset)
+            warnings += _unread(dataset) + _strange_sizes(dataset)
             for split in dataset.splits:
                 _check_dtypes(dataset, split)
                 warnings += _check_split(dataset, split)
                 sequences[split] = dataset.info(split).number_of_sequences
+            if dataset.found_out or dataset.attributes.schema_version == ORIGINAL_LAYOUT:
+                notes += _what_follows(dataset)
     except DataError as error:
         problem = Problem(str(error))
     except _Found as found:
         problem = found.problem
-    return Report(Path(path), sequences, problem, tuple(warnings))
+    return Report(Path(path), sequences, problem, tuple(warnings), tuple(notes))
+
+
+def _unread(dataset: Dataset) -> list[str]:
+    """Names what is in the files that nobody will read."""
+    found: dict[str, None] = {}  # a set that keeps its order
+    attributes = [entry.name for entry in fields(DatasetAttributes)]
+    for path in dataset.shard_paths:
+        with open_hdf5(path) as file:
+            for name in file.attrs.keys() - set(attributes):
+                found[f"the attribute {unknown_name(name, attributes)}"] = None
+            for split in file:
+                if split not in SPLITS:
+                    found[unknown_name(split, SPLITS)] = None
+                    continue
+                group = file[split]
+                misplaced = {name for each in (group, *group.values()) for name in each.attrs}
+                for name in sorted(misplaced & set(attributes)):
+                    found[f"the attribute {name} in {split} (it belongs to the file)"] = None
+                for name in group.keys() - ARRAYS.keys():
+                    found[f"{split}/{unknown_name(name)}"] = None
+    return [f"nothing will read {what}" for what in found]
+
+
+def _what_follows(dataset: Dataset) -> list[str]:
+    """Says how a file that another program wrote is understood, and what a model can learn from it."""
+    notes = []
+    for split in dataset.splits:
+        info = dataset.info(split)
+        notes.append(
+            f"{split}: {info.number_of_sequences} sequences of {info.number_of_frames} frames, {info.height} x "
+            f"{info.width} x {info.channels}; time is the first axis"
+        )
+    values = "0 and 1" if dataset.attributes.maximum_value == 1 else "0 to 255"
+    if "maximum_value" in dataset.found_out:
+        values += ", as those looked at have; the attribute maximum_value (1 or 255) says it for certain"
+    notes.append(f"frames: {values}")
+    missing = [split for split in ("training", "validation") if split not in dataset.splits]
+    if missing:
+        notes.append(f"training: not possible, it needs the group {missing[0]!r}")
+    if "training" not in dataset.splits:
+        return notes
+    info = dataset.info("training")
+    if info.number_of_actions is None:
+        notes.append("actions: none, a world model won't have any (one action, which does nothing)")
+    else:
+        counted = ""
+        if "number_of_actions" in dataset.found_out:
+            counted = (
+                ", counted: one more than the highest that occurs, or the columns of one-hot actions; the attribute "
+                "number_of_actions says it for certain"
+            )
+        notes.append(f"actions: {info.number_of_actions}{counted}")
+    notes += [_what_heads_learn(dataset, name) for name in ("rewards", "terminations")]
+    return notes
+
+
+def _what_heads_learn(dataset: Dataset, name: str) -> str:
+    info = dataset.info("training")
+    if "rewards" not in info.arrays:
+        return f"{name}: a world model won't learn them, for there are no rewards"
+    if name not in info.arrays:
+        return f"{name}: none, a world model won't learn them"
+    values = dataset.read("training", range(info.number_of_sequences), (name,))[name]
+    return f"{name}: in {np.count_nonzero(values)} of {values.size} transitions they aren't 0"
 
 
 def _strange_sizes(dataset: Dataset) -> list[str]:
@@ -106,8 +184,6 @@ def _strange_sizes(dataset: Dataset) -> list[str]:
         shapes[split] = (info.height, info.width, info.channels)
         if info.number_of_frames < 2:
             warnings.append(f"{split}: sequences of a single frame, there is nothing to predict")
-        if "actions" in info.arrays and info.number_of_actions is None:
-            warnings.append(f"{split}: the file has actions but doesn't say how many there are")
     if len(set(shapes.values())) > 1:
         warnings.append(f"the frames of the splits differ in height, width or channels: {shapes}")
     return warnings
@@ -131,7 +207,7 @@ def _check_split(dataset: Dataset, split: Split) -> list[str]:
     """Checks every value of a split and returns the warnings."""
     info, attributes = dataset.info(split), dataset.attributes
     balls = dataset.stored(split)["positions"].shape[2] if "positions" in info.arrays else None
-    black: list[int] = []
+    blanks, crossing = BlankCounter(attributes.maximum_value), 0
     total = info.number_of_sequences * len(info.arrays)
     with tqdm(total=total, desc=f"checking {split}", unit="seq", disable=None) as progress:
         for name in info.arrays:
@@ -151,13 +227,12 @@ def _check_split(dataset: Dataset, split: Split) -> list[str]:
                     where = f"{dataset.path}: {split}/{name}, sequence {sequence}, frame {frame}"
                     raise _Found(f"{where}: {message}", split, name, sequence, frame)
                 if name == "features":
-                    black += (first + np.flatnonzero(~values.any(axis=(0, 2, 3, 4)))).tolist()
+                    blanks.add(values)
+                elif name == "terminations":
+                    crossing += go_on_after_the_end(values)
                 progress.update(values.shape[1])
-    if not black:
-        return []
-    named = ", ".join(str(sequence) for sequence in black[:_NAMED_SEQUENCES])
-    more = ", ..." if len(black) > _NAMED_SEQUENCES else ""
-    return [f"{split}: {len(black)} of {info.number_of_sequences} sequences are all black ({named}{more})"]
+    where = f"{split}: "
+    return blanks.warnings(where) + episode_warning(crossing, info.number_of_sequences, where)
 
 
 def _blocks(dataset: Dataset, split: Split, name: str) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -1,26 +1,73 @@
-"""Frames from elsewhere: NumPy files, videos, folders of images, as a stream of clips."""
+"""Frames from elsewhere: NumPy files, videos, pictures, and folders of them, as a stream of clips."""
 
 from __future__ import annotations
 
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
+import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from rnem_world.data.arrays import (
+    Findings,
+    Reading,
+    arrange_frames,
+    find_axes,
+    find_frames,
+    find_range,
+    lay_on,
+    read_beside,
+    to_bytes,
+    unknown_name,
+)
+from rnem_world.data.schema import ARRAYS
 from rnem_world.data.shards import first_line
 from rnem_world.errors import DataError, RnemWorldError, suggest
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"})
-ANIMATION_SUFFIXES = frozenset({".gif", ".webp", ".apng"})
-VIDEO_SUFFIXES = ANIMATION_SUFFIXES | {".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v", ".mpg"}
-CHANNELS = (1, 3, 4)
+ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".apng", ".gif", ".webp", ".avif", ".jpg", ".jpeg", ".jp2", ".bmp", ".tga", ".tif", ".tiff"}
+    | {".pbm", ".pgm", ".ppm", ".pnm"}
+)
+"""Files that hold one picture, or several: pages or an animation."""
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogg"}
+    | {
+        ".mpg",
+        ".mpeg",
+        ".m2v",
+        ".vob",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".mxf",
+        ".y4m",
+        ".rm",
+        ".rmvb",
+        ".3gp",
+        ".3g2",
+    }
+    | {".h264", ".h265", ".hevc"}
+)
+
+_READ_ERRORS = (
+    OSError,
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+)
+_HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems leave in folders, beside names with a dot
+# ffmpeg's own decoders of these drop the alpha channel.
+_DECODERS_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 @dataclass(frozen=True)
@@ -29,25 +76,27 @@ class Clip:
 
     Attributes:
         name: Where it comes from, for messages.
-        frames: The frames one by one, (h, w) or (h, w, c) with c in {1, 3, 4}, uint8 0..255.
-        groups: Which object each pixel belongs to, (t, h, w), if known.
-        actions: The action that turns frame t into frame t+1, (t,), if known.
-        number_of_actions: One more than the highest action of the whole source, if there are actions.
+        frames: The frames one by one, (h, w) or (h, w, c) with c 1 or 3, uint8 0..255.
+        arrays: What else is known, named as in a dataset, (t, ...).
+        number_of_actions: How many actions the file of this clip has, if there are any.
     """
 
     name: str
     frames: Iterator[NDArray[np.uint8]]
-    groups: NDArray[np.uint8] | None = None
-    actions: NDArray[np.int64] | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     number_of_actions: int | None = None
 
 
-def read_clips(source: Path) -> Iterator[Clip]:
+def read_clips(
+    source: Path, reading: Reading | None = None, findings: Findings | None = None
+) -> Iterator[Clip]:
     """Finds the clips in a file or folder; frames are read while they are taken, one clip after the other.
 
     Args:
-        source: ``.npy`` or ``.npz`` with (T, H, W), (T, H, W, C), (N, T, H, W) or (N, T, H, W, C); a video; a
-            folder of images; or a folder of folders of images or of videos, each one clip.
+        source: ``.npy`` or ``.npz``, see :func:`rnem_world.data.arrays.find_axes`; a video; an animation or the pages
+            of a file; a folder of pictures, which are one clip; or a folder of such files or folders, each a clip.
+        reading: How to read them; the defaults if None.
+        findings: Receives what was left out and assumed; complete when the last frame was taken.
 
     Yields:
         The clips; take all frames of one before asking for the next.
@@ -55,114 +104,188 @@ def read_clips(source: Path) -> Iterator[Clip]:
     Raises:
         DataError: If there is nothing of the kind, or it can't be read.
     """
+    reading, findings = reading or Reading(), findings if findings is not None else Findings()
     if not source.exists():
         near = [entry.name for entry in source.parent.glob("*")]
         raise DataError(f"{source}: no such file or folder; {suggest(source.name, near[:20])}")
     if source.is_dir():
-        yield from _read_folder(source)
-    elif source.suffix.lower() in (".npy", ".npz"):
-        yield from _read_arrays(source)
+        yield from _read_folder(source, reading, findings, ())
     else:
-        yield Clip(str(source), _read_video(source))
+        yield from _read_file(source, reading, findings)
+
+
+def _read_file(path: Path, reading: Reading, findings: Findings) -> Iterator[Clip]:
+    suffix = path.suffix.lower()
+    if suffix in ARRAY_SUFFIXES:
+        yield from _read_arrays(path, reading, findings)
+    elif suffix in PICTURE_SUFFIXES:
+        yield Clip(str(path), _read_pictures([path], reading, findings))
+    else:
+        yield Clip(str(path), _read_video(path, reading, findings))
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sorts frame_2 before frame_10."""
     return [
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name) if part
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name) if part
     ]
 
 
-def _read_folder(folder: Path) -> Iterator[Clip]:
-    entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_natural)
-    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
-    videos = [entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()]
-    folders = [entry for entry in entries if entry.is_dir()]
-    if images and (videos or folders):
-        other = (videos or folders)[0].name
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in _HIDDEN
+
+
+def _read_folder(
+    folder: Path, reading: Reading, findings: Findings, above: tuple[Path, ...]
+) -> Iterator[Clip]:
+    place = folder.resolve()
+    if place in above:
+        raise DataError(f"{folder}: the folder holds itself, by a link: remove that")
+    stills: list[Path] = []
+    clips: list[Path] = []
+    for entry in sorted((entry for entry in folder.iterdir() if not _is_hidden(entry)), key=_natural):
+        suffix = entry.suffix.lower()
+        if entry.is_dir() or suffix in ARRAY_SUFFIXES | VIDEO_SUFFIXES:
+            clips.append(entry)
+        elif suffix in PICTURE_SUFFIXES:
+            (clips if _has_several(entry) else stills).append(entry)
+        else:
+            findings.left_out.append(str(entry))
+    if stills and clips:
         raise DataError(
-            f"{folder}: both images ({images[0].name}) and clips ({other}); put each sequence's images into a "
+            f"{folder}: both images ({stills[0].name}) and clips ({clips[0].name}); put each sequence's images into a "
             "folder of their own"
         )
-    if images:
-        yield Clip(str(folder), _read_images(images))
-    elif not (videos or folders):
-        raise DataError(f"{folder}: the folder holds neither images, videos nor folders of images")
-    else:
-        for entry in entries:
-            if entry in videos:
-                yield Clip(str(entry), _read_video(entry))
-            elif entry in folders:
-                inside = [image for image in entry.iterdir() if image.suffix.lower() in IMAGE_SUFFIXES]
-                if not inside:
-                    raise DataError(
-                        f"{entry}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
-                    )
-                yield Clip(str(entry), _read_images(sorted(inside, key=_natural)))
+    if not (stills or clips):
+        what = (
+            "holds no images, videos or arrays"
+            if above
+            else "holds neither images, videos nor folders of images"
+        )
+        known = ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES | ARRAY_SUFFIXES))
+        raise DataError(f"{folder}: the folder {what} ({known})")
+    if stills:
+        yield Clip(str(folder), _read_pictures(stills, reading, findings))
+    for entry in clips:
+        if entry.is_dir():
+            yield from _read_folder(entry, reading, findings, (*above, place))
+        else:
+            yield from _read_file(entry, reading, findings)
 
 
-def _read_images(paths: list[Path]) -> Iterator[NDArray[np.uint8]]:
+def _has_several(path: Path) -> bool:
+    """Says whether a file holds an animation or several pages. A photo with other views beside it is one picture."""
+    try:
+        with Image.open(path) as image:
+            return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except _READ_ERRORS:
+        return False  # what is wrong with it will be said when it is read
+
+
+def _read_pictures(paths: list[Path], reading: Reading, findings: Findings) -> Iterator[NDArray[np.uint8]]:
+    """Reads all pictures of the files: pages and animations whole."""
     for path in paths:
         try:
             with Image.open(path) as image:
-                yield _to_array(image)
-        except (
-            OSError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            SyntaxError,
-            ValueError,
-        ) as error:
-            raise DataError(f"{path}: not a readable image ({first_line(error)})") from error
+                several = image.format != "MPO" and getattr(image, "is_animated", False)
+                # The first picture of an APNG may be there only for programs that know no animations.
+                first = 1 if getattr(image, "default_image", False) else 0
+                for number in range(first, image.n_frames if several else 1):
+                    image.seek(number)
+                    yield lay_on(_to_array(image, path), reading.matte, findings)
+                    if several:
+                        findings.see_duration(float(image.info.get("duration") or 0))
+        except RnemWorldError:
+            raise
+        except _READ_ERRORS as error:
+            raise DataError(
+                f"{path}: not a readable image ({first_line(error)}); known: {', '.join(sorted(PICTURE_SUFFIXES))}, "
+                "videos, and NumPy files"
+            ) from error
 
 
-def _to_array(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode in ("I;16", "I", "F"):
-        raise DataError(f"an image of mode {image.mode} (more than 8 bits a pixel); convert it to 8 bits")
-    plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    return np.asarray(plain, dtype=np.uint8)
-
-
-def _read_video(path: Path) -> Iterator[NDArray[np.uint8]]:
-    # Named, for otherwise imageio tries all its plugins, deprecated ones too. Its annotations lack FFMPEG.
-    plugin: Any = "pillow" if path.suffix.lower() in ANIMATION_SUFFIXES | IMAGE_SUFFIXES else "FFMPEG"
-    try:
-        with iio.imopen(path, "r", plugin=plugin) as video:
-            for frame in video.iter():
-                if frame.dtype != np.uint8:
-                    raise DataError(f"{path}: the frames are {frame.dtype}, expected 8 bits a channel")
-                yield frame
-    except RnemWorldError:
-        raise
-    except Exception as error:  # each of imageio's plugins has its own errors
+def _to_array(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """Returns the picture that an image shows now, (h, w), (h, w, 3) or with alpha (h, w, 4)."""
+    if image.mode.startswith("I") or image.mode == "F":
         raise DataError(
-            f"{path}: not a readable video, image or NumPy file ({first_line(error)}); known: .npy, .npz, "
-            f"{', '.join(sorted(VIDEO_SUFFIXES))}, or a folder of images"
+            f"{path}: an image of mode {image.mode} (more than 8 bits a pixel): convert it to 8 bits"
+        )
+    if image.has_transparency_data:
+        mode = "RGBA"
+    else:
+        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    return np.asarray(image.convert(mode), dtype=np.uint8)
+
+
+def _read_video(path: Path, reading: Reading, findings: Findings) -> Iterator[NDArray[np.uint8]]:
+    try:
+        if path.suffix.lower() not in VIDEO_SUFFIXES:  # ffmpeg takes text for a film of a terminal
+            raise ValueError(f"unknown suffix {path.suffix!r}")
+        video, meta = _open_video(path)
+        rate = float(meta.get("fps") or 0)
+        findings.see_duration(1000 / rate if rate else 0.0)
+        width, height = meta["size"]
+        try:
+            for content in video:
+                frame = np.frombuffer(content, np.uint8).reshape(height, width, 4)
+                yield lay_on(frame, reading.matte, findings)
+        finally:
+            video.close()
+    except Exception as error:  # the reader has no errors of its own
+        known = ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
+        hint = "; what is HDF5 already needs no import" if path.suffix.lower() in (".h5", ".hdf5") else ""
+        raise DataError(
+            f"{path}: not a readable video, image or NumPy file ({_reason(error)}){hint}; known: .npy, .npz, {known}, "
+            "or a folder of images"
         ) from error
 
 
-def _read_arrays(path: Path) -> Iterator[Clip]:
+def _open_video(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Starts reading a video, with its alpha channel, as bytes."""
+    video = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgba", bits_per_pixel=32)
+    meta = next(video)
+    decoder = _DECODERS_WITH_ALPHA.get(str(meta.get("codec", "")).strip(", "))
+    if decoder is not None:
+        other = imageio_ffmpeg.read_frames(
+            str(path), pix_fmt="rgba", bits_per_pixel=32, input_params=["-c:v", decoder]
+        )
+        try:
+            meta = next(other)
+        except OSError:  # an ffmpeg without it
+            return video, meta
+        video.close()
+        return other, meta
+    return video, meta
+
+
+def _reason(error: Exception) -> str:
+    """Returns what ffmpeg complains about: the last line that it wrote."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:160]
+
+
+def _read_arrays(path: Path, reading: Reading, findings: Findings) -> Iterator[Clip]:
     arrays = _load(path)
-    candidates = ["features", "frames", *(key for key in arrays if key not in ("groups", "actions"))]
-    name = next((key for key in candidates if key in arrays), None)
-    if name is None:
-        raise DataError(f"{path}: no frames in it, expected an array 'features' or 'frames'")
+    name = find_frames(arrays, str(path))
     place = f"{path}: {name}" if path.suffix.lower() == ".npz" else str(path)
-    frames = _to_sequences(arrays[name], place)
-    scale = _scale(frames, place)
-    count, length, height, width = frames.shape[:4]
-    groups, actions = arrays.get("groups"), arrays.get("actions")
-    if groups is not None:
-        groups = _whole(groups, f"{path}: groups", (count, length, height, width), 255).astype(np.uint8)
-    if actions is not None:
-        actions = _whole(actions, f"{path}: actions", (count, length), 2**31).astype(np.int64)
-    for number in range(count):
+    frames = arrays[name]
+    if frames.dtype.kind not in "buif":
+        raise DataError(f"{place} holds {frames.dtype}, expected numbers")
+    called = name if path.suffix.lower() == ".npz" else ""
+    axes = find_axes(frames.shape, called, place, reading.axes)
+    ends = find_range(frames, place, reading.value_range, findings)
+    findings.assumed.setdefault("axes", f"axes {', '.join(axes)}")
+    beside, number_of_actions = read_beside(arrays, axes, frames.shape, str(path))
+    findings.left_out += [
+        f"{path}: {unknown_name(other)}" for other in arrays if other not in (*ARRAYS, name)
+    ]
+    sequences = arrange_frames(frames, axes)
+    for number, sequence in enumerate(sequences):
         yield Clip(
             name=f"{place}, sequence {number}",
-            frames=(_to_bytes(frame, scale) for frame in frames[number]),
-            groups=None if groups is None else groups[number],
-            actions=None if actions is None else actions[number],
-            number_of_actions=None if actions is None else int(actions.max()) + 1,
+            frames=(lay_on(to_bytes(frame, ends), reading.matte, findings) for frame in sequence),
+            arrays={other: array[number] for other, array in beside.items()},
+            number_of_actions=number_of_actions,
         )
 
 
@@ -178,54 +301,3 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         else:
             reason = f"not a readable NumPy file ({first_line(error)})"
         raise DataError(f"{path}: {reason}") from error
-
-
-def _to_sequences(array: NDArray[Any], place: str) -> NDArray[Any]:
-    """Turns any of the four shapes into (n, t, h, w, c)."""
-    shape = array.shape
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{place} holds {array.dtype}, expected numbers")
-    if 0 in shape:
-        raise DataError(f"{place} has the shape {shape}: it is empty")
-    if len(shape) == 3:
-        return array[None, ..., None]
-    if len(shape) == 4 and shape[-1] in CHANNELS:
-        return array[None]
-    if len(shape) == 4:
-        return array[..., None]
-    if len(shape) == 5 and shape[-1] in CHANNELS:
-        return array
-    raise DataError(
-        f"{place} has the shape {shape}, expected (T, H, W), (T, H, W, C), (N, T, H, W) or (N, T, H, W, C) with "
-        "C 1, 3 or 4"
-    )
-
-
-def _scale(sequences: NDArray[Any], place: str) -> float:
-    """Finds what frames must be multiplied with to lie in 0..255; those within [0, 1] are taken to end at 1."""
-    extremes = np.array([[one.min(), one.max()] for one in sequences], dtype=np.float64)
-    low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
-    if not (low >= 0 and high <= 255):
-        raise DataError(f"{place} holds values from {low:g} to {high:g}, expected 0..1 or 0..255")
-    return 255.0 if high <= 1 else 1.0
-
-
-def _to_bytes(frame: NDArray[Any], scale: float) -> NDArray[np.uint8]:
-    if frame.dtype == np.uint8 and scale == 1:
-        return np.asarray(frame)
-    scaled: NDArray[np.uint8] = np.rint(np.asarray(frame, np.float32) * scale).astype(np.uint8)
-    return scaled
-
-
-def _whole(array: NDArray[Any], place: str, shape: tuple[int, ...], upper: int) -> NDArray[Any]:
-    """Checks an array of whole numbers and brings it into a shape that may differ from its own by ones."""
-    if _without_ones(array.shape) != _without_ones(shape):
-        raise DataError(f"{place} has the shape {array.shape}, expected {shape} like the frames")
-    numbers = array.dtype.kind in "buif"
-    if not numbers or not ((array >= 0) & (array <= upper) & (array == np.rint(array))).all():
-        raise DataError(f"{place} holds {array.dtype}, expected whole numbers from 0 to {upper}")
-    return array.reshape(shape)
-
-
-def _without_ones(shape: tuple[int, ...]) -> list[int]:
-    return [size for size in shape if size != 1]

@@ -13,7 +13,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -31,6 +31,7 @@ from rnem_world.config import check_at_least
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.recorder import RecordableAgent, Recorder
 from rnem_world.data.schema import SPLITS, DatasetAttributes, Split
+from rnem_world.data.shards import SUFFIXES
 from rnem_world.data.writer import merge_shards, write_shard
 from rnem_world.errors import ConfigError, DataError, OutputError
 from rnem_world.io import Lock, put_in_place, tidy_folders, writing
@@ -148,7 +149,7 @@ def collect_dataset(
     """
     if workers < 1:
         raise ConfigError(f"workers is {workers}, expected at least 1")
-    out = Path(out)
+    out = Path(out).absolute()
     parts, size = out.with_name(f"{out.name}.parts"), config.shard_size
     settings = {"config": asdict(config), "attributes": source.attributes.to_hdf5()}
     with _reserved(out, parts, settings, overwrite):
@@ -184,18 +185,25 @@ def shard_name(split: Split, number: int) -> str:
     return f"{split}-{number:05d}.h5"
 
 
-def check_out_is_free(out: Path, overwrite: bool) -> None:
+def check_out_is_free(out: Path, overwrite: bool, sources: Iterable[Path] = ()) -> None:
     """Checks that a dataset may be written.
 
     Args:
         out: The file or folder to write.
         overwrite: Whether it may replace an earlier dataset.
+        sources: Files and folders that it is made of, which are never replaced, nor what is in them but datasets.
 
     Raises:
         OutputError: If it exists and may not be replaced.
     """
     if not out.exists():
         return
+    for source in sources:
+        inside = source.is_dir() and source.resolve() in out.resolve().parents
+        if source.exists() and (out.samefile(source) or (inside and out.suffix not in SUFFIXES)):
+            raise OutputError(
+                f"{out} is what the dataset is to be made of ({source}); choose another name with --out"
+            )
     if not overwrite:
         raise OutputError(f"{out} exists already; choose another name with --out, or give --overwrite")
     if out.is_dir():

@@ -44,7 +44,7 @@ class SplitInfo:
         width: W in pixels.
         channels: C.
         arrays: The names of the arrays, in the order of the schema.
-        number_of_actions: A, or None if unknown or without actions.
+        number_of_actions: A, or None without actions.
     """
 
     number_of_sequences: int
@@ -66,6 +66,7 @@ class Dataset:
         path: What was opened.
         shard_paths: Its files.
         attributes: What the files say about themselves.
+        found_out: The names of those that they don't say, and that were found out from the arrays.
     """
 
     def __init__(self, path: Path, shard_paths: Sequence[Path]) -> None:
@@ -77,6 +78,7 @@ class Dataset:
                 inspect_file(shard, self._files.file(number)) for number, shard in enumerate(self.shard_paths)
             ]
             self.attributes: DatasetAttributes = _common_attributes(shards)
+            self.found_out: frozenset[str] = frozenset().union(*(shard.found_out for shard in shards))
             _check_agreement(shards)
         except BaseException:
             self.close()
@@ -105,8 +107,11 @@ class Dataset:
             DataError: If it is missing, damaged, no dataset, or its shards differ.
         """
         if isinstance(path, str | os.PathLike):
-            return cls(Path(path), find_shards(Path(path)))
-        shards = [Path(shard) for shard in path]
+            place = Path(
+                path
+            ).absolute()  # files are opened again later, perhaps from another working directory
+            return cls(place, find_shards(place))
+        shards = [Path(shard).absolute() for shard in path]
         if not shards:
             raise DataError("no files were given: expected at least one shard")
         return cls(shards[0], shards)
@@ -277,11 +282,13 @@ def _common_attributes(shards: Sequence[Shard]) -> DatasetAttributes:
     Raises:
         DataError: If those that matter differ.
     """
-    # Frames that look binary are grey if those of another shard are.
-    guessed = max((shard.attributes.maximum_value for shard in shards if shard.is_guessed), default=1)
+    # Frames that look binary are grey if those of another shard are, and there an action more may occur.
+    guessed = {
+        name: max(getattr(shard.attributes, name) for shard in shards if name in shard.found_out)
+        for name in frozenset().union(*(shard.found_out for shard in shards))
+    }
     found = [
-        replace(shard.attributes, maximum_value=guessed) if shard.is_guessed else shard.attributes
-        for shard in shards
+        replace(shard.attributes, **{name: guessed[name] for name in shard.found_out}) for shard in shards
     ]
     first = found[0]
     for shard, attributes in zip(shards, found, strict=True):

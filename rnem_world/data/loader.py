@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from rnem_world.config import check_at_least, check_one_of
 from rnem_world.data.dataset import Dataset, SplitInfo
-from rnem_world.data.schema import ARRAYS, Split
+from rnem_world.data.schema import ARRAYS, Split, find_wrong_value
 from rnem_world.errors import ConfigError, DataError
 from rnem_world.seeding import numpy_generator
 
@@ -117,8 +117,22 @@ def _select_arrays(dataset: Dataset, split: Split, arrays: Iterable[str] | None)
 def _fetch(
     dataset: Dataset, split: Split, arrays: Sequence[str], indices: Any, starts: Any, length: int | None
 ) -> dict[str, Array]:
-    """Reads ``length`` frames from ``starts[i]`` on of each sequence ``indices[i]``, batch first."""
+    """Reads ``length`` frames from ``starts[i]`` on of each sequence ``indices[i]``, batch first.
+
+    Raises:
+        DataError: If a number is none that can be learned: infinite, or an action that doesn't exist.
+    """
     read = dataset.read(split, indices, arrays, starts, length)
+    for name, array in read.items():
+        if name in ("actions", "rewards") and array.size:
+            wrong = find_wrong_value(name, array, dataset.attributes.number_of_actions, 255)
+            if wrong is not None:
+                frame = wrong.frame + int(np.broadcast_to(starts, np.shape(indices))[wrong.sequence])
+                raise DataError(
+                    f"{dataset.path}: {split}/{name}, sequence {indices[wrong.sequence]}, frame {frame}: is "
+                    f"{wrong.value}, expected {wrong.expected}; mend the data (`rnem-world data check` looks through "
+                    "all of it)"
+                )
     return {name: _batch_first(name, array) for name, array in read.items()}
 
 

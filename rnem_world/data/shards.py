@@ -47,13 +47,14 @@ class Shard:
         path: The file.
         splits: The arrays of each of its splits.
         attributes: What it says about itself, or what was found out where it says nothing.
-        is_guessed: Whether ``maximum_value`` was found out from a few sequences.
+        found_out: The names of the attributes that were: ``maximum_value`` from a few sequences, and
+            ``number_of_actions`` from all.
     """
 
     path: Path
     splits: Mapping[Split, Mapping[str, StoredArray]]
     attributes: DatasetAttributes
-    is_guessed: bool
+    found_out: frozenset[str]
 
 
 def find_shards(path: Path) -> list[Path]:
@@ -117,7 +118,7 @@ def inspect_file(path: Path, file: h5py.File) -> Shard:
     """
     try:
         attributes = DatasetAttributes.from_hdf5(file.attrs, str(path))
-        is_guessed = attributes.schema_version == ORIGINAL_LAYOUT and "maximum_value" not in file.attrs
+        found: dict[str, Any] = {}
         splits = {
             split: _inspect_split(path, split, file[split])
             for split in SPLITS
@@ -128,21 +129,31 @@ def inspect_file(path: Path, file: h5py.File) -> Shard:
                 f"{path}: not a dataset, it has none of the groups {', '.join(SPLITS)}; "
                 f"it has: {', '.join(file) or 'nothing'}"
             )
-        if is_guessed:
+        if attributes.schema_version == ORIGINAL_LAYOUT and "maximum_value" not in file.attrs:
             binary = all(_looks_binary(file[split]["features"]) for split in splits)
-            attributes = replace(attributes, maximum_value=1 if binary else 255)
+            found["maximum_value"] = 1 if binary else 255
+        if attributes.number_of_actions is None:
+            counts = [
+                _count_actions(file[split]["actions"], f"{path}: {split}/actions")
+                for split, arrays in splits.items()
+                if "actions" in arrays
+            ]
+            found |= {"number_of_actions": max(counts)} if counts else {}
     except READ_ERRORS as error:
         raise DataError(
             f"{path}: the file is damaged ({first_line(error)}); copy it again or make it anew"
         ) from error
-    if attributes.schema_version == ORIGINAL_LAYOUT and attributes.number_of_actions is None:
-        one_hot = [
-            arrays["actions"].shape[2]
-            for arrays in splits.values()
-            if "actions" in arrays and len(arrays["actions"].shape) == 3
-        ]
-        attributes = replace(attributes, number_of_actions=one_hot[0] if one_hot else None)
-    return Shard(path, splits, attributes, is_guessed)
+    return Shard(path, splits, replace(attributes, **found), frozenset(found))
+
+
+def _count_actions(actions: h5py.Dataset, place: str) -> int:
+    """Counts the actions of a file that doesn't say how many there are: the columns, or the highest and one more."""
+    if actions.ndim == 3:
+        return int(actions.shape[2])
+    numbers = decode("actions", actions[...], 1, place)
+    if int(numbers.min()) < 0:
+        raise DataError(f"{place} holds {numbers.min()}, expected numbers of actions, from 0")
+    return int(numbers.max()) + 1
 
 
 def _inspect_split(path: Path, split: Split, group: h5py.Group) -> dict[str, StoredArray]:
@@ -157,7 +168,10 @@ def _inspect_split(path: Path, split: Split, group: h5py.Group) -> dict[str, Sto
         try:
             schema.check_shape(array.shape, sizes)
         except DataError as error:
-            raise DataError(f"{path}: {split}/{name} {error}") from error
+            hint = ""
+            if array.shape[:1] == (sizes.get("t", 0) - 1,) and array.ndim == len(schema.axes):
+                hint = "; its last entry is of the transition out of the last frame: add zeros for that"
+            raise DataError(f"{path}: {split}/{name} {error}{hint}") from error
         if array.dtype.kind not in "buif":
             raise DataError(f"{path}: {split}/{name} holds {array.dtype}, expected numbers")
         arrays[name] = StoredArray(tuple(array.shape), array.dtype, int(array.id.get_storage_size()))
@@ -325,7 +339,8 @@ def _decode_one_hot(array: NDArray[Any], place: str) -> NDArray[Any]:
         t, n = (int(index[0]) for index in np.nonzero(~fine))
         row = np.array2string(array[t, n], separator=", ", threshold=12)
         raise DataError(
-            f"{place} isn't one-hot: in frame {t} the row is {row}, expected a single 1 among zeros"
+            f"{place} isn't one-hot: in frame {t} the row is {row}, expected a single 1 among zeros; numbers of "
+            "actions have the shape (T, N)"
         )
     actions: NDArray[np.int64] = number.astype(np.int64)
     return actions

@@ -73,7 +73,10 @@ def merge_shards(
 
 
 def merge_sequences(
-    dataset: Dataset, places: Mapping[Split, Sequence[Place]], out: str | os.PathLike[str]
+    dataset: Dataset,
+    places: Mapping[Split, Sequence[Place]],
+    out: str | os.PathLike[str],
+    attributes: DatasetAttributes | None = None,
 ) -> None:
     """Copies chosen sequences of a dataset into the splits of a new file, chunk by chunk, memory flat.
 
@@ -81,13 +84,15 @@ def merge_sequences(
         dataset: Files written by :func:`write_shard`.
         places: For each split of the new file, its sequences.
         out: The file to write.
+        attributes: What the new file says about itself; what the source says if None.
 
     Raises:
         DataError: If a source is damaged or has another layout than ours.
         OutputError: If the file can't be written.
     """
     with new_hdf5(Path(out)) as (file, check):
-        file.attrs.update(replace(dataset.attributes, schema_version=SCHEMA_VERSION).to_hdf5())
+        said = attributes or dataset.attributes
+        file.attrs.update(replace(said, schema_version=SCHEMA_VERSION).to_hdf5())
         for split, chosen in places.items():
             if not chosen:
                 continue

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnem_world.agents.collecting import collect
+from rnem_world.agents.collecting import AtariCollection, collect
 from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 from rnem_world.data import collector
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.writer import write_shard
 from rnem_world.envs.atari import AtariVectorEnv
 from rnem_world.envs.atari_frames import chosen_background
-from rnem_world.errors import CheckpointError, ConfigError, DataError
+from rnem_world.errors import CheckpointError, ConfigError, DataError, OutputError
 from tests.envs.atari_cache import black
 
 pytest.importorskip("ale_py")
@@ -192,3 +192,30 @@ def test_a_checkpoint_of_stable_baselines3_collects_if_it_is_trusted(tmp_path):
     ):
         with pytest.raises(CheckpointError, match=match):
             load_sb3_policy(tmp_path / f"{name}.zip", True, 0)
+
+
+def test_the_files_it_is_made_with_are_never_replaced(tmp_path, background):
+    before = background.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="is what the dataset is to be made of"):
+            collect("atari", background, game="Breakout", **SMALL, background=background, overwrite=overwrite)
+    policy = tmp_path / "ppo.zip"
+    policy.write_bytes(b"policy")
+    with pytest.raises(OutputError, match=r"ppo\.zip is what"):
+        collect("atari", policy, **SMALL, policy=str(policy), trust_policy=True, overwrite=True)
+    assert (background.read_bytes(), policy.read_bytes()) == (before, b"policy")
+
+
+def test_paths_hold_in_another_working_directory(tmp_path, background, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "ppo.zip").write_bytes(b"policy")
+    monkeypatch.chdir(tmp_path)
+    collection = AtariCollection(
+        num_train=2, num_valid=0, num_test=0, frames=12, game="Breakout", background=background.name
+    )
+    trained = AtariCollection(policy="ppo.zip", trust_policy=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = collect(collection, "o.h5", progress=False)
+    assert path == tmp_path / "elsewhere" / "o.h5"
+    np.testing.assert_array_equal(chosen_background("Breakout", path), black())
+    assert trained.files == (tmp_path / "ppo.zip",)

@@ -113,7 +113,9 @@ def test_import(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0
     expected = "training 8, validation 1, test 1 sequences of 10 frames, 8 x 4 x 1, 0/1, threshold 0.5"
-    assert result.output == f"{tmp_path / 'o.h5'}: {expected}\n"
+    read = "read as values from 0 (black) to 255 (white); axes T, H, W"
+    assert result.stdout == f"{tmp_path / 'o.h5'}: {expected}\n{read}\n"
+    assert result.stderr == ("warning: 3 frames were left out, what remains of clips after sequences of 10\n")
     assert run("check", tmp_path / "o.h5").exit_code == 0
 
 
@@ -139,6 +141,9 @@ def test_import_mistakes(
         (("--frames", "5", "--splits", "a,b"), "--splits is 'a,b'"),
         (("--frames", "5", "--splits", "1"), "expected three parts"),
         (("--frames", "5", "--binarise", "2"), "expected a threshold"),
+        (("--frames", "5", "--range", "5"), "--range is '5'"),
+        (("--frames", "5", "--range", "1,0"), "value_range is (1.0, 0.0)"),
+        (("--frames", "5", "--axes", "HW"), "axes is 'HW'"),
     ):
         arguments = ("import", tmp_path / "film.npy", "--out", tmp_path / "o.h5", *options)
         code, _, err = run_main(monkeypatch, capsys, *arguments)
@@ -147,11 +152,72 @@ def test_import_mistakes(
     assert [entry.name for entry in tmp_path.iterdir()] == ["film.npy"]
 
 
+def test_import_says_what_it_did(tmp_path: Path) -> None:
+    frames = np.zeros((12, 16, 16))
+    frames[:, 2:8, 2:8] = 1.0000001
+    frames[np.arange(12), np.arange(12), 0] = 1
+    flags = np.zeros(11)
+    np.savez(tmp_path / "a.npz", frames=frames, actions=flags, rewards=flags, terminations=flags, dones=flags)
+    result = run("import", tmp_path / "a.npz", "--out", tmp_path / "o.h5", "--frames", "12", "--actions", "3")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert "values from 0 (black) to 1 (white)" in lines[1]
+    assert "clipped, its values go from 0 to 1" in lines[1]
+    assert lines[2] == "beside the frames: actions, rewards, terminations (3 actions)"
+    assert result.stderr == f"warning: left out: {tmp_path / 'a.npz'}: dones (is it terminations?)\n"
+
+
+def test_import_never_overwrites_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film, out = tmp_path / "film.npy", tmp_path / "o.h5"
+    np.save(film, np.eye(16)[None].repeat(20, axis=0))
+    before = film.read_bytes()
+    arguments = ("import", film, "--frames", "10", "--out")
+    assert run_main(monkeypatch, capsys, *arguments, out)[0] == 0
+    code, _, err = run_main(monkeypatch, capsys, *arguments, out)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "give --overwrite" in err
+    assert run_main(monkeypatch, capsys, *arguments, out, "--overwrite")[0] == 0
+    code, _, err = run_main(monkeypatch, capsys, *arguments, film, "--overwrite")
+    assert code == 2
+    assert "is what the dataset is to be made of" in err
+    assert film.read_bytes() == before
+
+
+def test_import_options_for_arrays(tmp_path: Path) -> None:
+    film = np.zeros((20, 30, 16, 16))  # time first, as Moving MNIST is
+    film[np.arange(20), :, np.arange(20) % 16] = 7
+    np.save(tmp_path / "a.npy", 7 - film)
+    options = ("--axes", "TNHW", "--range", "0,7", "--invert", "--frames", "20", "--matte", "white")
+    result = run("import", tmp_path / "a.npy", "--out", tmp_path / "o.h5", *options)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    with Dataset.open(tmp_path / "o.h5") as dataset:
+        read = dataset.read("training", range(24), ("features",))["features"]
+    expected = np.broadcast_to(film[:, :24, ..., None] > 0, read.shape)
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_check_and_info_say_what_was_counted(tmp_path: Path) -> None:
+    import h5py
+
+    frames = (np.random.default_rng(0).random((5, 7, 8, 9, 1)) < 0.3).astype(np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for split in ("training", "validation"):
+            file[f"{split}/features"] = frames
+            file[f"{split}/actions"] = np.arange(35).reshape(5, 7) % 4
+    result = run("check", tmp_path / "a.h5")
+    assert "actions: 4, counted" in result.stdout
+    assert "rewards: a world model won't learn them" in result.stdout
+    assert "number_of_actions  4 (found out from the arrays)" in run("info", tmp_path / "a.h5").stdout
+
+
 def test_parsing() -> None:
     assert parse_size("64") == (64, 64)
     assert parse_size("48X64") == (48, 64)
     assert parse_ratio("8,1,1") == [8, 1, 1]
-    for text in ("", "x", "1x2x3", "-4"):
+    for text in ("", "x", "1x2x3", "-4", "6²"):
         with pytest.raises(ConfigError, match="--size"):
             parse_size(text)
 

@@ -26,6 +26,8 @@ def discs(
     groups = ((distance <= 6) * np.arange(1, 4)[:, None, None]).max(axis=2).astype(np.uint8)[..., None]
     mask = np.repeat(groups > 0, channels, axis=-1).astype(np.uint8)
     features = mask if maximum == 1 else (mask * generator.integers(1, 256, mask.shape)).astype(np.uint8)
+    ends = generator.random((t, n)) < 0.2
+    ends[:-2] = False  # an episode a sequence
     return EpisodeBatch(
         features=features,
         groups=groups,
@@ -33,7 +35,7 @@ def discs(
         events=(groups == 2).any(axis=(2, 3, 4), keepdims=True).astype(np.uint8),
         actions=generator.integers(0, ACTIONS, (t, n)),
         rewards=generator.normal(size=(t, n)).astype(np.float32),
-        terminations=generator.random((t, n)) < 0.2,
+        terminations=ends,
         lives=generator.integers(0, 4, (t, n), np.uint8),
         positions=centres,
         velocities=generator.normal(size=centres.shape).astype(np.float32),

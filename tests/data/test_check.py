@@ -160,6 +160,39 @@ class TestWarnings:
         monkeypatch.setattr("rnem_world.data.check._BLOCK_BYTES", 1)
         self.test_black_sequences(tmp_path)
 
+    def test_other_sequences_with_nothing_to_see(self, tmp_path: Path) -> None:
+        features = np.zeros((5, 7, 40, 40, 1), np.uint8)
+        features[:, :, 3:9, 3:9] = 255
+        for frame in range(5):
+            features[frame, :, 20, frame] = 255
+        features[:, 1] = 255
+        features[:, 2] = 99
+        features[:, 3] = 0
+        features[2, 3, 0, 0] = 1
+        features[:, 4] = 255 - features[:, 4]
+        features[:, 5] = features[:1, 5]
+        attributes = DatasetAttributes(maximum_value=255)
+        write_shard(tmp_path / "a.h5", {"training": EpisodeBatch(features)}, attributes)
+        assert check_dataset(tmp_path / "a.h5").warnings == (
+            "training: 1 of 7 sequences are all white (1): for dark objects on a white ground import with --invert",
+            "training: 1 of 7 sequences have the same value in all pixels (2)",
+            "training: 1 of 7 sequences are nearly all black (3): is the threshold of --binarise right?",
+            "training: 1 of 7 sequences are nearly all white (4): for dark objects on a white ground import with "
+            "--invert",
+            "training: 1 of 7 sequences don't move, all their frames are the same (5)",
+        )
+
+    def test_several_episodes_in_a_sequence(self, tmp_path: Path) -> None:
+        episodes = discs(4)
+        assert episodes.terminations is not None
+        episodes.terminations[...] = False
+        episodes.terminations[-2:, 0] = True  # as a recording ends
+        episodes.terminations[-3, 1] = True
+        episodes.terminations[1:3, 2] = True
+        write_shard(tmp_path / "a.h5", {"training": episodes}, ATTRIBUTES)
+        (warning,) = check_dataset(tmp_path / "a.h5").warnings
+        assert warning.startswith("training: 2 of 4 sequences go on after the end of an episode")
+
     def test_single_frames_and_different_sizes(self, tmp_path: Path) -> None:
         splits = {
             "training": EpisodeBatch(discs(2, t=1).features),
