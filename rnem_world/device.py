@@ -72,7 +72,7 @@ def pack(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(rows)
 
 
-def unpack(row: NDNDArray[Any][np.uint8], like: Sequence[Tensor]) -> list[NDArray[Any]]:
+def unpack(row: NDArray[np.uint8], like: Sequence[Tensor]) -> list[NDArray[Any]]:
     """Undoes `pack`."""
     arrays, begin = [], 0
     for tensor in like:
