@@ -12,9 +12,9 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from jaxtyping import Bool, Float, Int64, Integer, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
+from rnem_world.device import to_host
 from rnem_world.envs.dream import DETAILS, OF_UNCERTAINTY, DreamBatch, DreamsSnapshot
 from rnem_world.envs.editing import Edit, apply_edits, check_edits
 from rnem_world.envs.episodes import Array, Infos, Transition, check_count
@@ -440,30 +440,3 @@ def disagreement(
     white = own.sum(dim=1).clamp(min=1)
     others = torch.stack([member.frames(rows).flatten(1) > 0 for member in members])
     return ((others != own).sum(dim=2) / white).mean(dim=0)
-
-
-def to_host(tensors: Sequence[Tensor]) -> list[Array]:
-    """Copies tensors to the host, with one transfer for all of them."""
-    if all(tensor.device.type == "cpu" for tensor in tensors):
-        return [tensor.numpy().copy() for tensor in tensors]
-    return unpack(pack(tensors).cpu().numpy(), tensors)
-
-
-def pack(tensors: Sequence[Tensor]) -> Tensor:
-    """Lays tensors out in one row of bytes, each beginning at a multiple of 8."""
-    rows = []
-    for tensor in tensors:
-        row = tensor.flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8)
-        rows.append(torch.nn.functional.pad(row, (0, -len(row) % 8)))
-    return torch.cat(rows)
-
-
-def unpack(row: NDArray[np.uint8], like: Sequence[Tensor]) -> list[Array]:
-    """Undoes `pack`."""
-    arrays, begin = [], 0
-    for tensor in like:
-        dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
-        size = tensor.numel() * dtype.itemsize
-        arrays.append(row[begin : begin + size].view(dtype).reshape(tuple(tensor.shape)).copy())
-        begin += size + -size % 8
-    return arrays

@@ -17,7 +17,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv, pack, unpack
+from rnem_world.device import pack, unpack
+from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
 from rnem_world.envs.start_source import EncodedStarts
 from rnem_world.envs.starts import STARTS_FILE, Starts, read_starts, starts_from_dataset, write_starts
 from rnem_world.envs.world import MOST_POOLS, World
