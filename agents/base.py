@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,6 +10,8 @@ from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError, suggest
+
+Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 
 @runtime_checkable
@@ -25,11 +28,11 @@ class Agent(Protocol):
             begun: Which of the N.
         """
 
-    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: Any) -> Int64[np.ndarray, " n"]:
         """Chooses the next actions.
 
         Args:
-            observations: What the N environments show, (n, ...).
+            observations: What the N environments show, (n, ...), or several such arrays by name.
 
         Returns:
             Numbers of actions.
@@ -44,17 +47,18 @@ class _Baseline:
     """What the baselines share.
 
     Args:
-        number_of_actions: Actions are 0 to this minus 1.
+        number_of_actions: How many there are.
         generator: Where chance comes from.
+        start: The first of them; most environments count from 0.
 
     Raises:
         ConfigError: If there are no actions.
     """
 
-    def __init__(self, number_of_actions: int, generator: np.random.Generator) -> None:
+    def __init__(self, number_of_actions: int, generator: np.random.Generator, start: int = 0) -> None:
         if number_of_actions < 1:
             raise ConfigError(f"number_of_actions is {number_of_actions}, expected at least 1")
-        self.number_of_actions = number_of_actions
+        self.number_of_actions, self.start = number_of_actions, start
         self._generator = generator
 
     def reset(self, num_envs: int) -> None:
@@ -67,9 +71,9 @@ class _Baseline:
 class RandomAgent(_Baseline):
     """Draws every action evenly."""
 
-    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: Observations) -> Int64[np.ndarray, " n"]:
         """Draws one action for each observation."""
-        return self._generator.integers(self.number_of_actions, size=len(observations))
+        return self.start + self._generator.integers(self.number_of_actions, size=_number_of(observations))
 
 
 class RepeatedRandomAgent(_Baseline):
@@ -80,24 +84,29 @@ class RepeatedRandomAgent(_Baseline):
         self._actions = np.zeros(num_envs, dtype=np.int64)
         self._remaining = np.zeros(num_envs, dtype=np.int64)
 
-    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: Observations) -> Int64[np.ndarray, " n"]:
         """Draws an action where the last one has been held long enough."""
-        n = len(observations)
+        n = _number_of(observations)
         # All environments draw, needed or not, so that the stream doesn't depend on who needs one.
         drawn = self._generator.integers(self.number_of_actions, size=n)
         hold = self._generator.integers(SHORTEST_HOLD, LONGEST_HOLD, size=n, endpoint=True)
         over = self._remaining == 0
         self._actions = np.where(over, drawn, self._actions)
         self._remaining = np.where(over, hold, self._remaining) - 1
-        return self._actions.copy()
+        return self.start + self._actions
 
 
 class StayAgent(_Baseline):
-    """Always chooses action 0."""
+    """Always chooses the first action, 0 most often."""
 
-    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
-        """Chooses 0 for each observation."""
-        return np.zeros(len(observations), dtype=np.int64)
+    def act(self, observations: Observations) -> Int64[np.ndarray, " n"]:
+        """Chooses it for each observation."""
+        return np.full(_number_of(observations), self.start, dtype=np.int64)
+
+
+def _number_of(observations: Observations) -> int:
+    """Counts the environments that show observations, which may have names."""
+    return len(next(iter(observations.values())) if isinstance(observations, Mapping) else observations)
 
 
 BASELINES: dict[str, type[RandomAgent | RepeatedRandomAgent | StayAgent]] = {
@@ -108,7 +117,7 @@ BASELINES: dict[str, type[RandomAgent | RepeatedRandomAgent | StayAgent]] = {
 
 
 def baseline(
-    name: str, number_of_actions: int, generator: np.random.Generator
+    name: str, number_of_actions: int, generator: np.random.Generator, start: int = 0
 ) -> RandomAgent | RepeatedRandomAgent | StayAgent:
     """Makes a baseline by its name.
 
@@ -117,4 +126,4 @@ def baseline(
     """
     if name not in BASELINES:
         raise ConfigError(f"no policy {name!r}: {suggest(name, BASELINES)}")
-    return BASELINES[name](number_of_actions, generator)
+    return BASELINES[name](number_of_actions, generator, start)

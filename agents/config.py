@@ -1,10 +1,14 @@
 """What the commands for agents can be told: how a policy is trained, who plays a contest, what a loop's rounds do.
 
-Importing this is cheap; what the options mean is imported when they are checked.
+Paths become absolute when they are given, so that they mean the same after a change of the working directory. Importing
+this is cheap; what the options mean is imported when they are checked.
 """
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +48,9 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
 }
 """What differs from stable-baselines3's own defaults."""
 
+POLICIES = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
+"""Policies of stable-baselines3 that may be chosen."""
+
 
 @dataclass(frozen=True)
 class PolicyConfig:
@@ -56,6 +63,8 @@ class PolicyConfig:
         slots_of: A world through which real frames are seen as slots; empty shows what the environment shows.
         num_envs: Environments that run side by side.
         timesteps: Steps of all environments together.
+        policy: Policy of stable-baselines3, one of `POLICIES`; empty takes what fits the observations, for frames and
+            slots with layers of our own.
         frame_stack: Frames that a policy sees at once, if it sees frames.
         seed: Of everything.
         hyperparameters: Arguments of the algorithm in stable-baselines3, beside `HYPERPARAMETERS`.
@@ -72,6 +81,7 @@ class PolicyConfig:
     slots_of: str = ""
     num_envs: int = 64
     timesteps: int = 1_000_000
+    policy: str = ""
     frame_stack: int = 4
     seed: int = 0
     hyperparameters: Any = field(default_factory=dict)
@@ -80,17 +90,73 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         check_one_of(self, "algorithm", HYPERPARAMETERS)
+        if self.policy:
+            check_one_of(self, "policy", POLICIES)
         check_at_least(self, 1, "num_envs", "timesteps", "frame_stack", "keep_checkpoints")
         check_at_least(self, 0, "seed")
         check_above_zero(self, "checkpoint_minutes")
+        object.__setattr__(self, "slots_of", absolute(self.slots_of))
+        object.__setattr__(self, "env_options", with_paths(self.env, self.env_options, absolute))
         for name in ("env_options", "hyperparameters"):
-            if not isinstance(getattr(self, name), dict):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected names and values")
+            _check_values(name, getattr(self, name))
+        _check_values("policy_kwargs", self.arguments.get("policy_kwargs", {}))
 
     @property
     def arguments(self) -> dict[str, Any]:
         """All hyperparameters that are handed to stable-baselines3."""
         return {**HYPERPARAMETERS[self.algorithm], **self.hyperparameters}
+
+
+PATHS = ("checkpoint", "starts", "ensemble", "background")
+"""Options of our environments that may be paths."""
+
+
+def absolute(given: Any) -> Any:
+    """Makes a path that is there absolute, or each in a list; what is no path stays: the name of a world, say."""
+    from rnem_world.training.checkpoint import pretrained_names
+
+    if isinstance(given, list | tuple):
+        return [absolute(each) for each in given]
+    if isinstance(given, str) and (given in ("", "real", *pretrained_names()) or not Path(given).exists()):
+        return given
+    return str(Path(given).absolute()) if isinstance(given, str | Path) else given
+
+
+def moved(given: Any, before: str, now: Path) -> Any:
+    """Finds what a path means that isn't there any more, after a folder, and all that lies around it, was moved.
+
+    Args:
+        given: A path, several, or something else, which stays.
+        before: Where the folder was.
+        now: Where it is.
+    """
+    if isinstance(given, list):
+        return [moved(each, before, now) for each in given]
+    if not isinstance(given, str) or not os.path.isabs(given) or os.path.exists(given):
+        return given
+    place = os.path.normpath(now.absolute() / os.path.relpath(given, before))
+    return place if os.path.exists(place) else given
+
+
+def with_paths(env: str, options: Any, change: Callable[[Any], Any]) -> Any:
+    """Changes the paths among the options of an environment; which options of others are paths, nobody knows."""
+    ours = env.rpartition(":")[2].startswith("RNEM-") and isinstance(options, Mapping)
+    if not ours:
+        return options
+    return {name: change(value) if name in PATHS else value for name, value in options.items()}
+
+
+def _check_values(name: str, values: Any) -> None:
+    """Refuses what isn't names and values, or what a policy's folder can't keep."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name} is {values!r}, expected names and values")
+    try:
+        json.dumps(values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} holds what JSON can't ({error}), and a policy's folder keeps it so: give numbers, texts, truths, "
+            "lists of these, or names and values"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -110,6 +176,7 @@ class ContestConfig:
             oracles serve, and without planners ``shooting``.
         imagination: ``latent``, ``pixels``, or None: latent if the world can.
         device: Where the world is.
+        folders: Where the policies among the agents are, by the names that were given; found by itself.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -125,10 +192,15 @@ class ContestConfig:
     oracle: str | None = None
     imagination: str | None = None
     device: str = "cpu"
+    folders: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "episodes", "steps")
         check_at_least(self, 0, "seed")
+        policies = {agent: str(Path(agent).absolute()) for agent in self.agents if _is_policy(agent)}
+        object.__setattr__(self, "folders", policies)
+        object.__setattr__(self, "checkpoint", absolute(self.checkpoint))
+        object.__setattr__(self, "env_options", with_paths(self.env, self.env_options, absolute))
         from rnem_world.agents.planning import parse_planner, planner_config
 
         for given in [*self.planners, *([self.oracle] if self.oracle else [])]:
@@ -137,16 +209,19 @@ class ContestConfig:
     @property
     def planners(self) -> list[str]:
         """The planners among the agents."""
-        return [agent for agent in self.agents if not _is_policy(agent)]
+        return [agent for agent in self.agents if agent not in self.folders]
 
     @property
     def policies(self) -> list[str]:
         """The policies among the agents."""
-        return [agent for agent in self.agents if _is_policy(agent)]
+        return list(self.folders)
 
 
 def _is_policy(agent: str) -> bool:
-    return (Path(agent) / CONFIG_FILE).is_file()
+    """Tells a policy's folder from a planner, whose name means it whatever lies in the working directory."""
+    from rnem_world.agents.planning import PLANNERS
+
+    return agent.partition(":")[0] not in PLANNERS and (Path(agent) / CONFIG_FILE).is_file()
 
 
 @dataclass(frozen=True)
@@ -196,7 +271,9 @@ class LoopConfig:
         from rnem_world.envs.starts import CONTEXT_FRAMES
 
         check_at_least(self, 1, "rounds", "sequences", "validation_sequences", "world_updates")
-        check_at_least(self, 1, "timesteps", "episodes")
+        check_at_least(self, 1, "timesteps", "num_envs", "episodes", "steps")
+        check_at_least(self, 0, "seed")
+        check_above_zero(self, "world_learning_rate")
         if self.frames <= CONTEXT_FRAMES:
             raise ConfigError(
                 f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
@@ -207,3 +284,5 @@ class LoopConfig:
                 f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
             )
         ContestConfig(oracle=self.oracle)
+        PolicyConfig(hyperparameters=self.hyperparameters or {})
+        object.__setattr__(self, "checkpoint", absolute(self.checkpoint))

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from rnem_world.agents.base import BASELINES, Agent, baseline
@@ -20,7 +21,7 @@ from rnem_world.agents.dynamics import (
     simulator_states,
 )
 from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
-from rnem_world.agents.policy import read_policy_config
+from rnem_world.agents.policy import read_policy_config, saw_slots
 from rnem_world.agents.scores import Played, Score, compared, play
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.learned import LearnedVectorEnv
@@ -130,8 +131,14 @@ class Contest:
 
     def _baseline(self, name: str, dreaming: bool, number: int) -> Entrant:
         env = self.dream(number) if dreaming else self.real(number)
-        actions = int(getattr(env.single_action_space, "n", 0))
-        return baseline(name, actions, numpy_generator(self.config.seed, "baseline", name)), env
+        space = env.single_action_space
+        if not isinstance(space, spaces.Discrete):
+            env.close()
+            raise ConfigError(
+                f"the actions of {self.config.env} are {space}, expected some to choose from (Discrete)"
+            )
+        generator = numpy_generator(self.config.seed, "baseline", name)
+        return baseline(name, int(space.n), generator, int(space.start)), env
 
     def _planner(self, text: str, dreaming: bool, number: int) -> Entrant:
         world = self._world()
@@ -154,8 +161,9 @@ class Contest:
     def _policy(self, folder: str, dreaming: bool, number: int) -> Entrant:
         from rnem_world.agents.policy_agent import load_policy
 
-        trained, spaces = read_policy_config(Path(folder))
-        sees_slots = len(spaces["observations"]) == 2
+        place = Path(self.config.folders[folder])
+        trained, seen = read_policy_config(place)
+        sees_slots = saw_slots(seen)
         if sees_slots:
             self._check_world(folder, trained.slots_of or world_of(trained.env, trained.env_options))
         env: VectorEnv[Any, Any, Any]
@@ -165,9 +173,7 @@ class Contest:
             env = self.real(number)
             if sees_slots:
                 env = SlotVectorObservation(env, self.config.checkpoint, device=self.config.device)
-        agent = load_policy(
-            Path(folder), env.single_observation_space, env.single_action_space, self.config.device
-        )
+        agent = load_policy(place, env.single_observation_space, env.single_action_space, self.config.device)
         return agent, env
 
     def _check_world(self, folder: str, checkpoint: str) -> None:

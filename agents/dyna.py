@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
 from rnem_world.agents.collecting import BallsCollection
-from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig
+from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig, moved
 from rnem_world.agents.contest import Contest
 from rnem_world.agents.dynamics import WatchedState
 from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset
-from rnem_world.envs.world import World, find_world
+from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError
 from rnem_world.io import write_json
 from rnem_world.training import checkpoint
+from rnem_world.training.checkpoint import find_checkpoint
 from rnem_world.training.trainer import Trainer
 
 LOOP_FILE = "loop.json"
@@ -41,7 +42,10 @@ def read_loop(folder: Path) -> tuple[LoopConfig, list[dict[str, Any]]]:
     path = folder / LOOP_FILE
     try:
         values = json.loads(path.read_text())
-        return build(LoopConfig, values["config"]), list(values["rounds"])
+        config = build(LoopConfig, values["config"])
+        if "folder" in values:
+            config = replace(config, checkpoint=moved(config.checkpoint, values["folder"], folder))
+        return config, list(values["rounds"])
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} holds no loop to resume (no {LOOP_FILE}): run without --resume"
@@ -128,7 +132,7 @@ class Loop:
         device: str = "cpu",
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.config, self.folder, self.device, self.report = config, folder, device, report
+        self.config, self.folder, self.device, self.report = config, folder.absolute(), device, report
         self.rows: list[dict[str, Any]] = []
         if (folder / LOOP_FILE).exists():
             stored, self.rows = read_loop(folder)
@@ -160,7 +164,8 @@ class Loop:
         return None
 
     def _write(self) -> None:
-        write_json(self.folder / LOOP_FILE, {"config": asdict(self.config), "rounds": self.rows})
+        values = {"config": asdict(self.config), "rounds": self.rows, "folder": str(self.folder)}
+        write_json(self.folder / LOOP_FILE, values)
 
     def _world(self, number: int) -> str:
         return self.config.checkpoint if number < 0 else str(self.folder / "worlds" / f"round-{number}")
@@ -204,7 +209,7 @@ class Loop:
     def _train_world(self, number: int) -> int | None:
         """Fine-tunes the last world on all data of the loop."""
         run = Path(self._world(number))
-        before = checkpoint.read_config(find_world(self._world(number - 1)))
+        before = checkpoint.read_config(find_checkpoint(self._world(number - 1)))
         training = replace(
             before.training,
             max_updates=self.config.world_updates,
@@ -234,7 +239,7 @@ class Loop:
                 torch.device(self.device),
                 self.report,
                 bool(done),
-                None if done else str(find_world(self._world(number - 1))),
+                None if done else str(find_checkpoint(self._world(number - 1))),
             )
             trainer.fit()
         return trainer.signal

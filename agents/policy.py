@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rnem_world.agents.config import CONFIG_FILE, PolicyConfig
+from rnem_world.agents.config import CONFIG_FILE, PolicyConfig, moved, with_paths
 from rnem_world.config import build
 from rnem_world.errors import CheckpointError
 from rnem_world.io import atomic_folder, remove_folder, write_json
@@ -29,22 +30,45 @@ Space = spaces.Space[Any]
 
 
 def shows_frames(space: Space) -> bool:
-    """Tells whether observations are frames (h, w, c) of bytes."""
+    """Tells whether observations are frames of bytes, (h, w, c) or (c, h, w)."""
     return isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
+
+
+def channels_first(space: Space) -> bool:
+    """Tells whether frames are (c, h, w) and not (h, w, c), as stable-baselines3 does: channels are the fewest."""
+    return shows_frames(space) and int(np.argmin(space.shape or ())) == 0
 
 
 def shows_slots(space: Space) -> bool:
     """Tells whether observations are slots (k, d)."""
-    return isinstance(space, spaces.Box) and len(space.shape) == 2
+    is_matrix = isinstance(space, spaces.Box) and len(space.shape) == 2
+    return is_matrix and np.issubdtype(space.dtype, np.floating)
 
 
 def describe_spaces(observation_space: Space, action_space: Space) -> dict[str, Any]:
     """Describes spaces for a policy's configuration: two that differ in this need different policies."""
+    shapes, dtypes = _shapes_and_dtypes(observation_space)
     return {
-        "observations": list(observation_space.shape or ()),
-        "dtype": str(observation_space.dtype),
+        "observations": shapes,
+        "dtype": dtypes,
         "actions": int(action_space.n) if isinstance(action_space, spaces.Discrete) else str(action_space),
     }
+
+
+def _shapes_and_dtypes(space: Space) -> tuple[Any, Any]:
+    """Describes observations, by name where they have any."""
+    if isinstance(space, spaces.Dict):
+        parts = {name: _shapes_and_dtypes(part) for name, part in space.spaces.items()}
+        return {name: part[0] for name, part in parts.items()}, {
+            name: part[1] for name, part in parts.items()
+        }
+    return list(space.shape or ()), str(space.dtype)
+
+
+def saw_slots(trained: Mapping[str, Any]) -> bool:
+    """Tells by a policy's description of spaces whether it was trained on slots."""
+    shape = trained.get("observations")
+    return isinstance(shape, list) and len(shape) == 2 and "float" in str(trained.get("dtype", "float"))
 
 
 def check_policy_spaces(
@@ -60,7 +84,7 @@ def check_policy_spaces(
     for name, what in names.items():
         before, now = trained.get(name, []), given[name]
         # The number of slots may differ: they are seen as a set.
-        are_sets = name == "observations" and shows_slots(observation_space)
+        are_sets = name == "observations" and shows_slots(observation_space) and isinstance(before, list)
         if before != now and not (are_sets and before[1:] == now[1:]):
             raise CheckpointError(
                 f"the agent {folder} was trained with {what} {before}, and the environment has {now}: "
@@ -74,11 +98,14 @@ def write_policy_config(folder: Path, config: PolicyConfig, spaces: Mapping[str,
     Raises:
         OutputError: If it can't be written.
     """
-    write_json(folder / CONFIG_FILE, {**asdict(config), "spaces": dict(spaces)})
+    values = {**asdict(config), "spaces": dict(spaces), "folder": str(folder.absolute())}
+    write_json(folder / CONFIG_FILE, values)
 
 
 def read_policy_config(folder: Path) -> tuple[PolicyConfig, dict[str, Any]]:
     """Reads the configuration of a policy, and the spaces that it was trained in.
+
+    Paths in it that aren't there any more are looked for beside the folder, which may have been moved with them.
 
     Raises:
         CheckpointError: If there is none, or it is broken.
@@ -86,14 +113,19 @@ def read_policy_config(folder: Path) -> tuple[PolicyConfig, dict[str, Any]]:
     path = folder / CONFIG_FILE
     try:
         values = json.loads(path.read_text())
-        spaces = values.pop("spaces")
-        return build(PolicyConfig, values), dict(spaces)
+        spaces, before = values.pop("spaces"), values.pop("folder", None)
+        config = build(PolicyConfig, values)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} holds no agent (no {CONFIG_FILE}): give the folder of `rnem-world agent train`"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is broken: {error}") from error
+    if before is not None:
+        find = partial(moved, before=str(before), now=folder)
+        options = with_paths(config.env, config.env_options, find)
+        config = replace(config, slots_of=find(config.slots_of), env_options=options)
+    return config, dict(spaces)
 
 
 def checkpoints_of(folder: Path) -> list[Path]:

@@ -14,8 +14,10 @@ from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rnem_world.agents.config import PolicyConfig
 from rnem_world.agents.policy import (
     Space,
+    channels_first,
     check_policy_spaces,
     last_checkpoint,
     read_policy_config,
@@ -23,13 +25,16 @@ from rnem_world.agents.policy import (
     shows_frames,
     shows_slots,
 )
+from rnem_world.agents.sb3 import Observations, from_zero, shifted, unshifted
 from rnem_world.envs.atari import AtariVectorEnv
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 
 try:
     import stable_baselines3
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.preprocessing import is_image_space
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    from stable_baselines3.common.vec_env import VecTransposeImage
 except ImportError as error:
     raise DependencyError(
         "stable-baselines3 is not installed: `pip install 'stable-baselines3>=2.7,<3'`, the extra 'agents'"
@@ -116,15 +121,16 @@ class FrameFeatures(BaseFeaturesExtractor):
         return features
 
 
-def policy_kind(observation_space: Space) -> tuple[str, dict[str, Any]]:
-    """Returns the name of the policy in stable-baselines3 that fits observations, and its arguments."""
-    from rnem_world.agents.policy_agent import FrameFeatures, SlotFeatures
-
-    if shows_frames(observation_space):
-        return "CnnPolicy", {"features_extractor_class": FrameFeatures, "net_arch": []}
-    if shows_slots(observation_space):
-        return "MlpPolicy", {"features_extractor_class": SlotFeatures, "net_arch": [64]}
-    return "MlpPolicy", {}
+def policy_kind(config: PolicyConfig, observation_space: Space) -> tuple[str, dict[str, Any]]:
+    """Returns the name of the policy in stable-baselines3 that is chosen, or fits observations, and its arguments."""
+    name, arguments = config.policy, {}
+    if not name and shows_frames(observation_space):
+        name, arguments = "CnnPolicy", {"features_extractor_class": FrameFeatures, "net_arch": []}
+    elif not name and shows_slots(observation_space):
+        name, arguments = "MlpPolicy", {"features_extractor_class": SlotFeatures, "net_arch": [64]}
+    elif not name:
+        name = "MultiInputPolicy" if isinstance(observation_space, spaces.Dict) else "MlpPolicy"
+    return name, arguments | config.arguments.get("policy_kwargs", {})
 
 
 def load_policy(
@@ -138,15 +144,19 @@ def load_policy(
     config, trained = read_policy_config(folder)
     check_policy_spaces(folder, trained, observation_space, action_space)
     weights = read_policy_weights(last_checkpoint(folder))
-    name, arguments = policy_kind(observation_space)
-    channels = None
+    name, arguments = policy_kind(config, observation_space)
+    stack = None
     if shows_frames(observation_space):
-        height, width, channels = observation_space.shape or (0, 0, 0)
-        channels *= config.frame_stack
-        observation_space = spaces.Box(0, 255, (channels, height, width), np.uint8)
+        axis = _channel_axis(observation_space)
+        stack = _FrameStack((observation_space.shape or ())[axis] * config.frame_stack, axis)
     algorithm: Any = ALGORITHMS[config.algorithm]
     with torch.random.fork_rng(devices=[]):
-        policy = algorithm.policy_aliases[name](observation_space, action_space, lambda _: 0.0, **arguments)
+        policy = algorithm.policy_aliases[name](
+            _as_seen(observation_space, config.frame_stack),
+            from_zero(action_space),
+            lambda _: 0.0,
+            **arguments,
+        )
     try:
         policy.load_state_dict(weights)
     except RuntimeError as error:
@@ -154,14 +164,32 @@ def load_policy(
             f"the weights of {folder} don't fit an agent of its configuration: {str(error).splitlines()[0]}"
         ) from error
     policy.to(device).set_training_mode(False)
-    return PolicyAgent(policy, channels)
+    return PolicyAgent(policy, stack, observation_space, action_space)
+
+
+def _channel_axis(space: Space) -> int:
+    """Tells which axis of a frame has its channels."""
+    return -3 if channels_first(space) else -1
+
+
+def _as_seen(space: Space, frame_stack: int = 1) -> Space:
+    """Gives what a policy sees of observations: frames are stacked, and their channels come first as SB3 wants them."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({name: _as_seen(part) for name, part in space.spaces.items()})
+    if not isinstance(space, spaces.Box) or not shows_frames(space):
+        return from_zero(space)
+    axis = _channel_axis(space)
+    low, high = (np.repeat(bound, frame_stack, axis) for bound in (space.low, space.high))
+    stacked = spaces.Box(low, high, dtype=np.uint8)
+    turns = is_image_space(stacked) and not channels_first(stacked)
+    return VecTransposeImage.transpose_space(stacked) if turns else stacked
 
 
 class _FrameStack:
     """The last frames of N environments along their channels, as `VecFrameStack` has them: black before the first."""
 
-    def __init__(self, channels: int) -> None:
-        self._channels = channels
+    def __init__(self, channels: int, axis: int = -1) -> None:
+        self._channels, self._axis = channels, axis
         self._frames: NDArray[Any] | None = None
 
     def clear(self, rows: Bool[np.ndarray, " n"] | None = None) -> None:
@@ -172,10 +200,13 @@ class _FrameStack:
             self._frames[rows] = 0
 
     def push(self, frames: NDArray[Any]) -> NDArray[Any]:
-        """Adds the newest frames (n, h, w, c), and returns the stacks (n, h, w, channels)."""
+        """Adds the newest frames, (n, h, w, c) or (n, c, h, w), and returns the stacks."""
         if self._frames is None:
-            self._frames = np.zeros((*frames.shape[:-1], self._channels), frames.dtype)
-        self._frames = np.concatenate([self._frames[..., frames.shape[-1] :], frames], axis=-1)
+            shape = list(frames.shape)
+            shape[self._axis] = self._channels
+            self._frames = np.zeros(shape, frames.dtype)
+        _, rest = np.split(self._frames, [frames.shape[self._axis]], self._axis)
+        self._frames = np.concatenate([rest, frames], axis=self._axis)
         return self._frames
 
 
@@ -183,13 +214,18 @@ class PolicyAgent:
     """A policy of stable-baselines3 that chooses its likeliest action.
 
     Args:
-        policy: The policy; frames are given to it with their channels first.
-        channels: Channels of the frames that it sees at once, the last ones stacked; None for other observations.
+        policy: The policy.
+        stack: Keeps the last frames, if it sees frames.
+        observation_space: What the environments show.
+        action_space: What they take.
     """
 
-    def __init__(self, policy: Any, channels: int | None = None) -> None:
+    def __init__(
+        self, policy: Any, stack: _FrameStack | None, observation_space: Space, action_space: Space
+    ) -> None:
         self.policy = policy
-        self._stack = None if channels is None else _FrameStack(channels)
+        self._stack = stack
+        self._shown, self._done = observation_space, action_space
 
     def reset(self, num_envs: int) -> None:
         """Forgets the frames of N environments."""
@@ -201,12 +237,14 @@ class PolicyAgent:
         if self._stack is not None:
             self._stack.clear(begun)
 
-    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observations: Observations) -> NDArray[Any]:
         """Chooses the next actions."""
+        shown = unshifted(observations, self._shown)
         if self._stack is not None:
-            observations = np.ascontiguousarray(self._stack.push(observations).transpose(0, 3, 1, 2))
-        actions, _ = self.policy.predict(observations, deterministic=True)
-        return np.asarray(actions)
+            shown = self._stack.push(shown)
+        actions, _ = self.policy.predict(shown, deterministic=True)
+        chosen: NDArray[Any] = shifted(np.asarray(actions), self._done)
+        return chosen
 
 
 PolicyFrames = Literal["grayscale", "observations"]

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
@@ -20,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
 from rnem_world.agents.config import CONFIG_FILE, PolicyConfig
 from rnem_world.agents.policy import (
     CHECKPOINTS,
+    channels_first,
     check_policy_spaces,
     checkpoints_of,
     describe_spaces,
@@ -63,7 +66,8 @@ def make_training_environment(config: PolicyConfig, device: str = "cpu") -> VecE
     adapter = VectorEnvAdapter(environment)
     env: VecEnv = VecMonitor(adapter)
     if shows_frames(adapter.observation_space) and config.frame_stack > 1:
-        env = VecFrameStack(env, config.frame_stack, channels_order="last")
+        order = "first" if channels_first(adapter.observation_space) else "last"
+        env = VecFrameStack(env, config.frame_stack, channels_order=order)
     return env
 
 
@@ -74,20 +78,24 @@ def make_algorithm(config: PolicyConfig, env: VecEnv, device: str) -> BaseAlgori
         ConfigError: If a hyperparameter is unknown or refused, or the algorithm can't act there.
     """
     algorithm: Any = ALGORITHMS[config.algorithm]
-    name, policy_arguments = policy_kind(env.observation_space)
+    # A stack of frames is told as the frames are.
+    name, policy_arguments = policy_kind(config, env.unwrapped.observation_space)
     known = set(inspect.signature(algorithm).parameters) - {"self", "policy", "env", "seed", "device"}
     for given in config.arguments:
         if given not in known:
-            raise ConfigError(f"{config.algorithm} has no hyperparameter {given!r}: {suggest(given, known)}")
-    arguments = dict(config.arguments)
-    policy_arguments = policy_arguments | arguments.pop("policy_kwargs", {})
+            cure = "give --policy" if given == "policy" else suggest(given, known)
+            raise ConfigError(f"{config.algorithm} has no hyperparameter {given!r}: {cure}")
+    arguments = {**config.arguments, "policy_kwargs": policy_arguments}
+    if (name == "MultiInputPolicy") != isinstance(env.observation_space, spaces.Dict):
+        raise ConfigError(
+            f"{name} doesn't suit the observations {env.observation_space}: MultiInputPolicy is for those with names, "
+            "and only it is; leave --policy out to have what fits"
+        )
     seed = derive_seed(config.seed, "policy") % 2**31
     try:
-        model: BaseAlgorithm = algorithm(
-            name, env, seed=seed, device=device, policy_kwargs=policy_arguments, **arguments
-        )
+        model: BaseAlgorithm = algorithm(name, env, seed=seed, device=device, **arguments)
     except (AssertionError, TypeError, ValueError) as error:
-        raise ConfigError(f"{config.algorithm} refuses what it is given: {error}") from error
+        raise ConfigError(f"{config.algorithm} with {name} refuses what it is given: {error}") from error
     return model
 
 
@@ -119,14 +127,15 @@ def train_policy(
         OutputError: If another process is training in the folder, or it can't be written.
         RnemWorldError: If an option makes no sense, the dream diverges, or the policy becomes NaN.
     """
+    shown, folder = folder, folder.absolute()
     if not resume and (folder / CONFIG_FILE).exists():
-        raise CheckpointError(f"{folder} holds an agent already: add --resume, or give another folder")
+        raise CheckpointError(f"{shown} holds an agent already: add --resume, or give another folder")
     env = make_training_environment(config, device)
-    spaces = env.unwrapped.observation_space, env.unwrapped.action_space  # without stacks of frames
+    both = env.unwrapped.observation_space, env.unwrapped.action_space  # without stacks of frames
     try:
         before = folder if resume else start_from
         if before is not None:
-            check_policy_spaces(before, read_policy_config(before)[1], *spaces)
+            check_policy_spaces(before, read_policy_config(before)[1], *both)
         model = make_algorithm(config, env, device)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,8 +146,8 @@ def train_policy(
                 report(f"resumed after {model.num_timesteps:,} steps")
             elif start_from is not None:
                 model.policy.load_state_dict(read_policy_weights(last_checkpoint(start_from)))
-            write_policy_config(folder, config, describe_spaces(*spaces))
-            return _learn(model, env, config, folder, Stop(max_minutes), report)
+            write_policy_config(folder, config, describe_spaces(*both))
+            return _learn(model, env, config, folder, Stop(max_minutes), report, shown)
     finally:
         env.close()
 
@@ -150,6 +159,7 @@ def _learn(
     folder: Path,
     stop: Stop,
     report: Callable[[str], None],
+    shown: Path,
 ) -> int | None:
     with writing(folder / "tensorboard"):
         model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
@@ -164,18 +174,16 @@ def _learn(
         try:
             model.learn(remaining, callback=watch, reset_num_timesteps=False)
         except ValueError as error:
-            if "nan" not in str(error).lower():
-                raise
-            raise TrainingError(
-                f"the policy became NaN after {model.num_timesteps:,} steps; resume from the last checkpoint with "
-                "a lower learning_rate"
-            ) from error
+            # This is how torch refuses to draw actions.
+            if str(error).startswith("Expected parameter") and "invalid values" in str(error):
+                raise watch.failure() from error
+            raise
         finally:
             watch.close()
     watch.save()
     if stop.reason is not None:
         report(stop.reason)
-    report(f"{model.num_timesteps:,} steps, {folder}")
+    report(f"{model.num_timesteps:,} steps, {shown}")
     return stop.signal
 
 
@@ -187,6 +195,7 @@ class _Watch(BaseCallback):
         self._config, self._folder, self._stop = config, folder, stop
         self._saved = time.monotonic()
         self._logged = 0
+        self._largest = 0.0
         self._bar: Any = None
 
     def _on_training_start(self) -> None:
@@ -211,6 +220,7 @@ class _Watch(BaseCallback):
 
     def _on_step(self) -> bool:
         self._bar.update(self.training_env.num_envs)
+        self._largest = max(self._largest, float(np.abs(self.locals["rewards"]).max()))
         self._stop.look()
         return self._stop.reason is None
 
@@ -218,13 +228,28 @@ class _Watch(BaseCallback):
         if self._bar is not None:
             self._bar.close()
 
+    def failure(self) -> TrainingError:
+        """Says what is known of a policy that has become NaN: what it was shown is finite, or had been refused."""
+        rate = self._config.arguments["learning_rate"]
+        return TrainingError(
+            f"the policy became NaN or infinite after {self.num_timesteps:,} steps with learning_rate={rate:g} and "
+            f"rewards of up to {self._largest:g}: train anew, into another folder, with a lower learning_rate, or with "
+            "smaller rewards if these are large"
+        )
+
+    def _check(self) -> None:
+        if not all(bool(value.isfinite().all()) for value in self.model.policy.state_dict().values()):
+            raise self.failure()
+
     def save(self) -> None:
+        self._check()
         save_training(self.model, self._folder, self._config.keep_checkpoints)
         self._saved = time.monotonic()
 
     def _log(self) -> None:
         if self.num_timesteps - self._logged < self._config.timesteps / LOG_ENTRIES:
             return
+        self._check()
         self._logged = self.num_timesteps
         returns = [entry["r"] for entry in self.model.ep_info_buffer or ()]
         entry: dict[str, Any] = {"steps": self.num_timesteps, "episodes": len(returns)}
@@ -237,6 +262,8 @@ class _Watch(BaseCallback):
 
 
 _REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+"""What a replay buffer holds; the next observations not where it saves memory."""
+
 _COUNTERS = ("num_timesteps", "_n_updates", "_n_calls", "_episode_num")
 
 
@@ -265,9 +292,18 @@ def save_training(model: BaseAlgorithm, folder: Path, keep: int) -> None:
     buffer, replay = getattr(model, "replay_buffer", None), None
     if buffer is not None:
         filled = buffer.buffer_size if buffer.full else buffer.pos
-        replay = {name: getattr(buffer, name)[:filled] for name in _REPLAY}
+        replay = {name: array[:filled] for name, array in _arrays_of(buffer).items()}
         replay |= {"position": np.asarray(buffer.pos), "full": np.asarray(buffer.full)}
     write_policy_checkpoint(folder, model.num_timesteps, model.policy.state_dict(), trainer, replay, keep)
+
+
+def _arrays_of(buffer: Any) -> dict[str, NDArray[Any]]:
+    """Names the arrays of a replay buffer; those of named observations are ``observations/NAME``."""
+    found: dict[str, NDArray[Any]] = {}
+    for name in _REPLAY:
+        part = getattr(buffer, name, {})
+        found |= {f"{name}/{key}": part[key] for key in part} if isinstance(part, dict) else {name: part}
+    return found
 
 
 def restore_training(model: BaseAlgorithm, folder: Path) -> None:
@@ -291,8 +327,8 @@ def restore_training(model: BaseAlgorithm, folder: Path) -> None:
             setattr(model, name, value)
         if replay is not None:
             buffer: Any = getattr(model, "replay_buffer")  # noqa: B009  # DQN has one
-            for name in _REPLAY:
-                getattr(buffer, name)[: len(replay[name])] = replay[name]
+            for name, array in _arrays_of(buffer).items():
+                array[: len(replay[name])] = replay[name]
             buffer.pos, buffer.full = int(replay["position"]), bool(replay["full"])
         torch.set_rng_state(trainer["torch_generator"])
         if model.device.type == "cuda" and "cuda_generator" in trainer:

@@ -352,8 +352,8 @@ def unbatched(infos: dict[str, Any] | list[dict[str, Any]], number: int) -> list
     return entries
 
 
-def _map(function: Callable[..., Any], first: Observations, *others: Observations) -> Any:
-    """Applies a function to arrays of observations, by name where there are several."""
+def _map(function: Callable[..., Any], first: Any, *others: Any) -> Any:
+    """Applies a function to observations, one or many, by name where they have names."""
     if isinstance(first, dict):
         return {key: function(first[key], *(other[key] for other in others)) for key in first}
     return function(first, *others)

@@ -18,7 +18,7 @@ from rnem_world.agents.base import Agent
 from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.envs.starts import CONTEXT_FRAMES
-from rnem_world.errors import ConfigError
+from rnem_world.errors import ConfigError, DivergenceError
 from rnem_world.evaluation.pictures import save_figure
 from rnem_world.evaluation.video import compose_panels, write_video
 
@@ -67,6 +67,9 @@ def play(
 
     Returns:
         One entry for each environment.
+
+    Raises:
+        DivergenceError: If rewards are NaN or infinite.
     """
     from tqdm import tqdm
 
@@ -93,6 +96,11 @@ def play(
             # Those whose episode is over play on, out of competition.
             agent.restart(over if begins_at_once else waiting)
             waiting = over
+    if not np.isfinite(returns).all():
+        raise DivergenceError(
+            f"the rewards of environment {int(np.argmin(np.isfinite(returns)))} are NaN or infinite, and have no mean: "
+            "if it is a dream, it diverges, use another checkpoint of the world; if not, mend the environment"
+        )
     return Played(returns, lengths, 1000.0 * seconds / (int(lengths.max()) * n))
 
 
@@ -255,6 +263,19 @@ def plot_scores(found: list[Score], path: Path, title: str) -> None:
     save_figure(figure, path)
 
 
+def check_video_steps(steps: int) -> None:
+    """Refuses episodes that are too short for a video, before anything is played.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    if steps < CONTEXT_FRAMES:
+        raise ConfigError(
+            f"episodes of {steps} steps are too short for a video, expected --steps of at least {CONTEXT_FRAMES}: the "
+            "dream goes on from the first real frames"
+        )
+
+
 def dream_beside_reality(
     agent: Agent, real: VectorEnv[Any, Any, Any], dream: LearnedVectorEnv, seed: int, steps: int
 ) -> tuple[UInt8[np.ndarray, "t h w 1"], UInt8[np.ndarray, "t h w 1"]]:
@@ -273,6 +294,7 @@ def dream_beside_reality(
     Raises:
         ConfigError: If the episode is too short.
     """
+    check_video_steps(steps)
     frames, _ = real.reset(seed=seed)
     agent.reset(1)
     seen, done = [_frame(real, frames)], []
@@ -285,7 +307,8 @@ def dream_beside_reality(
             break
     if len(seen) <= CONTEXT_FRAMES:
         raise ConfigError(
-            f"an episode of {len(done)} steps is too short for a video, expected at least {CONTEXT_FRAMES}"
+            f"the episode with the seed {seed} ends after {len(done)} steps, too early for a video, which needs "
+            f"{CONTEXT_FRAMES}: give another --seed, or leave the video out"
         )
     shown, actions = np.stack(seen), np.array(done)
     imagined, _ = dream.reset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import statistics
 import sys
@@ -32,6 +33,7 @@ class EnvBenchmarkConfig:
         seconds: For which each is stepped, at least.
         device: Where the model is.
         seed: Of starts and actions.
+        engines: What computes steps, see `rnem_world.envs.engine.make_engine`; several are measured in turn.
 
     Raises:
         ConfigError: If a number makes no sense.
@@ -42,6 +44,7 @@ class EnvBenchmarkConfig:
     seconds: float = 2.0
     device: str = "cpu"
     seed: int = 0
+    engines: tuple[str, ...] = ("auto",)
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
@@ -89,15 +92,17 @@ def measure_speeds(config: EnvBenchmarkConfig) -> Iterator[Speed]:
     world = World.load(config.checkpoint, config.device)
     shared: dict[str, Any] = {"checkpoint": config.checkpoint, "device": config.device}
     for batch in config.batches:
-        for imagination in world.ways:
-            for obs_type in ("slots", "frame"):
-                envs = LearnedVectorEnv(batch, imagination=imagination, obs_type=obs_type, **shared)
+        for imagination, obs_type in itertools.product(world.ways, ("slots", "frame")):
+            for engine in config.engines:
+                options: dict[str, Any] = {"imagination": imagination, "obs_type": obs_type, "engine": engine}
+                envs = LearnedVectorEnv(batch, **options, **shared)
                 envs.starts.prepare()
-                yield _speed_of(f"{imagination}, {obs_type}", envs, config)
+                yield _speed_of(f"{imagination}, {obs_type}, {envs.dreams.engine.name}", envs, config)
         if world.config.environment in (BALLS_ENVIRONMENT, ATARI_ENVIRONMENT):
             kind = "game" if is_game(world) else "simulator"
             yield _speed_of(f"real {kind}, frame", real_environment(world, batch), config)
-    singles = [LearnedEnv(imagination=world.ways[0], obs_type="slots", **shared) for _ in range(16)]
+    shared |= {"imagination": world.ways[0], "obs_type": "slots", "engine": config.engines[0]}
+    singles = [LearnedEnv(**shared) for _ in range(16)]
     yield _speed_of_singles(f"loop of single environments, {world.ways[0]}, slots", singles, config)
 
 
@@ -162,8 +167,12 @@ def profile_step(config: EnvBenchmarkConfig, batch: int = 256) -> str:
     envs.reset(seed=config.seed)
     actions = np.zeros(batch, dtype=np.int64)
     envs.step(actions)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    place = envs.world.device.type
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(
+        activities=[kinds.CPU, *([kinds.CUDA] if place == "cuda" else [])]
+    ) as profile:
         for _ in range(5):
             envs.step(actions)
-    table: str = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15)
+    table: str = profile.key_averages().table(sort_by=f"self_{place}_time_total", row_limit=15)
     return table

@@ -116,15 +116,15 @@ def step_dreams(
         imagination: ``latent`` or ``pixels``.
         engine: What computes it, of this world.
     """
-    told = actions if world.takes_actions else None
+    taken = actions if world.takes_actions else None
     number = len(dreams.theta)
     if number <= world.chunk:
-        return engine.dream_step(dreams, told, imagination)
+        return engine.dream_step(dreams, taken, imagination)
     steps = []
     for begin in range(0, number, world.chunk):
         rows = slice(begin, begin + world.chunk)
         some = dreams.map(lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
-        steps.append(engine.dream_step(some, None if told is None else told[rows], imagination))
+        steps.append(engine.dream_step(some, None if taken is None else taken[rows], imagination))
 
     def together(name: str) -> Tensor | None:
         parts = [getattr(step, name) for step in steps]

@@ -25,7 +25,13 @@ EngineName = Literal["auto", "torch", "onnx"]
 
 
 class Engine(ABC):
-    """Steps one model."""
+    """Steps one model.
+
+    Attributes:
+        name: ``torch`` or ``onnx``.
+    """
+
+    name: EngineName
 
     @abstractmethod
     def dream_step(
@@ -58,6 +64,8 @@ class TorchEngine(Engine):
     Args:
         model: The model.
     """
+
+    name = "torch"
 
     def __init__(self, model: WorldModel) -> None:
         self._model = model
@@ -98,6 +106,8 @@ class OnnxEngine(Engine):
         DependencyError: If onnxruntime is not installed.
         CheckpointError: If there are no graphs, or they belong to other weights.
     """
+
+    name = "onnx"
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         try:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs import register_environments
 from rnem_world.envs.atari import AtariVectorEnv
-from rnem_world.envs.atari_console import Emulator, game_named, games
+from rnem_world.envs.atari_console import Emulator, game_named, games, require_ale
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.vector import BatchedVectorEnv
 from rnem_world.envs.world import World
@@ -25,6 +27,11 @@ BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
 ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
 ATARI_DREAM, ATARI_GAME = "RNEM-Atari-v0", "SpaceInvaders"
 """The environment that dreams the shipped world of a game, and its game if none is named."""
+ANY_DREAM = "RNEM-World-v0"
+"""The environment that dreams the world of any checkpoint."""
+
+ALE = "ALE/"
+"""How the ids begin of the games that ale-py registers."""
 
 
 def chosen_world(checkpoint: str | Path | None, game: str | None) -> str | Path:
@@ -105,14 +112,14 @@ def game_of(world: World, named: str | None = None) -> str:
 
 
 def _recorded_game(world: World) -> str | None:
-    data = Path(world.config.data)
-    if world.config.data and data.exists():
+    data = world.config.data_path
+    if data is not None and data.exists():
         with Dataset.open(data) as dataset:
             game = dataset.attributes.settings.get("game")
         if isinstance(game, str):
             return game_named(game)
     known = {_plain(name): name for name in games()}
-    words = [_plain(word) for word in (data.stem, world.folder.name)]
+    words = [_plain(word) for word in (Path(world.config.data).stem, world.folder.name)]
     return next((known[word] for word in words if word in known), None)
 
 
@@ -158,8 +165,8 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
         rules = preset(named)
     elif config.data in PRESETS:
         rules = preset(config.data)
-    elif config.data and Path(config.data).exists():
-        with Dataset.open(config.data) as dataset:
+    elif config.data_path is not None and config.data_path.exists():
+        with Dataset.open(config.data_path) as dataset:
             rules = build(BallsConfig, dataset.attributes.settings.get("rules", {}), "rules")
     else:
         raise ConfigError(
@@ -191,6 +198,50 @@ def real_environment(world: World, num_envs: int = 1, **options: Any) -> Batched
     return BouncingBallsVectorEnv(num_envs, real_rules(world), **options)
 
 
+def environment_spec(name: str) -> EnvSpec:
+    """Finds what an id means, as `gymnasium.make` does; games of ale-py need no import.
+
+    Args:
+        name: A Gymnasium id, ``MODULE:ID`` where importing a module registers it; without a version the newest.
+
+    Raises:
+        ConfigError: If there is no such environment.
+        DependencyError: If it is in a module that isn't there, or a game, and ale-py is not installed.
+    """
+    register_environments()
+    module, colon, plain = name.rpartition(":")
+    if colon:
+        _import_module(module, name)
+    elif name.startswith(ALE):
+        require_ale()
+    try:
+        namespace, title, version = parse_env_id(plain)
+        newest = find_highest_version(namespace, title)
+        if version is None and newest is not None:
+            plain = get_env_id(namespace, title, newest)
+        return gymnasium.spec(plain)
+    except gymnasium.error.Error as error:
+        ours = [known for known in gymnasium.registry if known.startswith("RNEM-")]
+        raise ConfigError(
+            f"no environment {name!r} ({_first_line(error)}): {suggest(plain, ours)}; what another package registers "
+            "is named MODULE:ID, MODULE being what has to be imported for it"
+        ) from error
+
+
+def _import_module(module: str, name: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a module of a user's raises errors of any kind
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise DependencyError(
+                f"there is no module {module!r}, which {name!r} names: install it, or put its folder into PYTHONPATH"
+            ) from error
+        kind = DependencyError if isinstance(error, ImportError) else ConfigError
+        raise kind(
+            f"importing {module!r}, which {name!r} names, fails: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
 def make_environment(
     name: str,
     num_envs: int,
@@ -201,7 +252,7 @@ def make_environment(
     """Makes N environments that honour ``options["reset_mask"]``: one batch of ours, single ones of others.
 
     Args:
-        name: A Gymnasium id.
+        name: A Gymnasium id, see `environment_spec`.
         num_envs: N.
         options: Keyword arguments of the environment, ``max_episode_steps`` among them.
         autoreset_mode: When a finished episode is reset, unless the options say so.
@@ -211,14 +262,7 @@ def make_environment(
         ConfigError: If there is no such environment, or it doesn't take these options.
         RnemWorldError: If the environment itself refuses them.
     """
-    register_environments()
-    try:
-        spec = gymnasium.spec(name)
-    except gymnasium.error.Error as error:
-        known_ids = [known for known in gymnasium.registry if known.startswith("RNEM-")]
-        raise ConfigError(
-            f"no environment {name!r} ({_first_line(error)}): {suggest(name, known_ids)}"
-        ) from error
+    spec = environment_spec(name)
     entry_point: Any = spec.vector_entry_point
     ours = str(entry_point).startswith("rnem_world.")
     try:
@@ -227,14 +271,19 @@ def make_environment(
             if device is not None and ".learned:" in str(entry_point):
                 given["device"] = device
             options = {**given, **options}
-            return gymnasium.make_vec(name, num_envs, vectorization_mode="vector_entry_point", **options)
+            return gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **options)
         mode = {"autoreset_mode": autoreset_mode}
-        return gymnasium.make_vec(name, num_envs, vectorization_mode="sync", vector_kwargs=mode, **options)
+        return gymnasium.make_vec(spec, num_envs, vectorization_mode="sync", vector_kwargs=mode, **options)
     except RnemWorldError:
         raise
-    except (TypeError, ValueError, gymnasium.error.Error) as error:
+    except ImportError as error:
+        raise DependencyError(f"{name} needs what is not installed: {_first_line(error)}") from error
+    except Exception as error:  # environments of others refuse options by errors of any kind
+        if ours and not isinstance(error, TypeError | ValueError | gymnasium.error.Error):
+            raise
         raise ConfigError(
-            f"can't make {name} with the options {dict(options)}: {_first_line(error)}"
+            f"can't make {name} with the options {dict(options)}: {'' if ours else type(error).__name__ + ': '}"
+            f"{_first_line(error)}"
         ) from error
 
 
@@ -242,18 +291,19 @@ def world_of(name: str, options: Mapping[str, Any]) -> str:
     """Says which learned world an environment dreams in.
 
     Args:
-        name: A Gymnasium id.
+        name: A Gymnasium id, see `environment_spec`.
         options: The keyword arguments that it was made with.
 
     Raises:
-        ConfigError: If no world is shipped for its game.
+        ConfigError: If there is no such environment, or no world is shipped for its game.
         DependencyError: If no world is shipped for its game, and ale-py isn't there to say whether it is one at all.
     """
-    register_environments()
-    spec = gymnasium.registry.get(name)
-    arguments = {**(spec.kwargs if spec else {}), **options}
+    spec = environment_spec(name)
+    arguments = {**spec.kwargs, **options}
     checkpoint, game = arguments.get("checkpoint"), arguments.get("game")
-    if checkpoint is None and game is None and name == ATARI_DREAM:
+    if checkpoint is None and game is None and name == ANY_DREAM:
+        raise ConfigError(f"{ANY_DREAM} is the world of a checkpoint, and none is named: give checkpoint=")
+    if checkpoint is None and game is None and spec.id == ATARI_DREAM:
         game = ATARI_GAME
     return str(chosen_world(checkpoint, game))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -29,7 +30,9 @@ PATH = click.Path(path_type=Path)
 
 # These may change when a training or a loop is resumed; everything else is part of what it is.
 LONGER = flags_of(PolicyConfig, ["timesteps", "checkpoint_minutes", "keep_checkpoints"])
-POLICY = flags_of(PolicyConfig, ["algorithm=algo", "env", "slots_of", "num_envs", "frame_stack", "seed"])
+POLICY = flags_of(
+    PolicyConfig, ["algorithm=algo", "env", "slots_of", "num_envs", "policy", "frame_stack", "seed"]
+)
 MORE = flags_of(LoopConfig, ["rounds"])
 LOOP = flags_of(
     LoopConfig,
@@ -92,7 +95,7 @@ def train_agent(
 def _training_config(values: dict[str, Any], out: Path | None, resume: bool) -> tuple[PolicyConfig, Path]:
     if not resume:
         config = build(PolicyConfig, values)
-        return config, out or Path("runs") / f"{config.algorithm}-{config.env.split('/')[-1]}"
+        return config, out or Path("runs") / f"{config.algorithm}-{re.split('[/:]', config.env)[-1]}"
     if out is None:
         raise ConfigError("--resume needs --out, the folder of the agent to go on with")
     fixed = set(values) - {flag.path for flag in LONGER}
@@ -148,7 +151,14 @@ def evaluate_agents(
     from rnem_world.agents.contest import Contest
     from rnem_world.io import write_json
 
+    if video is not None:
+        scores.check_video_steps(config.steps)
     contest = Contest(config)
+    if video is not None:  # before all else: should its episode end too early, nothing else has been played
+        agent, real = contest.agent(agents[0], 1)
+        with closing(real), closing(contest.dream(1)) as dream:
+            frames = scores.dream_beside_reality(agent, real, dream, config.seed, config.steps)
+        scores.write_comparison(video, *frames)
     found = contest.play()
     click.echo("\n".join(scores.score_table(found)))
     if out is not None:
@@ -156,11 +166,6 @@ def evaluate_agents(
     if chart is not None:
         where = " ".join(filter(None, [config.env, options.get("preset")]))
         scores.plot_scores(found, chart, f"{where}, {config.episodes} episodes")
-    if video is not None:
-        agent, real = contest.agent(agents[0], 1)
-        with closing(real), closing(contest.dream(1)) as dream:
-            frames = scores.dream_beside_reality(agent, real, dream, config.seed, config.steps)
-        scores.write_comparison(video, *frames)
 
 
 @command.command()

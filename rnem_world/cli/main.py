@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "Evaluate a trained model on a dataset.",
     "rollout": "Let a trained model imagine, and write the video.",
     "export": "Write a trained model as a small folder to ship.",
-    "agent": "Train, evaluate and improve agents, in dreams and awake.",
+    "agent": "Train, evaluate and improve agents, in dreams and in reality.",
     "env": "Look at learned worlds as environments, measure them, film them.",
     "bench": "Measure how fast this machine runs the model.",
 }

@@ -21,6 +21,7 @@ from rnem_world.evaluation.metrics import (
     told_cross_entropy,
 )
 from rnem_world.evaluation.truth import Objects, Truth, constant_velocity, match_slots
+from rnem_world.models.layers import own_precision
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.rollout import RolloutConfig, imagine, observe
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
@@ -176,6 +177,7 @@ def check_length(config: RolloutConfig, available: int) -> None:
 
 
 @torch.no_grad()
+@own_precision
 def evaluate_imagination(
     model: WorldModel,
     truth: Truth,

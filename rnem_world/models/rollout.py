@@ -11,6 +11,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
+from rnem_world.models.layers import own_precision
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.world_model import DreamImagination, SlotState, Transition, WorldModel
 
@@ -179,6 +180,7 @@ class Rollout:
 
 
 @torch.no_grad()
+@own_precision
 def roll_out(
     model: WorldModel,
     frames: Float[Tensor, "b t c h w"],

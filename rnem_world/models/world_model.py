@@ -392,8 +392,8 @@ class WorldModel(nn.Module):
             return None
         if actions is None:
             raise ConfigError(
-                f"this model needs actions (it knows {self.action_embedding.described}) and none were given: use a dataset "
-                "with actions"
+                f"this model needs actions (it knows {self.action_embedding.described}) and none were given: "
+                "use a dataset with actions"
             )
         embedded: Tensor = self.action_embedding(actions)
         return embedded[:, None].expand(-1, slots, -1)

@@ -58,3 +58,16 @@ def test_nonsense_is_refused():
         RandomAgent(0, np.random.default_rng(0))
     with pytest.raises(ConfigError, match="did you mean 'random'"):
         baseline("randm", 9, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_actions_may_begin_anywhere_and_observations_have_names(name):
+    agent = baseline(name, 3, np.random.default_rng(0), start=4)
+    agent.reset(5)
+    seen = {"place": np.zeros((5, 2)), "time": np.zeros(5)}
+    chosen = np.stack([agent.act(seen) for _ in range(40)])
+    assert chosen.shape == (40, 5)
+    assert set(chosen.flatten().tolist()) == ({4} if name == "stay" else {4, 5, 6})
+    plain = baseline(name, 3, np.random.default_rng(0))
+    plain.reset(5)
+    np.testing.assert_array_equal(chosen, 4 + np.stack([plain.act(np.zeros((5, 2))) for _ in range(40)]))

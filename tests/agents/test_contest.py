@@ -21,7 +21,7 @@ from rnem_world.agents.scores import (
     score_table,
 )
 from rnem_world.envs.balls import BouncingBallsVectorEnv
-from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.errors import CheckpointError, ConfigError, DivergenceError
 
 PLANNER = "shooting:population=4,horizon=2"
 
@@ -51,6 +51,18 @@ def test_rewards_after_the_end_do_not_count():
 
     found = play(StayAgent(9, np.random.default_rng(0)), Ending(3, preset="avoid"), seed=0)
     assert found.returns.tolist() == found.lengths.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("reward", [np.nan, np.inf])
+def test_rewards_without_a_mean_are_refused(reward):
+    class Broken(BouncingBallsVectorEnv):
+        def step(self, actions):
+            observations, rewards, *rest = super().step(actions)
+            rewards[1] = reward
+            return observations, rewards, *rest
+
+    with pytest.raises(DivergenceError, match="environment 1 are NaN or infinite"):
+        play(StayAgent(9, np.random.default_rng(0)), Broken(3, preset="avoid"), seed=0, max_steps=2)
 
 
 def test_statistics_by_hand():

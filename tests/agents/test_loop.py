@@ -74,7 +74,7 @@ def test_a_world_whose_last_batch_went_beyond_its_updates_is_done(tiny_world, tm
     def make_trainer(*given):
         raise AssertionError("it is trained again")
 
-    monkeypatch.setattr(dyna, "make_trainer", make_trainer)
+    monkeypatch.setattr(dyna, "Trainer", make_trainer)
     assert Loop(small(tiny_world, world_updates=5), tmp_path)._train_world(0) is None
 
 

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -18,10 +19,10 @@ from rnem_world.agents import policy_training
 from rnem_world.agents.base import Agent
 from rnem_world.agents.config import PolicyConfig
 from rnem_world.agents.policy import checkpoints_of, last_checkpoint, read_policy_weights, read_trainer
-from rnem_world.agents.policy_agent import FrameFeatures, SlotFeatures, load_policy
+from rnem_world.agents.policy_agent import FrameFeatures, SlotFeatures, load_policy, policy_kind
 from rnem_world.agents.policy_training import make_training_environment, train_policy
 from rnem_world.envs.real import make_environment
-from rnem_world.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from rnem_world.errors import CheckpointError, ConfigError, DivergenceError, OutputError, TrainingError
 from rnem_world.io import Lock
 
 SMALL = {
@@ -101,6 +102,26 @@ def test_training_resumes_where_it_was(algorithm, tmp_path):
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
+@pytest.mark.parametrize("options", [{}, {"optimize_memory_usage": True}])
+def test_a_replay_buffer_of_any_kind_is_resumed(options, sights, tmp_path):
+    if options:  # stable-baselines3 has that for arrays only, and for ends that aren't cut off
+        options = options | {"replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    trained = looking("numbers" if options else "names", "dqn")
+    trained = replace(trained, hyperparameters=trained.hyperparameters | options)
+    train_policy(trained, tmp_path)
+    _, before = read_trainer(last_checkpoint(tmp_path))
+    assert before is not None
+    assert ("next_observations" in before or "next_observations/which" in before) == (not options)
+    train_policy(replace(trained, timesteps=64), tmp_path, resume=True)
+    _, after = read_trainer(last_checkpoint(tmp_path))
+    assert after is not None
+    assert after["position"] == 2 * before["position"] > 0
+    first = [name for name in before if name.startswith("observations")]
+    assert first
+    for name in ("actions", "rewards", *first):
+        np.testing.assert_array_equal(after[name][: len(before[name]) - 1], before[name][:-1])
+
+
 def test_the_same_seed_gives_the_same_policy(tmp_path):
     for name in ("one", "two"):
         train_policy(config(), tmp_path / name)
@@ -151,13 +172,163 @@ def test_a_signal_saves_and_stops(tmp_path, monkeypatch):
     assert 64 <= read_trainer(last_checkpoint(tmp_path))[0]["steps"] < 100
 
 
-def test_a_policy_that_becomes_nan_is_an_error_and_the_last_checkpoint_stays(tmp_path):
-    options = {**SMALL["ppo"], "learning_rate": 1e30}
-    with pytest.raises(TrainingError, match="NaN"):
-        train_policy(replace(config(), hyperparameters=options), tmp_path)
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_a_policy_that_becomes_nan_is_an_error_and_the_last_checkpoint_stays(algorithm, tmp_path):
+    options = {**SMALL[algorithm], "learning_rate": 1e30}
+    with pytest.raises(TrainingError, match=r"NaN.*learning_rate=1e\+30 and rewards of up to 1:"):
+        train_policy(replace(config(algorithm), hyperparameters=options), tmp_path)
     assert checkpoints_of(tmp_path)
     for checkpoint in checkpoints_of(tmp_path):
         assert all(bool(torch.isfinite(value).all()) for value in read_policy_weights(checkpoint).values())
+
+
+class Sights(gymnasium.Env):
+    """Observations of a given space, and actions that are counted from 3."""
+
+    action_space = spaces.Discrete(2, start=3)
+    reward = 1.0
+
+    def __init__(self, space: spaces.Space) -> None:
+        self.observation_space = space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.steps += 1
+        return self.observation_space.sample(), self.reward, self.steps == 5, False, {}
+
+
+class NaNRewards(Sights):
+    reward = float("nan")
+
+
+FRAME = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+SIGHTS = {
+    "numbers": spaces.Box(-1, 1, (3,), np.float32),
+    "choice": spaces.Discrete(4, start=2),
+    "choices": spaces.MultiDiscrete([2, 3], start=[1, 5]),
+    "grey": spaces.Box(0, 255, (24, 24), np.uint8),
+    "frame": FRAME,
+    "channels first": spaces.Box(0, 255, (3, 36, 36), np.uint8),
+    "names": spaces.Dict(
+        {"where": spaces.Box(-1, 1, (3,), np.float32), "which": spaces.Discrete(4, start=1)}
+    ),
+    "frame and more": spaces.Dict({"frame": FRAME, "which": spaces.Discrete(4)}),
+}
+
+
+@pytest.fixture
+def sights():
+    """Registers environments that show something of each kind."""
+    for name, space in SIGHTS.items():
+        gymnasium.register(f"Sights/{name.title().replace(' ', '')}-v0", Sights, kwargs={"space": space})
+    gymnasium.register("Sights/NaN-v0", NaNRewards, kwargs={"space": SIGHTS["numbers"]})
+    yield
+    for name in [name for name in gymnasium.registry if name.startswith("Sights/")]:
+        del gymnasium.registry[name]
+
+
+def looking(name: str, algorithm: str = "ppo", **values) -> PolicyConfig:
+    return config(algorithm, f"Sights/{name.title().replace(' ', '')}-v0", timesteps=32, **values)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+@pytest.mark.parametrize("name", SIGHTS)
+def test_any_observations_and_actions_from_any_number_on_are_learned_from_and_acted_on(
+    name, algorithm, sights, tmp_path
+):
+    train_policy(looking(name, algorithm), tmp_path / "run")
+    env = make_environment(looking(name).env, 4, {})
+    agent = load_policy(tmp_path / "run", env.single_observation_space, env.single_action_space)
+    observations, _ = env.reset(seed=0)
+    agent.reset(4)
+    for _ in range(3):
+        observations, *_ = env.step(agent.act(observations))
+
+
+@pytest.mark.parametrize("name", ["frame", "channels first", "frame and more"])
+def test_a_policy_acts_on_what_it_was_trained_on(name, sights, tmp_path, monkeypatch):
+    kept = []
+    learn = policy_training._learn
+
+    def keep(model, *rest):
+        kept.append(model)
+        return learn(model, *rest)
+
+    monkeypatch.setattr(policy_training, "_learn", keep)
+    train_policy(looking(name), tmp_path)
+    env = make_environment(looking(name).env, 4, {})
+    agent = load_policy(tmp_path, env.single_observation_space, env.single_action_space)
+    assert agent.policy.observation_space == kept[0].observation_space
+    observations, _ = env.reset(seed=3)
+    trained_in = kept[0].get_env()
+    trained_in.seed(3)
+    shown = trained_in.reset()
+    agent.reset(4)
+    expected, _ = kept[0].policy.predict(shown, deterministic=True)
+    np.testing.assert_array_equal(agent.act(observations), expected + 3)
+
+
+def test_the_policy_may_be_chosen(sights, tmp_path):
+    slots = spaces.Box(-1, 1, (5, 6), np.float32)
+    assert policy_kind(looking("frame"), FRAME)[1]["features_extractor_class"] is FrameFeatures
+    assert policy_kind(looking("names"), SIGHTS["names"]) == ("MultiInputPolicy", {})
+    assert policy_kind(looking("names"), slots)[1]["features_extractor_class"] is SlotFeatures
+    chosen = looking("frame", policy="MlpPolicy")
+    chosen = replace(chosen, hyperparameters=chosen.hyperparameters | {"policy_kwargs": {"net_arch": [7]}})
+    train_policy(chosen, tmp_path)
+    agent = load_policy(tmp_path, FRAME, Sights.action_space)
+    assert agent.policy.mlp_extractor.policy_net[0].out_features == 7
+    assert not isinstance(agent.policy.features_extractor, FrameFeatures)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("names", {"policy": "MlpPolicy"}, r"MlpPolicy doesn't suit .*MultiInputPolicy"),
+        ("numbers", {"policy": "CnnPolicy"}, "CnnPolicy refuses"),
+        ("numbers", {"policy": "MultiInputPolicy"}, "MultiInputPolicy doesn't suit"),
+        ("numbers", {"policy": "CnPolicy"}, "did you mean 'CnnPolicy'"),
+        ("numbers", {"hyperparameters": {"policy": "CnnPolicy"}}, "give --policy"),
+        ("numbers", {"hyperparameters": {"policy_kwargs": "wide"}}, "policy_kwargs is 'wide'"),
+        ("numbers", {"hyperparameters": {"policy_kwargs": {"activation_fn": print}}}, "JSON"),
+        ("numbers", {"env_options": {"space": FRAME}}, "JSON"),
+    ],
+)
+def test_policies_that_see_something_else_are_refused(name, values, message, sights, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        train_policy(replace(looking(name), **values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_rewards_that_are_nan_are_not_put_down_to_the_learning_rate(algorithm, sights, tmp_path):
+    with pytest.raises(DivergenceError, match=r"rewards that are NaN.*mend the environment") as refused:
+        train_policy(replace(looking("numbers", algorithm), env="Sights/NaN-v0"), tmp_path)
+    assert "learning" not in str(refused.value).replace("nothing can be learned", "")
+
+
+def test_errors_of_environments_are_theirs(sights, tmp_path, monkeypatch):
+    def broken(self, action):
+        raise ValueError("the tenant isn't in")
+
+    monkeypatch.setattr(Sights, "step", broken)
+    with pytest.raises(ValueError, match="tenant"):
+        train_policy(looking("numbers"), tmp_path)
+
+
+def test_names_of_observations_tell_policies_apart(sights, tmp_path):
+    train_policy(looking("names"), tmp_path)
+    other = spaces.Dict({"where": spaces.Box(-1, 1, (4,), np.float32), "which": spaces.Discrete(4)})
+    with pytest.raises(CheckpointError, match="observations of the shape"):
+        load_policy(tmp_path, other, Sights.action_space)
+    with pytest.raises(CheckpointError, match="observations of the shape"):
+        load_policy(tmp_path, SIGHTS["numbers"], Sights.action_space)
 
 
 def test_agents_of_other_worlds_are_refused(tmp_path):

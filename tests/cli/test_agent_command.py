@@ -59,6 +59,16 @@ def test_a_policy_is_trained_resumed_and_scored(run, tmp_path):
         ("eval --preset stov", "did you mean 'stove'"),
         ("eval --preset balls4mass64", "no player"),
         ("eval --agent mcts --checkpoint nowhere", "nowhere"),
+        ("train --seed -1", "seed is -1"),
+        ("eval --seed -1", "seed is -1"),
+        ("loop --seed -1", "seed is -1"),
+        ("loop --steps 0", "steps is 0"),
+        ("loop --num-envs 0", "num_envs is 0"),
+        ("loop --set policy_kwargs=1", "policy_kwargs is 1"),
+        ("train --policy MlpPolic", "did you mean 'MlpPolicy'"),
+        ("train --env no_such_module:Pole-v0", "PYTHONPATH"),
+        ("eval --env no_such_module:Pole-v0", "PYTHONPATH"),
+        ("eval --env Pendulum-v1 --episodes 1 --steps 1", "Discrete"),
     ],
 )
 def test_bad_input_is_one_line(run, line, message):
@@ -66,6 +76,56 @@ def test_bad_input_is_one_line(run, line, message):
     assert outcome.code == 2
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 15])
+def test_episodes_too_short_for_a_video_are_refused_before_anything_is_played(
+    run, steps, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("rnem_world.agents.contest.play", None)
+    outcome = run(f"eval --agent mcts --video v.gif --out s.json --episodes 2 --steps {steps}")
+    assert outcome.code == 2
+    assert (
+        f"episodes of {steps} steps are too short for a video, expected --steps of at least 16" in outcome.err
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_episode_that_ends_too_early_for_a_video_is_refused_before_the_others_are_played(
+    run, monkeypatch, tmp_path
+):
+    from rnem_world.envs.balls import BouncingBallsVectorEnv
+
+    step = BouncingBallsVectorEnv.step
+
+    def ending(env, actions):
+        *rest, infos = step(env, actions)
+        rest[2][:] = env.elapsed >= 9
+        return *rest, infos
+
+    monkeypatch.setattr(BouncingBallsVectorEnv, "step", ending)
+    monkeypatch.setattr("rnem_world.agents.contest.play", None)
+    write_world(tmp_path / "tiny")
+    outcome = run(
+        "eval --agent shooting:population=2,horizon=1 --checkpoint tiny --video v.gif --episodes 2 --steps 20"
+    )
+    assert outcome.code == 2
+    assert "the episode with the seed 10000 ends after 9 steps, too early for a video" in outcome.err
+
+
+def test_an_agent_of_somebody_elses_environment_is_trained_by_command(run, tmp_path, monkeypatch):
+    (tmp_path / "poles_of_mine.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
+        "gymnasium.register('Mine/Pole-v0', CartPoleEnv, max_episode_steps=9)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = run(f"train --env poles_of_mine:Mine/Pole-v0 --policy MlpPolicy --timesteps 16 {TINY}")
+    assert outcome.code == 0, outcome
+    assert "16 steps, runs/ppo-Pole-v0" in outcome.out
+    assert run("train --resume --out runs/ppo-Pole-v0 --timesteps 32 --threads 1").code == 0
+    outcome = run("eval --env poles_of_mine:Mine/Pole-v0 --episodes 2 --steps 20")
+    assert outcome.code == 0, outcome
+    assert "stay" in outcome.out
 
 
 def test_what_is_fixed_stays_fixed(run):
