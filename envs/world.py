@@ -77,7 +77,7 @@ class World:
         self.device = next(model.parameters()).device
         size = config.model.image.image_size
         self.frame_shape = (size, size, config.model.channels)
-        self.takes_actions = config.model.number_of_actions > 0
+        self.takes_actions = config.model.takes_actions
         self.number_of_actions = max(config.model.number_of_actions, 1)
         self.action_space = spaces.Discrete(self.number_of_actions)
         self.ways = ("pixels",) if model.prior_code is None else ("latent", "pixels")
