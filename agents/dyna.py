@@ -23,10 +23,11 @@ from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset
-from rnem_world.envs.world import World, find_world
+from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError
 from rnem_world.io import write_json
 from rnem_world.training import checkpoint
+from rnem_world.training.checkpoint import find_checkpoint
 from rnem_world.training.trainer import Trainer
 
 LOOP_FILE = "loop.json"
@@ -208,7 +209,7 @@ class Loop:
     def _train_world(self, number: int) -> int | None:
         """Fine-tunes the last world on all data of the loop."""
         run = Path(self._world(number))
-        before = checkpoint.read_config(find_world(self._world(number - 1)))
+        before = checkpoint.read_config(find_checkpoint(self._world(number - 1)))
         training = replace(
             before.training,
             max_updates=self.config.world_updates,
@@ -238,7 +239,7 @@ class Loop:
                 torch.device(self.device),
                 self.report,
                 bool(done),
-                None if done else str(find_world(self._world(number - 1))),
+                None if done else str(find_checkpoint(self._world(number - 1))),
             )
             trainer.fit()
         return trainer.signal

@@ -27,6 +27,8 @@ BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
 ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
 ATARI_DREAM, ATARI_GAME = "RNEM-Atari-v0", "SpaceInvaders"
 """The environment that dreams the shipped world of a game, and its game if none is named."""
+ANY_DREAM = "RNEM-World-v0"
+"""The environment that dreams the world of any checkpoint."""
 
 ALE = "ALE/"
 """How the ids begin of the games that ale-py registers."""
@@ -110,14 +112,14 @@ def game_of(world: World, named: str | None = None) -> str:
 
 
 def _recorded_game(world: World) -> str | None:
-    data = Path(world.config.data)
-    if world.config.data and data.exists():
+    data = world.config.data_path
+    if data is not None and data.exists():
         with Dataset.open(data) as dataset:
             game = dataset.attributes.settings.get("game")
         if isinstance(game, str):
             return game_named(game)
     known = {_plain(name): name for name in games()}
-    words = [_plain(word) for word in (data.stem, world.folder.name)]
+    words = [_plain(word) for word in (Path(world.config.data).stem, world.folder.name)]
     return next((known[word] for word in words if word in known), None)
 
 
@@ -163,8 +165,8 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
         rules = preset(named)
     elif config.data in PRESETS:
         rules = preset(config.data)
-    elif config.data and Path(config.data).exists():
-        with Dataset.open(config.data) as dataset:
+    elif config.data_path is not None and config.data_path.exists():
+        with Dataset.open(config.data_path) as dataset:
             rules = build(BallsConfig, dataset.attributes.settings.get("rules", {}), "rules")
     else:
         raise ConfigError(
@@ -299,6 +301,8 @@ def world_of(name: str, options: Mapping[str, Any]) -> str:
     spec = environment_spec(name)
     arguments = {**spec.kwargs, **options}
     checkpoint, game = arguments.get("checkpoint"), arguments.get("game")
+    if checkpoint is None and game is None and name == ANY_DREAM:
+        raise ConfigError(f"{ANY_DREAM} is the world of a checkpoint, and none is named: give checkpoint=")
     if checkpoint is None and game is None and spec.id == ATARI_DREAM:
         game = ATARI_GAME
     return str(chosen_world(checkpoint, game))

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.device import choose_device
 from rnem_world.envs.engine import Engine, make_engine
-from rnem_world.errors import CheckpointError, ConfigError, DependencyError
+from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
 from rnem_world.models.export import fingerprint as fingerprint_of
 from rnem_world.models.layers import own_precision
+from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import DreamState, SlotState, WorldModel
 from rnem_world.seeding import torch_generator
@@ -33,9 +34,6 @@ from rnem_world.training.config import RunConfig
 if TYPE_CHECKING:
     from rnem_world.envs.start_source import EncodedStarts
     from rnem_world.envs.starts import Starts
-
-HUB = "hf://"
-"""How the name of a repository of the Hugging Face Hub begins."""
 
 MOST_LOADED, MOST_POOLS = 4, 8
 """So many worlds stay loaded, and so many sets of encoded starts with each."""
@@ -78,7 +76,7 @@ class World:
         self.device = next(model.parameters()).device
         size = config.model.image.image_size
         self.frame_shape = (size, size, config.model.channels)
-        self.takes_actions = config.model.number_of_actions > 0
+        self.takes_actions = config.model.takes_actions
         self.number_of_actions = max(config.model.number_of_actions, 1)
         self.action_space = spaces.Discrete(self.number_of_actions)
         self.ways = ("pixels",) if model.prior_code is None else ("latent", "pixels")
@@ -102,7 +100,7 @@ class World:
             DependencyError: If it is a repository and huggingface_hub isn't installed.
         """
         place = choose_device(str(device))
-        folder = find_world(checkpoint).resolve()
+        folder = find_checkpoint(checkpoint).resolve()
         status = (folder / MODEL_FILE).stat()
         with _loading:
             return _load(folder, status.st_mtime_ns, status.st_size, place)
@@ -191,9 +189,35 @@ class World:
         """Gives the model the actions, or none if it was trained without."""
         return actions if self.takes_actions else None
 
-    def frames_for_model(self, frames: NDArray[Any]) -> Bool[Tensor, "*n h w c"]:
-        """Copies real frames to the device, black and white."""
-        return torch.from_numpy(np.ascontiguousarray(black_and_white(frames))).to(self.device)
+    def known_frames(self, frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
+        """Turns real frames into such as the world knows: booleans for black and white, bytes for greys or colours.
+
+        Args:
+            frames: (..., h, w, c), uint8 0..255, bool, or floats in [0, 1].
+            what: What they are, for messages.
+
+        Raises:
+            ConfigError: If they are something else, or hold NaN.
+        """
+        checked = check_frames(frames, what)
+        if self.model.likelihood.is_binary:
+            return (
+                checked
+                if checked.dtype == np.bool_
+                else checked > (127 if checked.dtype == np.uint8 else 0.5)
+            )
+        if checked.dtype.kind == "f":
+            return (checked * 255.0).round().astype(np.uint8)
+        return checked if checked.dtype == np.uint8 else checked * np.uint8(255)
+
+    def frames_for_model(self, frames: NDArray[Any]) -> Tensor:
+        """Copies real frames to the device, bool or uint8 (..., h, w, c), see `known_frames`."""
+        return torch.from_numpy(np.ascontiguousarray(self.known_frames(frames))).to(self.device)
+
+    def inputs(self, frames: Tensor) -> Float[Tensor, "*n c h w"]:
+        """Makes the model's inputs of frames that `frames_for_model` gave."""
+        floats = frames.to(torch.float32) if frames.dtype == torch.bool else Likelihood.from_uint8(frames)
+        return floats.movedim(-1, -3).contiguous()
 
     @torch.inference_mode()
     @own_precision
@@ -246,45 +270,6 @@ def _load(folder: Path, modified: int, size: int, device: torch.device) -> World
     return World(model, config, folder, fingerprint_of(folder / MODEL_FILE))
 
 
-def find_world(checkpoint: str | Path) -> Path:
-    """Finds a checkpoint's folder; a repository of the Hub, ``hf://owner/name``, is downloaded first.
-
-    Raises:
-        CheckpointError: If there is none.
-        DependencyError: If it is a repository and huggingface_hub isn't installed.
-    """
-    name = str(checkpoint)
-    if name.startswith(HUB):
-        return _download(name.removeprefix(HUB))
-    try:
-        return find_checkpoint(checkpoint)
-    except CheckpointError as error:
-        owner, slash, repository = name.partition("/")
-        if slash and owner and repository and "/" not in repository and not Path(owner).exists():
-            raise CheckpointError(
-                f"{error}; a repository of the Hugging Face Hub is named {HUB}{name}"
-            ) from error
-        raise
-
-
-def _download(repository: str) -> Path:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise DependencyError(
-            f"{HUB}{repository} is a repository of the Hugging Face Hub, and huggingface_hub isn't installed: "
-            'pip install "rnem-world[hub]"'
-        ) from error
-    try:
-        # Everything that `rnem-world export` writes: a world is the whole folder.
-        return Path(huggingface_hub.snapshot_download(repository))
-    except Exception as error:  # the Hub, the network and the cache raise errors of many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{HUB}{repository} can't be had from the Hugging Face Hub ({reason})"
-        ) from error
-
-
 def joined(parts: list[DreamState]) -> DreamState:
     """Puts dreams side by side."""
     if len(parts) == 1:
@@ -298,34 +283,31 @@ def joined(parts: list[DreamState]) -> DreamState:
     )
 
 
-def black_and_white(frames: NDArray[Any], what: str = "frames") -> Bool[np.ndarray, "..."]:
-    """Turns real frames into black and white ones.
+def check_frames(frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
+    """Refuses what is no frames, and returns what is.
 
     Args:
-        frames: uint8 0..255, bool, or floats in [0, 1]; white above one half.
+        frames: uint8 0..255, bool, or floats in [0, 1].
         what: What they are, for messages.
 
     Raises:
         ConfigError: If they are something else, or hold NaN.
     """
-    if frames.dtype == np.bool_:
-        return frames
+    kind = frames.dtype.kind
     if frames.dtype == np.uint8:
         if frames.size and frames.max() == 1:
             raise ConfigError(
                 f"{what} are uint8 of 0 and 1, expected 0 to 255: multiply them by 255, or give booleans"
             )
-        white: Bool[np.ndarray, "..."] = frames > 127
-        return white
-    if frames.dtype.kind == "f":
+    elif kind == "f":
         if not np.isfinite(frames).all():
             raise ConfigError(f"{what} hold NaN or infinity, expected numbers in [0, 1]")
         if frames.size and (frames.min() < 0.0 or frames.max() > 1.0):
             raise ConfigError(
                 f"{what} lie between {frames.min():g} and {frames.max():g}, expected [0, 1], or uint8 0 to 255"
             )
-        bright: Bool[np.ndarray, "..."] = frames > 0.5
-        return bright
-    raise ConfigError(
-        f"{what} have the dtype {frames.dtype}, expected uint8 0 to 255, bool, or floats in [0, 1]"
-    )
+    elif kind != "b":
+        raise ConfigError(
+            f"{what} have the dtype {frames.dtype}, expected uint8 0 to 255, bool, or floats in [0, 1]"
+        )
+    return frames

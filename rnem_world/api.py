@@ -47,7 +47,7 @@ class Trained:
         """Loads a model.
 
         Args:
-            checkpoint: A run, a checkpoint, or the name of a shipped world.
+            checkpoint: A run, a checkpoint, the name of a shipped world, or ``hf://owner/name`` of the Hub.
             device: Where it is to be; ``auto`` takes CUDA where there is any.
             prefer: The ``best`` checkpoint of a run, or its ``last``.
 
@@ -62,6 +62,21 @@ class Trained:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    def data(self, given: str | Path | None) -> Path:
+        """Says where data is: what was given, or what the model was trained on.
+
+        Raises:
+            DataError: If none was given, and the checkpoint only knows the name of what the model was trained on.
+        """
+        if given is not None:
+            return Path(given)
+        if self.config.data_path is None:
+            raise DataError(
+                f"the model was trained on {self.config.data or 'data'!r}, and nobody knows where that is: give the "
+                "path of a dataset (`rnem-world collect` makes them)"
+            )
+        return self.config.data_path
 
 
 def evaluate(
@@ -105,7 +120,7 @@ def evaluate(
     if slots is not None:
         validate_slots(trained.config.model.core, slots)
     weights = options.weights if steps is None else (1.0,) * steps
-    with Dataset.open(data or trained.config.data) as dataset:
+    with Dataset.open(trained.data(data)) as dataset:
         info = dataset.info(split)
         check_fits(trained.config, info)
         limit = options.test_size or DEFAULT_SEQUENCES if sequences is None else sequences
@@ -185,7 +200,7 @@ def evaluate_dreams(
     config = trained.config
     noise = config.training.noise.usual_strength if noise is None else noise
     how = RolloutConfig(context, horizon, noise=noise, slots=slots)
-    with Dataset.open(data or config.data) as dataset:
+    with Dataset.open(trained.data(data)) as dataset:
         info = dataset.info(split)
         check_fits(config, info)
         check_length(how, info.number_of_frames)
@@ -243,7 +258,7 @@ def rollout_input(
         DataError: If there is no such dataset or sequence.
     """
     config = trained.config
-    with Dataset.open(data or config.data) as dataset:
+    with Dataset.open(trained.data(data)) as dataset:
         info = dataset.info(split)
         check_fits(config, info)
         chosen = list(sequences or range(min(3, info.number_of_sequences)))
@@ -262,7 +277,7 @@ def rollout_input(
             slots,
         )
         how.check_length(info.number_of_frames)
-        arrays = ["actions"] if config.model.number_of_actions else []
+        arrays = ["actions"] if config.model.takes_actions else []
         batch = read_batch(dataset, split, chosen, context + horizon + 1, arrays=arrays).to(trained.device)
     frames = trained.model.likelihood.from_uint8(batch.frames, batch.maximum_value)
     return RolloutInput(frames, batch.actions, chosen, how)

@@ -159,6 +159,22 @@ def check_one_of(options: object, name: str, known: Iterable[str]) -> None:
         raise ConfigError(f"unknown {name} {value!r}: {suggest(str(value), known)}")
 
 
+def as_path(given: str | Path, names: Iterable[str] = ()) -> Path | None:
+    """Tells a path from a name by its form, so that nothing named depends on what lies in the working directory.
+
+    A text that is one of the names means that. ``./balls`` and ``balls/`` are paths, as is whatever is no name; paths
+    are made absolute, so that they mean the same after a change of the working directory.
+
+    Args:
+        given: What the user gave; a ``Path`` is always a path.
+        names: The names that are known.
+
+    Returns:
+        The path, absolute; None for a name.
+    """
+    return None if isinstance(given, str) and given in names else Path(given).absolute()
+
+
 def described(cls: type) -> dict[str, str]:
     """Reads what a dataclass's docstring says of each of its attributes, on one line."""
     found: dict[str, str] = {}

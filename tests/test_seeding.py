@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rnem_world.seeding import derive_seed, numpy_generator, torch_generator
+from rnem_world.errors import ConfigError
+from rnem_world.seeding import check_seed, derive_seed, numpy_generator, torch_generator
 
 
 def test_every_key_and_their_order_matter():
@@ -38,6 +39,13 @@ def test_generators_are_of_their_own():
     assert torch.equal(torch.random.get_rng_state(), torch_before)
 
 
-def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match=r"non-negative|negative"):
-        derive_seed(-1)
+@pytest.mark.parametrize("make", [derive_seed, numpy_generator, torch_generator])
+def test_a_negative_seed_is_refused(make):
+    with pytest.raises(ConfigError, match="seed is -1, it must be a whole number of at least 0"):
+        make(-1, "noise")
+
+
+@pytest.mark.parametrize("seed", [np.int64(-3), 0.5, "1", None, True])
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(ConfigError, match=r"--seed is .*, it must be a whole number of at least 0"):
+        check_seed(seed, "--seed")

@@ -21,9 +21,10 @@ from typing import (
 
 import click
 
-from rnem_world.config import described, set_path
+from rnem_world.config import as_path, described, set_path
 from rnem_world.distributed import ALONE, Processes, from_torchrun
 from rnem_world.errors import ConfigError, DataError, OutputError, suggest
+from rnem_world.seeding import check_seed
 
 if TYPE_CHECKING:
     import torch
@@ -140,10 +141,20 @@ def comma_separated(kind: type) -> Callable[[str], list[Any]]:
     return convert
 
 
+def seed_option(help_text: str) -> Callable[[Command], Command]:
+    """Decorates a command with ``--seed``, which is refused below 0."""
+
+    def check(context: click.Context, parameter: click.Parameter, seed: int) -> int:
+        check_seed(seed, "--seed")
+        return seed
+
+    return click.option("--seed", default=0, show_default=True, callback=check, help=help_text)
+
+
 def run_options(command: Command) -> Command:
     """Decorates a command that looks at a trained model with what all of those take beside their own options."""
     options = (
-        click.option("--data", help="Dataset or preset. [what the run was trained on]"),
+        click.option("--data", type=data, help="Dataset or preset. [what the run was trained on]"),
         click.option(
             "--split",
             type=click.Choice(["training", "validation", "test"]),
@@ -159,9 +170,7 @@ def run_options(command: Command) -> Command:
             show_default=True,
             help="Which of the run.",
         ),
-        click.option(
-            "--seed", type=int, default=0, show_default=True, help="Of noise and first responsibilities."
-        ),
+        seed_option("Of noise and first responsibilities."),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ..."),
         click.option("--threads", type=int, help="CPU threads. [all cores]"),
     )
@@ -170,27 +179,64 @@ def run_options(command: Command) -> Command:
     return command
 
 
+def world(given: str) -> str:
+    """Takes a trained model's name or path as it is, and says which is meant where there are both; a type for click."""
+    _mention(given, _shipped_worlds, "shipped world")
+    return given
+
+
+def data(given: str) -> str:
+    """Takes a dataset's name or path as it is, and says which is meant where there are both; a type for click."""
+    _mention(given, _collected_by_name, "preset or game")
+    return given
+
+
+def _mention(given: str, names: Callable[[], Iterable[str]], what: str) -> None:
+    both = os.sep not in given and Path(given).exists() and as_path(given, names()) is None
+    if both and from_torchrun().is_first:
+        click.echo(
+            f"note: {given} means the {what} of that name; what is called so in this folder is ./{given}",
+            err=True,
+        )
+
+
+def _shipped_worlds() -> list[str]:
+    from rnem_world.training.checkpoint import pretrained_names
+
+    return pretrained_names()
+
+
+def _collected_by_name() -> tuple[str, ...]:
+    from rnem_world.envs.atari_console import PRESETS as GAMES
+    from rnem_world.physics import PRESETS
+
+    return (*PRESETS, *GAMES)
+
+
 def resolve_data(data: str, **options: Any) -> Path:
     """Finds a dataset by path, or by the name of a preset or an Atari game, which is collected if it isn't there.
 
     Args:
-        data: A path, a preset's name, or a game's.
+        data: A path, a preset's name, or a game's; a preset's name means the preset whatever lies in the working
+            directory, where ``./NAME`` is.
         **options: What to collect, see :class:`rnem_world.agents.collecting.BallsCollection`; not for games.
 
     Raises:
         DataError: If there is none of these.
     """
     from rnem_world.envs.atari_console import PRESETS as GAMES
-    from rnem_world.physics.rules import PRESETS
 
-    path = Path(data)
-    if path.exists():
-        return path
+    names = _collected_by_name()
     if data in GAMES:
         return resolve_game(data)
-    if data not in PRESETS:
-        known = suggest(data, [*PRESETS, *GAMES])
-        raise DataError(f"there is no dataset {data} and no preset of that name: {known}")
+    if data not in names:
+        path = Path(data)
+        if path.exists():
+            return path
+        known = suggest(path.name, names)
+        raise DataError(
+            f"there is no dataset {data} and no preset of that name: {known}; give another with --data"
+        )
     from rnem_world.agents import collecting
 
     path = collecting.DATA_FOLDER / f"{data}.h5"
@@ -246,8 +292,7 @@ def resolve_test_data(data: str, split: str) -> Path:
     from rnem_world.physics.rules import PRESETS
 
     folder = collecting.DATA_FOLDER.absolute()
-    is_there = Path(data).exists() or (folder / f"{data}.h5").exists()
-    if is_there or data not in (*PRESETS, *GAMES) or split != "test":
+    if data not in (*PRESETS, *GAMES) or (folder / f"{data}.h5").exists() or split != "test":
         return resolve_data(data)
     path = folder / f"{data}-test.h5"
     if path.exists():
@@ -261,6 +306,19 @@ def resolve_test_data(data: str, split: str) -> Path:
         options |= {"preset": data, "frames": EPISODE_FRAMES if PRESETS[data].player else VIDEO_FRAMES}
     click.echo(f"no data at hand: collecting {sequences} test sequences into {path}")
     return collecting.collect(environment, path, workers=os.cpu_count() or 1, num_test=sequences, **options)
+
+
+def lasting(run: str) -> str:
+    """Names a trained model so that it means the same from any working directory: a path becomes absolute."""
+    from rnem_world.training.checkpoint import HUB
+
+    return run if run.startswith(HUB) else str(as_path(run, _shipped_worlds()) or run)
+
+
+def place_of(run: str) -> Path:
+    """Says where results about a trained model go unless the user says: into its folder, if a folder is meant."""
+    name = lasting(run)
+    return Path(run) if Path(name).is_absolute() and Path(name).is_dir() else Path()
 
 
 def resolve_device(device: str, threads: int | None, processes: Processes = ALONE) -> torch.device:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rnem_world.cli import arguments
 from rnem_world.cli.arguments import resolve_data, resolve_device
 from rnem_world.models.config import MODELS
 
@@ -55,7 +56,7 @@ def train_step(
 
 
 @command.command()
-@click.argument("data")
+@click.argument("data", type=arguments.data)
 @click.option("--model", "model_name", default="r_nem", show_default=True, help=f"{', '.join(MODELS)}.")
 @click.option("--batch-size", type=int, default=16, show_default=True, help="Sequences in a batch.")
 @click.option("--steps", type=int, default=30, show_default=True, help="Predictions in a sequence.")

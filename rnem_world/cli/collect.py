@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from rnem_world.cli import arguments
+
 FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
 
 
@@ -27,7 +29,7 @@ FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
 @click.option("--num-valid", type=int, help="Sequences for validation. [balls 10000, atari 200]")
 @click.option("--num-test", type=int, help="Sequences for testing. [balls 10000, atari 200]")
 @click.option("--frames", default=51, show_default=True, help="Frames of a sequence.")
-@click.option("--seed", default=0, show_default=True, help="Seed; the same seed gives the same file.")
+@arguments.seed_option("Seed; the same seed gives the same file.")
 @click.option("--workers", default=1, show_default=True, help="Processes.")
 @click.option(
     "--shard-size",

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import click
 
+from rnem_world.cli import arguments
+
 FILE = click.Path(path_type=Path)
 
 
@@ -76,7 +78,7 @@ def check(file: Path) -> None:
     show_default=True,
     help="What transparent pixels are laid on.",
 )
-@click.option("--seed", default=0, show_default=True, help="Deals the sequences out to the splits.")
+@arguments.seed_option("Deals the sequences out to the splits.")
 @click.option("--overwrite", is_flag=True, help="Replace the dataset if it exists.")
 def import_command(
     source: Path,

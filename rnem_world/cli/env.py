@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from rnem_world.cli.arguments import VIDEOS, check_output, resolve_device
+from rnem_world.cli import arguments
+from rnem_world.cli.arguments import VIDEOS, check_output, comma_separated, resolve_device
 from rnem_world.errors import ConfigError
 
-CHECKPOINT = click.argument("checkpoint", default="balls")
+CHECKPOINT = click.argument("checkpoint", type=arguments.world, default="balls")
 THREADS = click.option("--threads", type=int, help="CPU threads. [all cores]")
 DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
 
@@ -25,13 +26,17 @@ def list_command() -> None:
     import gymnasium
 
     from rnem_world.envs import register_environments
-    from rnem_world.envs.real import world_of
+    from rnem_world.envs.real import ANY_DREAM, world_of
     from rnem_world.training.checkpoint import pretrained_names
 
     register_environments()
     for name in sorted(gymnasium.registry):
         if name.startswith("RNEM-"):
-            kind = "real" if "Real" in name else f"learned, world {world_of(name, {})}"
+            kind = "real" if "Real" in name else "learned, world "
+            if name == ANY_DREAM:
+                kind += "of any checkpoint"
+            elif kind != "real":
+                kind += world_of(name, {})
             click.echo(f"{name:20} {kind}")
     click.echo(f"shipped worlds: {', '.join(pretrained_names())}")
 
@@ -118,7 +123,6 @@ def bench(
     import torch
 
     from rnem_world.benchmarks.environments import EnvBenchmarkConfig, measure_speeds, profile_step
-    from rnem_world.cli.arguments import comma_separated
     from rnem_world.io import write_json
 
     check_output(out)
@@ -151,7 +155,7 @@ def bench(
     "--policy", default="repeated-random", show_default=True, help="random, repeated-random or stay."
 )
 @click.option("--starts", help="Where to begin: a dataset, a file of starts, real, real:PRESET or :GAME.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the start and the actions.")
+@arguments.seed_option("Of the start and the actions.")
 @click.option("--fps", type=float, default=20.0, show_default=True, help="Frames a second.")
 @THREADS
 def record(

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnem_world.cli.arguments import FIGURES, check_output, resolve_device, resolve_test_data, run_options
+from rnem_world.cli import arguments
+from rnem_world.cli.arguments import (
+    FIGURES,
+    check_output,
+    lasting,
+    place_of,
+    resolve_device,
+    resolve_test_data,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from rnem_world.api import Trained
@@ -35,15 +44,19 @@ class _Request:
         """Writes the figures as JSON, by default into the run's folder."""
         from rnem_world.io import write_json
 
-        folder = Path(self.run) if Path(self.run).is_dir() else Path()
-        out = self.out or folder / f"{kind}-{self.data.stem}-{slots}-slots.json"
-        origin = {"run": self.run, "data": str(self.data), "split": self.split, "seed": self.seed}
+        out = self.out or place_of(self.run) / f"{kind}-{self.data.stem}-{slots}-slots.json"
+        origin = {
+            "run": lasting(self.run),
+            "data": str(self.data.absolute()),
+            "split": self.split,
+            "seed": self.seed,
+        }
         write_json(out, {**origin, **figures})
         click.echo(f"written to {out}")
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=arguments.world)
 @run_options
 @click.option("--steps", type=int, help="Predictions in a sequence. [as trained]")
 @click.option("--sequences", type=int, help="At most so many. [the run's test size, or 1000]")
@@ -86,7 +99,9 @@ def command(
     device: str,
     threads: int | None,
 ) -> None:
-    """Evaluate the trained model in RUN (a run, a checkpoint, or a shipped world) one step ahead.
+    """Evaluate the trained model in RUN one step ahead.
+
+    RUN is a run, a checkpoint, the name of a shipped world, or hf://OWNER/NAME of the Hugging Face Hub.
 
     Prints the original program's figures, and honest ones beside them: the cross-entropy of a frame that was mixed
     without looking at it, FG-ARI and IoU; by default with the training's input noise, as the original evaluates, and

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rnem_world.cli import arguments
 from rnem_world.errors import OutputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=arguments.world)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 @click.option("--data", help="What it says it was trained on, a preset's name for example. [the run's path]")
 @click.option(
@@ -60,7 +61,11 @@ def command(
     model, config = load_model(run, prefer=checkpoint)
     if half:
         model = model.half()
-    save_checkpoint(out, model, config if data is None else replace(config, data=data))
+    if data is not None:
+        config = replace(config, data=data)
+        if config.data_path is not None:
+            config = replace(config, data=str(config.data_path.absolute()))
+    save_checkpoint(out, model, config)
     try:
         if onnx:
             _add_graphs(out)

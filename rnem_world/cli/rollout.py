@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from rnem_world.cli import arguments
 from rnem_world.cli.arguments import (
     FIGURES,
     VIDEOS,
     check_output,
+    lasting,
+    place_of,
     resolve_device,
     resolve_test_data,
     run_options,
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=arguments.world)
 @run_options
 @click.option("--sequence", "sequences", type=int, multiple=True, help="Which, may be repeated. [0 1 2]")
 @click.option(
@@ -79,6 +82,8 @@ def command(
 ) -> None:
     """Let the trained model in RUN watch a sequence, imagine on, and write the video.
 
+    RUN is a run, a checkpoint, the name of a shipped world, or hf://OWNER/NAME of the Hugging Face Hub.
+
     The panels show the truth, the prediction, and the prediction in the colours of the slots; a bar below turns from
     grey to orange where the model starts to imagine.
     """
@@ -108,15 +113,15 @@ def command(
     frames, context = given.frames, given.how.context
     generator = torch_generator(seed, "rollout", device=trained.device)
     rollout = roll_out(trained.model, frames, given.how, given.actions, generator)
-    out = out or (Path(run) if Path(run).is_dir() else Path()) / "rollout.mp4"
+    out = out or place_of(run) / "rollout.mp4"
     write_video(out, _film(rollout, frames, with_slots, given.actions), fps)
     click.echo(f"video of {context} context and {steps} imagined frames: {out}")
     json_path = json_path or out.with_suffix(".json")
     write_json(
         json_path,
         {
-            "run": str(run),
-            "data": str(data_path),
+            "run": lasting(run),
+            "data": str(data_path.absolute()),
             "sequences": given.sequences,
             "context": context,
             "imagination": given.how.imagination,

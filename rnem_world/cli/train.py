@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from rnem_world.cli import arguments
 from rnem_world.cli.arguments import (
     add_flags,
     flags_of,
@@ -53,7 +54,11 @@ FIXED = flags_of(
     help="Where data comes from, and whose usual options hold: balls or atari.",
 )
 @click.option("--game", help=f"atari: the game. [{GAME}]")
-@click.option("--data", help="Dataset or preset; without one, that of --preset or --game is collected.")
+@click.option(
+    "--data",
+    type=arguments.data,
+    help="Dataset or preset; without one, that of --preset or --game is collected.",
+)
 @click.option(
     "--preset", help="What to collect when there is no --data. [balls4mass64, for a world model avoid]"
 )
@@ -69,7 +74,11 @@ FIXED = flags_of(
 @click.option("--config", "options_file", type=click.Path(path_type=Path), help="Options as YAML or JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [runs/MODEL-DATA]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out as if it had never stopped.")
-@click.option("--start-from", help="Checkpoint, run or shipped world whose weights to start with.")
+@click.option(
+    "--start-from",
+    type=arguments.world,
+    help="Run, checkpoint, shipped world or hf://OWNER/NAME to take the weights of.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option("--threads", type=int, help="CPU threads. [all cores]")
 @add_flags([*RESUMABLE, *FIXED])
@@ -151,7 +160,7 @@ def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, P
     # A sitting's own limits end with it.
     before = merged(asdict(read_config(out)), {"training": {"max_minutes": None}})
     config = build(RunConfig, merged(before, given_values(RESUMABLE, parameters)))
-    return config, Path(parameters["data"] or config.data)
+    return config, resolve_data(parameters["data"] or config.data)
 
 
 def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:

@@ -1,6 +1,7 @@
 """Checkpoints: folders of ``config.json``, ``model.safetensors`` and, to train on, ``trainer.pt``; and where they are.
 
-A checkpoint appears whole or not at all. Nothing in it is ever unpickled.
+Shipped worlds are named (``balls``), repositories of the Hugging Face Hub too (``hf://owner/name``); all else is a
+path, ``./balls`` for example. A checkpoint appears whole or not at all. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rnem_world.config import build
-from rnem_world.errors import CheckpointError, ConfigError, suggest
+from rnem_world.config import as_path, build
+from rnem_world.errors import CheckpointError, ConfigError, DependencyError, suggest
 from rnem_world.io import atomic_folder, write_json
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
@@ -29,6 +30,9 @@ FORMAT, FORMAT_VERSION = "rnem-world checkpoint", 1
 CONFIG_FILE, MODEL_FILE, TRAINER_FILE = "config.json", "model.safetensors", "trainer.pt"
 CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
+HUB = "hf://"
+"""How the name of a repository of the Hugging Face Hub begins."""
+
 _NAME = re.compile(r"update-\d+")
 
 
@@ -61,33 +65,71 @@ def best_of(run: Path) -> Path | None:
     return best if (best / MODEL_FILE).is_file() else None
 
 
-def find_checkpoint(path: str | Path, prefer: str = "best") -> Path:
-    """Finds the checkpoint folder that a path or a shipped name means.
+def find_checkpoint(given: str | Path, prefer: str = "best") -> Path:
+    """Finds the checkpoint folder that a path or a name means.
+
+    What a name means doesn't depend on the working directory: a folder that is called as a shipped world is meant by
+    ``./balls``, ``balls/`` or a ``Path``.
 
     Args:
-        path: A checkpoint, a run (then its best or last checkpoint), or the name of a shipped world.
+        given: A checkpoint, a run (then its best or last checkpoint), the name of a shipped world, or
+            ``hf://owner/name``, a repository of the Hugging Face Hub, all of which is downloaded first.
         prefer: ``best`` or ``last``.
+
+    Returns:
+        The folder, absolute.
 
     Raises:
         CheckpointError: If there is none.
+        DependencyError: If it is a repository and huggingface_hub isn't installed.
     """
-    folder = Path(path)
+    if isinstance(given, str) and given.startswith(HUB):
+        given = _downloaded(given)
+    shipped = pretrained_names()
+    folder = as_path(given, shipped)
+    if folder is None:
+        return PRETRAINED / given
     if (folder / MODEL_FILE).is_file():
         return folder
     updates = updates_of(folder)
     if updates:
         best = best_of(folder) if prefer == "best" else None
         return updates[-1] if best is None else best
-    shipped = PRETRAINED / str(path)
-    if len(folder.parts) == 1 and (shipped / MODEL_FILE).is_file():
-        return shipped
     if folder.exists():
-        raise CheckpointError(f"{folder} holds no checkpoint (no {MODEL_FILE} and no {CHECKPOINTS}/update-*)")
-    known = pretrained_names()
-    hint = f"; of the shipped worlds: {suggest(str(path), known)}" if known else ""
+        raise CheckpointError(f"{given} holds no checkpoint (no {MODEL_FILE} and no {CHECKPOINTS}/update-*)")
     raise CheckpointError(
-        f"there is no checkpoint at {folder}: give a run folder or a checkpoint folder{hint}"
+        f"there is no checkpoint at {given}: give a run folder or a checkpoint folder{_meant(given, shipped)}"
     )
+
+
+def _meant(given: str | Path, shipped: list[str]) -> str:
+    """Says what may be meant by a path where nothing is."""
+    name, folder = str(given), Path(given)
+    if folder.name in shipped:
+        return f"; the shipped world is named {folder.name}, without a folder"
+    hint = f"; of the shipped worlds: {suggest(name, shipped)}" if shipped else ""
+    if len(folder.parts) == 2 and "." not in folder.parts[0] and not folder.parent.exists():
+        hint += f"; a repository of the Hugging Face Hub is named {HUB}{name}"
+    return hint
+
+
+def _downloaded(repository: str) -> Path:
+    """Downloads a repository of the Hub, or finds it in the user's cache.
+
+    A world is the whole folder: beside model and configuration whatever else ``rnem-world export`` writes.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise DependencyError(
+            f"{repository} is a repository of the Hugging Face Hub, and huggingface_hub isn't installed: "
+            'pip install "rnem-world[hub]"'
+        ) from error
+    try:
+        return Path(huggingface_hub.snapshot_download(repository.removeprefix(HUB)))
+    except Exception as error:  # the Hub, the network and the cache raise errors of many kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{repository} can't be had from the Hugging Face Hub ({reason})") from error
 
 
 def _config_values(config: RunConfig) -> dict[str, Any]:
@@ -132,7 +174,10 @@ def save_checkpoint(
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Reads the configuration of a checkpoint folder.
+    """Reads the configuration of a run's or a checkpoint's folder.
+
+    Runs of earlier versions say where their data is as it was given when they began; the folders above the run are
+    looked through for it, then the working directory.
 
     Raises:
         CheckpointError: If it is missing, broken, or of another program.
@@ -152,9 +197,14 @@ def read_config(folder: Path) -> RunConfig:
             f"{path} has the format version {version}, this program reads {FORMAT_VERSION}: update rnem-world"
         )
     try:
-        return build(RunConfig, values)
+        config = build(RunConfig, values)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    data = config.data_path
+    if data is None or data.is_absolute():
+        return config
+    places = [parent / data for parent in (*folder.absolute().parents, Path.cwd())]
+    return dataclasses.replace(config, data=str(next((place for place in places if place.exists()), data)))
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -205,19 +255,20 @@ def load_weights(model: WorldModel, folder: Path, may_lack: tuple[str, ...] = ()
 
 
 def load_model(
-    path: str | Path, device: str | torch.device = "cpu", prefer: str = "best"
+    given: str | Path, device: str | torch.device = "cpu", prefer: str = "best"
 ) -> tuple[WorldModel, RunConfig]:
     """Loads a trained model, ready to evaluate.
 
     Args:
-        path: A checkpoint, a run, or the name of a shipped world.
+        given: A checkpoint, a run, or a world's name, see :func:`find_checkpoint`.
         device: Where to put it.
         prefer: Of a run, the ``best`` or the ``last`` checkpoint.
 
     Raises:
         CheckpointError: If it can't be loaded.
+        DependencyError: If it is a repository of the Hub and huggingface_hub isn't installed.
     """
-    folder = find_checkpoint(path, prefer)
+    folder = find_checkpoint(given, prefer)
     config = read_config(folder)
     model = WorldModel(config.model)
     load_weights(model, folder)
@@ -261,8 +312,8 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     return state
 
 
-def start_model(config: ModelConfig, path: str | Path) -> WorldModel:
+def start_model(config: ModelConfig, given: str | Path) -> WorldModel:
     """Makes a new model with the weights of a checkpoint; heads or a prior code that it lacks are new."""
     model = WorldModel(config)
-    load_weights(model, find_checkpoint(path), may_lack=("heads", "prior_code"))
+    load_weights(model, find_checkpoint(given), may_lack=("heads", "prior_code"))
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 from rnem_world.config import Precision, check_above_zero, check_at_least, check_between, check_one_of
@@ -334,7 +335,7 @@ class RunConfig:
     Attributes:
         model: The model.
         training: Its training.
-        data: Path of the dataset.
+        data: Where the dataset is, an absolute path; or the name of the preset or game that it is of.
         environment: Id of the environment that the data came from, empty if unknown.
     """
 
@@ -342,3 +343,9 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     data: str = ""
     environment: str = ""
+
+    @property
+    def data_path(self) -> Path | None:
+        """Where the dataset is; None if it is only named: what has that name in the working directory isn't it."""
+        data = Path(self.data)
+        return data if len(data.parts) > 1 or data.suffix else None

@@ -193,9 +193,11 @@ def fit_model_to(
         model = replace(model, likelihood="mixture", slot_inputs="error_frame_motion", initial_prediction=0.5)
         if noise.type != "none":
             noise = replace(noise, type="gaussian", per_sequence=True)
-    config = replace(config, training=replace(config.training, noise=noise))
     config = replace(
-        config, model=model, data=str(dataset.path), environment=dataset.attributes.environment_id
+        config,
+        model=model,
+        training=replace(config.training, noise=noise),
+        environment=dataset.attributes.environment_id,
     )
     check_trains(config, dataset)
     return config
@@ -260,7 +262,7 @@ def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str
     names += [name for name in marks if name in there][:1]
     if wish not in (None, "none") and wish not in there:
         dataset.require(split, [str(wish)])
-    if config.model.number_of_actions:
+    if config.model.takes_actions:
         dataset.require(split, ["actions"])
         names.append("actions")
     return names

@@ -91,9 +91,9 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, model: WorldModel, config: RunConfig, writes: bool = True) -> None:
-        self.path, self.writes = path, writes
+        self.path, self.writes = path.absolute(), writes
         self._model, self._config = model, config
-        self._lock = Lock(path / LOCK_FILE, f"{path} is being trained")
+        self._lock = Lock(self.path / LOCK_FILE, f"{path} is being trained")
         self._log: RunLog | None = None
         self._last_save = time.monotonic()
 

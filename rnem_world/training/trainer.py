@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,8 @@ class Trainer:
         start_from: str | None = None,
         processes: Processes = ALONE,
     ) -> None:
+        # Kept with the run, which may be resumed or evaluated from another working directory.
+        config = replace(config, data=str(dataset.path.absolute()))
         self.config, self.options = config, config.training
         self.device, self.report, self.processes = device, report, processes
         check_trains(config, dataset)
@@ -242,8 +245,7 @@ class Trainer:
             folders = checkpoint.updates_of(self.folder.path)
             raise TrainingError(
                 f"{error} (epoch {progress.epoch + 1}): training stopped before it touched the weights; the last good "
-                f"checkpoint is {folders[-1] if folders else 'none'}; lower --learning-rate or set --clip-norm, then "
-                "--resume"
+                f"checkpoint is {folders[-1] if folders else 'none'}; {self._cure(batch)}, then --resume"
             ) from error
         rate = self.options.optimizer.rate_at(progress.updates)
         progress.updates += lesson.updates
@@ -260,6 +262,17 @@ class Trainer:
             }
             self.folder.log_speed(progress, speed)
         return figures
+
+    def _cure(self, batch: Batch) -> str:
+        """Says what to do about a loss that isn't finite: no learning rate mends data that aren't."""
+        broken = batch.rewards is not None and not bool(batch.rewards.square().isfinite().all())
+        # Any process may have the rows that break the mean of all.
+        if self.config.model.heads and any(self.processes.largest([broken])):
+            return (
+                f"the data's rewards are NaN, infinite or too large to be squared: mend {self.config.data}, or train "
+                "without heads (model.heads: false)"
+            )
+        return "lower --learning-rate or set --clip-norm"
 
     def _complete_epoch(self) -> None:
         """Validates and goes on to the next epoch; if a signal stops it, a resumed run begins again from here."""
@@ -327,7 +340,7 @@ class Trainer:
         batch = next(iter(self.validation.epoch(0))).to(self.device)
         frames = self.model.likelihood.from_uint8(batch.frames[:1], batch.maximum_value)
         actions = None
-        if self.config.model.number_of_actions and batch.actions is not None:
+        if self.config.model.takes_actions and batch.actions is not None:
             actions = batch.actions[:1, : options.sequence_steps]
         rollout = roll_out(
             self.model,
@@ -376,7 +389,7 @@ def train(
     """
     place = device if isinstance(device, torch.device) else choose_device(device, processes)
     run = Path(run)
-    with process_group(processes, place), Dataset.open(data) as dataset:
+    with process_group(processes, place), Dataset.open(Path(data).absolute()) as dataset:
         if not resume:
             takes_all = config.model.is_world_model if takes_all is None else takes_all
             config = fit_model_to(dataset, config, feed_actions, architecture, takes_all)

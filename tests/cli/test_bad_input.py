@@ -223,6 +223,22 @@ CASES = {
     "an evaluation's figure": ("evaluate run --figure x.bmp", ["x.bmp", ".png, .pdf, .svg"]),
     "no speed": ("rollout run --steps 2 --fps 0 --out x.gif", ["fps=0", "above 0"]),
     "steps in an evaluation": ("evaluate run --steps 20", ["21 frames", "have 8"]),
+    # seeds
+    **{
+        f"a negative seed: {command}": (f"{command} --seed -1", ["seed is -1", "at least 0"])
+        for command in (
+            f"{TRAIN} --out x",
+            "evaluate run",
+            "evaluate run --imagine 2 --context 2",
+            "rollout run --steps 2",
+            "env record --steps 2 --out x.gif",
+            "collect --preset stove --num-train 2 --out x.h5",
+            "collect --env atari --num-train 2 --out x.h5",
+            "data import discs.npy --out x.h5",
+            "agent train --env RNEM-Balls-v0 --timesteps 8 --out x",
+            "agent eval --agent mcts",
+        )
+    },
     # output
     "a run below a file": (f"{TRAIN} --out file/x", ["file/x", "Not a directory"]),
     "a run below /proc": (f"{TRAIN} --out /proc/x/y", ["/proc/x", "choose a folder"]),
@@ -255,6 +271,7 @@ def test_refused_in_one_line(case, refused):
         ("train --save-epochs 1,b", "'1,b' is not a list such as 1,5,10"),
         ("train --step-weights a,b", "'a,b' is not a list"),
         ("evaluate", "Missing argument 'RUN'"),
+        ("evaluate run --seed 1.5", "'1.5' is not a valid integer"),
         ("evaluate run --split tset", "'tset' is not one of"),
         ("rollout run --imagination hard", "'hard' is not one of"),
         ("rollout run --steps -1", "-1 is not in the range"),

@@ -100,8 +100,8 @@ def test_an_evaluation(good, place):
     assert "drawn to new/e.png" in out
     content = json.loads((place / "new" / "e.json").read_text())
     assert {key: content[key] for key in ("run", "data", "split", "seed")} == {
-        "run": "run",
-        "data": str(Path("data/balls3small32.h5")),
+        "run": str(place / "run"),
+        "data": str(place / "data" / "balls3small32.h5"),
         "split": "validation",
         "seed": 3,
     }
@@ -179,7 +179,11 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(good, place):
     assert (config.training.optimizer.learning_rate, config.training.optimizer.clip_norm) == (1e-4, 1.0)
     good("train --config options.yaml --threads 1 --model rnn --slots 1 --out flagged --data data/stove.h5")
     config = checkpoint.read_config(place / "flagged")
-    assert (config.model.core, config.model.slots, config.data) == ("rnn", 1, "data/stove.h5")
+    assert (config.model.core, config.model.slots, config.data) == (
+        "rnn",
+        1,
+        str(place / "data" / "stove.h5"),
+    )
 
 
 def test_starting_from_a_checkpoint(good, place):

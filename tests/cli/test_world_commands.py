@@ -102,7 +102,8 @@ def test_data_without_player_gives_a_world_without_actions_and_rewards(run, plac
 def test_dreams_are_measured(run, place):
     outcome = run("evaluate run --imagine 5 --context 4 --batch-size 2 --threads 1")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "run dreaming of test of avoid.h5: 3 sequences, 4 context frames, noise 0;" in outcome.out
+    what = f"run dreaming of test of {place / 'avoid.h5'}: 3 sequences, 4 context frames, noise 0;"
+    assert what in outcome.out
     figures = outcome.json_file
     assert (figures["sequences"], figures["context"], figures["horizon"]) == (3, 4, 5)
     for name in ("position_errors", "player_errors", "constant_velocity_errors", "alive"):

@@ -19,11 +19,11 @@ from rnem_world.envs.engine import OnnxEngine, TorchEngine
 from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
 from rnem_world.envs.slots import SlotFilter
 from rnem_world.envs.starts import STARTS_FILE, write_starts
-from rnem_world.envs.world import World, find_world
+from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 from rnem_world.models.export import graphs_of
 from rnem_world.models.world_model import SlotState
-from rnem_world.training.checkpoint import load_model, save_checkpoint
+from rnem_world.training.checkpoint import find_checkpoint, load_model, save_checkpoint
 
 pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +101,7 @@ def test_auto_takes_what_there_is(tmp_path, monkeypatch):
         LearnedEnv(folder, engine="onnx")
     with pytest.raises(ConfigError, match="did you mean 'torch'"):
         LearnedEnv(folder, engine="torhc")
-    shutil.copytree(find_world("balls"), tmp_path / "copy")
+    shutil.copytree(find_checkpoint("balls"), tmp_path / "copy")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert isinstance(World.load(tmp_path / "copy").engine(), TorchEngine)
     with pytest.raises(DependencyError, match="pip install onnxruntime"):
@@ -110,7 +110,7 @@ def test_auto_takes_what_there_is(tmp_path, monkeypatch):
 
 def test_graphs_of_other_weights_are_not_run(tmp_path):
     folder = tmp_path / "world"
-    shutil.copytree(find_world("balls"), folder)
+    shutil.copytree(find_checkpoint("balls"), folder)
     described = json.loads((folder / "graphs.json").read_text())
     (folder / "graphs.json").write_text(json.dumps({**described, "weights": "0"}))
     assert isinstance(World.load(folder).engine(), TorchEngine)
@@ -121,7 +121,14 @@ def test_graphs_of_other_weights_are_not_run(tmp_path):
         LearnedEnv(folder, engine="onnx")
 
 
-@pytest.mark.parametrize("options", [{}, {"core": "rnn", "theta_update": "sigmoid", "slot_inputs": "error"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"core": "rnn", "theta_update": "sigmoid", "slot_inputs": "error"},
+        {"likelihood": "mixture", "initial_prediction": 0.5},
+    ],
+)
 @pytest.mark.parametrize("half", [False, True])
 def test_exporting(tmp_path, options, half):
     pytest.importorskip("onnxscript")
@@ -175,7 +182,7 @@ def test_a_program_without_python_dreams_the_same(tmp_path):
         )
     (tmp_path / "node_modules").symlink_to(modules.resolve())
     shutil.copy(ROOT / "docs" / "examples" / "dream.mjs", tmp_path)
-    folder = find_world("balls")
+    folder = find_checkpoint("balls")
     done = subprocess.run(
         ["node", "dream.mjs", str(folder)],
         cwd=tmp_path,

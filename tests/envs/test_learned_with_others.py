@@ -16,9 +16,10 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
 
+from rnem_world.device import pack
 from rnem_world.envs import world as world_module
 from rnem_world.envs.dream import DreamBatch
-from rnem_world.envs.learned import INFOS, LearnedVectorEnv, pack
+from rnem_world.envs.learned import INFOS, LearnedVectorEnv
 from rnem_world.envs.slots import SlotFilter
 from rnem_world.envs.world import World
 from rnem_world.models.likelihood import Likelihood
