@@ -167,7 +167,7 @@ class _Sums:
             send(batch.frames[rows, : steps + 1], self.device), batch.maximum_value
         )
         actions = None
-        if model.config.number_of_actions and batch.actions is not None:
+        if model.config.takes_actions and batch.actions is not None:
             actions = send(batch.actions[rows, :steps], self.device)
         collisions = None
         if batch.collisions is not None:

@@ -263,7 +263,7 @@ def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str
     names += [name for name in marks if name in there][:1]
     if wish not in (None, "none") and wish not in there:
         dataset.require(split, [str(wish)])
-    if config.model.number_of_actions:
+    if config.model.takes_actions:
         dataset.require(split, ["actions"])
         names.append("actions")
     return names
