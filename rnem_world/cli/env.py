@@ -99,7 +99,9 @@ def info(checkpoint: str) -> None:
     show_default=True,
     help="What computes: torch, onnx, auto; several with commas.",
 )
-@click.option("--profile", is_flag=True, help="Show which operators a batched step spends its time in.")
+@click.option(
+    "--profile", is_flag=True, help="Show which of PyTorch's operators a batched step spends its time in."
+)
 @DEVICE
 @THREADS
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
