@@ -106,12 +106,33 @@ def test_data_that_is_gone_is_an_error_that_says_how_to_give_it(elsewhere, rnem)
         assert "--data" in outcome.err
 
 
+def test_data_that_was_moved_along_with_the_run_is_found(project, tmp_path, monkeypatch, good):
+    """But what is still in the first place is it."""
+    for number in (1, 2):
+        shutil.copytree(project, tmp_path / f"project-{number}")
+    monkeypatch.chdir(tmp_path / "project-1")
+    run = "train --resume --out runs/world --max-updates 3 --threads 1 --data data/balls.h5"
+    good(run)
+    (tmp_path / "project-1").rename(tmp_path / "renamed")
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        good(command.format("renamed/runs/world"))
+        shutil.rmtree("x", ignore_errors=True)
+    renamed = tmp_path / "renamed"
+    assert checkpoint.read_config(renamed / "runs" / "world").data == str(renamed / "data" / "balls.h5")
+    second = tmp_path / "project-2" / "runs" / "world"
+    assert checkpoint.read_config(second).data == str(project / "data" / "balls.h5")
+    good("train --resume --out renamed/runs/world --max-updates 5 --threads 1")
+    good("train --config renamed/runs/world/config.json --threads 1 --max-updates 1 --out again")
+
+
 def test_a_run_of_before_with_a_relative_path_finds_its_own_data(project, tmp_path, monkeypatch, good):
     """And no other that lies in the working directory under the same path."""
     old = tmp_path / "old"
     shutil.copytree(project, old)
     for path in old.glob("runs/**/config.json"):
         values = json.loads(path.read_text())
+        del values["data_from_here"]
         path.write_text(json.dumps({**values, "data": "data/balls.h5"}))
     decoy = tmp_path / "decoy"
     (decoy / "data").mkdir(parents=True)
