@@ -251,6 +251,21 @@ def test_a_presets_name_means_the_preset(shadowed, good, monkeypatch):
     env.reset(seed=0)
 
 
+@pytest.mark.parametrize("name", ["avoid", "Pong"])
+def test_data_of_a_name_are_collected_though_a_folder_has_the_name(name, shadowed, monkeypatch):
+    from rnem_world.agents import collecting
+    from rnem_world.cli.arguments import resolve_data
+
+    asked = []
+    monkeypatch.setattr(collecting, "collect", lambda *given, **options: asked.append(given))
+    if name == "Pong":
+        pytest.importorskip("ale_py")
+    path = shadowed / "data" / f"{name}.h5"
+    assert resolve_data(name).absolute() == path
+    assert [given[1].absolute() for given in asked] == [path]
+    assert resolve_data(f"./{name}") == Path(name)
+
+
 def test_a_dataset_called_as_a_preset_is_given_as_a_path(elsewhere, project, good):
     shutil.copy(project / "data" / "balls.h5", "avoid")
     out = good("evaluate ../moved --imagine 3 --context 4 --threads 1 --data ./avoid --out x.json")
