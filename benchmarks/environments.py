@@ -167,8 +167,12 @@ def profile_step(config: EnvBenchmarkConfig, batch: int = 256) -> str:
     envs.reset(seed=config.seed)
     actions = np.zeros(batch, dtype=np.int64)
     envs.step(actions)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    place = envs.world.device.type
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(
+        activities=[kinds.CPU, *([kinds.CUDA] if place == "cuda" else [])]
+    ) as profile:
         for _ in range(5):
             envs.step(actions)
-    table: str = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15)
+    table: str = profile.key_averages().table(sort_by=f"self_{place}_time_total", row_limit=15)
     return table

@@ -49,13 +49,13 @@ class OneByOne(LearnedDynamics):
 
 
 def decisions(name: str, dynamics: Dynamics, state: object) -> Callable[[], None]:  # type: ignore[type-arg]
-    """Makes a planner that has found its first plan, and returns its next decision."""
+    """Makes a planner that has found its first plan, and returns its next decision, which waits for the device."""
     kind, options = parse_planner(name)
-    planner = make_planner(kind, dynamics, options, torch.Generator().manual_seed(0))
+    planner = make_planner(kind, dynamics, options, torch.Generator(dynamics.device).manual_seed(0))
     planner.plan(state)
 
     def decide() -> None:
-        planner.plan(state)
+        planner.plan(state).actions.cpu()
 
     return decide
 

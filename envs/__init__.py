@@ -18,6 +18,11 @@ _ENVIRONMENTS: dict[str, dict[str, Any]] = {
         "max_episode_steps": 100,
         "kwargs": {"checkpoint": "balls"},
     },
+    "RNEM-World-v0": {
+        "entry_point": "rnem_world.envs.learned:world_env",
+        "vector_entry_point": "rnem_world.envs.learned:world_vector_env",
+        "max_episode_steps": 200,
+    },
     "RNEM-Atari-v0": {
         "entry_point": "rnem_world.envs.learned:atari_env",
         "vector_entry_point": "rnem_world.envs.learned:atari_vector_env",

@@ -12,9 +12,9 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from jaxtyping import Bool, Float, Int64, Integer, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
+from rnem_world.device import to_host
 from rnem_world.envs.dream import DETAILS, OF_UNCERTAINTY, DreamBatch, DreamsSnapshot
 from rnem_world.envs.editing import Edit, apply_edits, check_edits
 from rnem_world.envs.episodes import Array, Infos, Transition, check_count
@@ -176,6 +176,11 @@ class LearnedVectorEnv(BatchedVectorEnv):
         if "uncertainty" in chosen.details:
             calibration = read_calibration(world.folder, imagination)
         measures = bool(set(OF_UNCERTAINTY) & set(chosen.details))
+        if (measures or "disagreement" in chosen.details) and not world.model.likelihood.is_binary:
+            raise ConfigError(
+                f"{world.folder.name} dreams in greys or colours, and uncertainty and disagreement count black and "
+                "white pixels: leave them out of the details"
+            )
         self.dreams = DreamBatch(
             world, num_envs, chosen.num_slots, imagination, measures, calibration, chosen.engine
         )
@@ -248,7 +253,8 @@ class LearnedVectorEnv(BatchedVectorEnv):
         picture = self.dreams.pictures()
         frame, gamma = to_host([picture.frame, picture.gamma[:, :, 0]])
         grey = frame.mean(axis=1)
-        left = np.broadcast_to(frame.transpose(0, 2, 3, 1), (*grey.shape, 3))
+        shown = frame if frame.shape[1] in (1, 3) else frame.max(axis=1, keepdims=True)
+        left = np.broadcast_to(shown.transpose(0, 2, 3, 1), (*grey.shape, 3))
         both = np.concatenate([left, colour_grouping(gamma, grey)], axis=2)
         factor = -(-RENDERED_SIZE // self.world.frame_shape[0])
         pictures = (both * 255.0).round().astype(np.uint8)
@@ -361,6 +367,29 @@ class LearnedEnv(SingleEnv):
         self.batch.edit(edits, ONLY)
 
 
+def world_env(checkpoint: str | Path | None = None, **options: Any) -> LearnedEnv:
+    """Makes ``RNEM-World-v0``: the world of any checkpoint.
+
+    Raises:
+        RnemWorldError: As `LearnedEnv`; also if no checkpoint is named.
+    """
+    return LearnedEnv(_named(checkpoint), **options)
+
+
+def world_vector_env(checkpoint: str | Path | None = None, **options: Any) -> LearnedVectorEnv:
+    """Makes N times ``RNEM-World-v0``, see `world_env`."""
+    return LearnedVectorEnv(checkpoint=_named(checkpoint), **options)
+
+
+def _named(checkpoint: str | Path | None) -> str | Path:
+    if checkpoint is None:
+        raise ConfigError(
+            "RNEM-World-v0 is the world of a checkpoint, and none is named: give checkpoint=, a run's folder, a shipped"
+            " name, or hf://owner/name"
+        )
+    return checkpoint
+
+
 def atari_env(**options: Any) -> LearnedEnv:
     """Makes ``RNEM-Atari-v0``: the shipped world of a game, `ATARI_GAME` unless another or a checkpoint is named."""
     return LearnedEnv(**_of_game(options))
@@ -411,30 +440,3 @@ def disagreement(
     white = own.sum(dim=1).clamp(min=1)
     others = torch.stack([member.frames(rows).flatten(1) > 0 for member in members])
     return ((others != own).sum(dim=2) / white).mean(dim=0)
-
-
-def to_host(tensors: Sequence[Tensor]) -> list[Array]:
-    """Copies tensors to the host, with one transfer for all of them."""
-    if all(tensor.device.type == "cpu" for tensor in tensors):
-        return [tensor.numpy().copy() for tensor in tensors]
-    return unpack(pack(tensors).cpu().numpy(), tensors)
-
-
-def pack(tensors: Sequence[Tensor]) -> Tensor:
-    """Lays tensors out in one row of bytes, each beginning at a multiple of 8."""
-    rows = []
-    for tensor in tensors:
-        row = tensor.flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8)
-        rows.append(torch.nn.functional.pad(row, (0, -len(row) % 8)))
-    return torch.cat(rows)
-
-
-def unpack(row: NDArray[np.uint8], like: Sequence[Tensor]) -> list[Array]:
-    """Undoes `pack`."""
-    arrays, begin = [], 0
-    for tensor in like:
-        dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
-        size = tensor.numel() * dtype.itemsize
-        arrays.append(row[begin : begin + size].view(dtype).reshape(tuple(tensor.shape)).copy())
-        begin += size + -size % 8
-    return arrays

@@ -27,6 +27,8 @@ BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
 ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
 ATARI_DREAM, ATARI_GAME = "RNEM-Atari-v0", "SpaceInvaders"
 """The environment that dreams the shipped world of a game, and its game if none is named."""
+ANY_DREAM = "RNEM-World-v0"
+"""The environment that dreams the world of any checkpoint."""
 
 ALE = "ALE/"
 """How the ids begin of the games that ale-py registers."""
@@ -299,6 +301,8 @@ def world_of(name: str, options: Mapping[str, Any]) -> str:
     spec = environment_spec(name)
     arguments = {**spec.kwargs, **options}
     checkpoint, game = arguments.get("checkpoint"), arguments.get("game")
+    if checkpoint is None and game is None and name == ANY_DREAM:
+        raise ConfigError(f"{ANY_DREAM} is the world of a checkpoint, and none is named: give checkpoint=")
     if checkpoint is None and game is None and spec.id == ATARI_DREAM:
         game = ATARI_GAME
     return str(chosen_world(checkpoint, game))

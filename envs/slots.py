@@ -61,14 +61,14 @@ class SlotFilter:
 
     @torch.inference_mode()
     @own_precision
-    def reset(self, rows: Int64[Tensor, " m"], frames: Bool[Tensor, "m h w c"]) -> None:
+    def reset(self, rows: Int64[Tensor, " m"], frames: Tensor) -> None:
         """Shows first frames, several times, to empty slots.
 
         Args:
             rows: Which of the N.
-            frames: Theirs.
+            frames: Theirs, as `World.frames_for_model` gives them.
         """
-        seen = _as_input(frames)
+        seen = self.world.inputs(frames)
         state = self.world.empty_slots(len(rows), self.slots)
         stay = self.world.actions_for_model(torch.zeros_like(rows))
         for _ in range(self._settle_steps):
@@ -88,14 +88,14 @@ class SlotFilter:
 
     @torch.inference_mode()
     @own_precision
-    def step(self, actions: Int64[Tensor, " n"], frames: Bool[Tensor, "n h w c"]) -> None:
+    def step(self, actions: Int64[Tensor, " n"], frames: Tensor) -> None:
         """Shows the frames that followed the actions.
 
         Args:
             actions: What was done.
-            frames: What came of it.
+            frames: What came of it, as `World.frames_for_model` gives it.
         """
-        seen = _as_input(frames)
+        seen = self.world.inputs(frames)
         taken = self.world.actions_for_model(actions)
         self._state, self._output = self._engine.observe(self._state, self._frames, taken, seen)
         self._frames = seen
@@ -119,10 +119,6 @@ class SlotFilter:
     def start_imagination(self) -> DreamState:
         """Gives dreams that go on from here, for planning."""
         return self.world.model.start_imagination(self._state, self.outputs(), self._frames)
-
-
-def _as_input(frames: Tensor) -> Tensor:
-    return frames.permute(0, 3, 1, 2).to(torch.float32).contiguous()
 
 
 class SlotObservation(gymnasium.Wrapper[Array, np.int64, Array, np.int64], RecordConstructorArgs):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from rnem_world.envs.real import is_game, real_game, real_rules
@@ -22,7 +22,7 @@ from rnem_world.envs.starts import (
     simulated_starts,
     starts_from_dataset,
 )
-from rnem_world.envs.world import World, black_and_white
+from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, DataError
 from rnem_world.models.world_model import DreamState
 
@@ -175,9 +175,9 @@ class StartSource:
 
 def encode_starts(world: World, starts: Starts, slots: int, rows: NDArray[np.int64] | slice) -> DreamState:
     """Lets a world watch some starts."""
-    frames = torch.from_numpy(starts.frames(rows)).to(world.device).permute(0, 1, 4, 2, 3)
+    frames = world.inputs(world.frames_for_model(starts.frames(rows)))
     actions = torch.from_numpy(starts.actions[rows]).to(world.device)
-    return world.encode(frames.to(torch.float32).contiguous(), actions, slots)
+    return world.encode(frames, actions, slots)
 
 
 def check_starts(world: World, starts: Starts) -> None:
@@ -226,7 +226,7 @@ def _find_starts(world: World, starts: str | Path | Starts) -> Starts:
 
 def check_context(
     world: World, options: dict[str, Any], number: int, rows: NDArray[np.int64]
-) -> tuple[Bool[np.ndarray, "m t h w c"], Int64[np.ndarray, "m s"]]:
+) -> tuple[NDArray[Any], Int64[np.ndarray, "m s"]]:
     """Checks ``options["frames"]`` and ``options["actions"]``, a user's own start.
 
     Args:
@@ -236,14 +236,15 @@ def check_context(
         rows: Those that are reset.
 
     Returns:
-        The frames and actions of the environments that are reset.
+        The frames, (m, t, h, w, c) as `World.known_frames` gives them, and the actions of the environments that are
+        reset.
 
     Raises:
         ConfigError: If they don't fit the world or one another.
     """
     if options.get("frames") is None:
         raise ConfigError("options has actions and no frames: give the frames that they led through")
-    frames = black_and_white(np.asarray(options["frames"]), "options['frames']")
+    frames = world.known_frames(np.asarray(options["frames"]), "options['frames']")
     each = frames.ndim == 5
     expected = f"(T, {', '.join(map(str, world.frame_shape))})"
     fits = frames.ndim in (4, 5) and frames.shape[-3:] == world.frame_shape

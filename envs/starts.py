@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64, Integer
+from jaxtyping import Bool, Int64, Integer, UInt8
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -46,33 +46,46 @@ _LOOKED_AT: tuple[Split, ...] = ("test", "validation", "training")
 
 @dataclass(frozen=True, eq=False)
 class Starts:
-    """Contexts of one length, their frames with one bit a pixel.
+    """Contexts of one length, black and white frames with one bit a pixel, others with one byte a channel.
 
     Attributes:
-        packed: uint8 (n, t, ceil(h * w * c / 8)), the frames as `numpy.packbits` has them.
+        packed: uint8 (n, t, m), the frames in a row: m is h * w * c, or an eighth of it as `numpy.packbits` has them.
         actions: int64 (n, t - 1), what was done between them; zeros where nothing was.
         shape: (h, w, c).
+        is_binary: Whether they are black and white.
     """
 
     packed: NDArray[np.uint8]
     actions: Int64[np.ndarray, "n s"]
     shape: tuple[int, int, int]
+    is_binary: bool = True
 
     def __len__(self) -> int:
         return len(self.packed)
 
     @classmethod
-    def pack(cls, frames: Bool[np.ndarray, "n t h w c"], actions: Integer[np.ndarray, "n s"]) -> Starts:
-        """Packs frames of black and white pixels."""
-        packed = np.packbits(frames.reshape(*frames.shape[:2], -1), axis=2)
+    def pack(
+        cls,
+        frames: Bool[np.ndarray, "n t h w c"] | UInt8[np.ndarray, "n t h w c"],
+        actions: Integer[np.ndarray, "n s"],
+    ) -> Starts:
+        """Packs frames: booleans are black and white, bytes are greys or colours."""
+        is_binary = frames.dtype == np.bool_
+        rows = frames.reshape(*frames.shape[:2], -1)
+        packed = np.packbits(rows, axis=2) if is_binary else np.ascontiguousarray(rows)
         height, width, channels = frames.shape[2:]
-        return cls(packed, actions.astype(np.int64), (height, width, channels))
+        return cls(packed, actions.astype(np.int64), (height, width, channels), is_binary)
 
-    def frames(self, rows: Sequence[int] | NDArray[Any] | slice) -> Bool[np.ndarray, "m t h w c"]:
-        """Unpacks the frames of some starts."""
+    def frames(
+        self, rows: Sequence[int] | NDArray[Any] | slice
+    ) -> Bool[np.ndarray, "m t h w c"] | UInt8[np.ndarray, "m t h w c"]:
+        """Unpacks the frames of some starts: booleans, or bytes of greys or colours."""
         packed = self.packed[rows]
+        shape = (*packed.shape[:2], *self.shape)
+        if not self.is_binary:
+            return packed.reshape(shape)
         pixels = np.unpackbits(packed, axis=2, count=int(np.prod(self.shape)))
-        return pixels.reshape(*packed.shape[:2], *self.shape).astype(np.bool_)
+        return pixels.reshape(shape).astype(np.bool_)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -95,6 +108,7 @@ def write_starts(path: Path, starts: Starts) -> None:
             frames=starts.packed,
             actions=starts.actions.astype(np.min_scalar_type(int(starts.actions.max(initial=0)))),
             shape=np.array(starts.shape, dtype=np.int64),
+            is_binary=np.array(starts.is_binary),
         )
 
 
@@ -107,6 +121,8 @@ def read_starts(path: Path) -> Starts:
     try:
         with np.load(path, allow_pickle=False) as file:
             packed, actions, shape = (file[name] for name in ("frames", "actions", "shape"))
+            # Files of before have no other.
+            is_binary = bool(file["is_binary"]) if "is_binary" in file else True
     except FileNotFoundError as error:
         raise DataError(f"there is no file of starts at {path}") from error
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -115,14 +131,17 @@ def read_starts(path: Path) -> Starts:
         ) from error
     fits = packed.dtype == np.uint8 and packed.ndim == 3 and shape.shape == (3,) and actions.ndim == 2
     if fits:
-        bits = -(-int(np.prod(shape)) // 8)
-        fits = packed.shape[2] == bits and actions.shape == (len(packed), packed.shape[1] - 1)
+        size = int(np.prod(shape))
+        fits = packed.shape[2] == (-(-size // 8) if is_binary else size) and actions.shape == (
+            len(packed),
+            packed.shape[1] - 1,
+        )
     if not fits or len(packed) < 1 or packed.shape[1] < FEWEST_FRAMES or actions.dtype.kind not in "iu":
         raise DataError(
             f"{path} holds arrays that are no starts: frames {packed.shape}, actions {actions.shape}, shape {shape}"
         )
     height, width, channels = (int(size) for size in shape)
-    return Starts(packed, actions.astype(np.int64), (height, width, channels))
+    return Starts(packed, actions.astype(np.int64), (height, width, channels), is_binary)
 
 
 def starts_from_dataset(
@@ -131,7 +150,7 @@ def starts_from_dataset(
     """Takes starts from a dataset: of its test split if it has one, else of validation or training.
 
     A sequence gives several starts, one after the other, where there are too few sequences; none goes on beyond the
-    end of an episode. Grey frames become white where they are above one half.
+    end of an episode.
 
     Args:
         path: The dataset.
@@ -158,7 +177,7 @@ def starts_from_dataset(
         order = np.arange(n)
         rows, begins = order % info.number_of_sequences, order // info.number_of_sequences * context_frames
         read = dataset.read(splits[0], rows, names, begins, context_frames)
-        half = dataset.attributes.maximum_value / 2
+        is_binary = dataset.attributes.maximum_value == 1
     features = read["features"].swapaxes(0, 1)
     actions = read.get("actions", np.zeros((context_frames, n), dtype=np.int64))[:-1].T
     ended = read.get("terminations", np.zeros((context_frames, n), dtype=np.bool_))[:-1].any(axis=0)
@@ -166,7 +185,8 @@ def starts_from_dataset(
         raise DataError(
             f"every episode of {path} ends within {context_frames} frames: ask for shorter starts"
         )
-    return Starts.pack(features[~ended] > half, actions[~ended])
+    chosen = features[~ended]
+    return Starts.pack(chosen > 0 if is_binary else chosen, actions[~ended])
 
 
 def simulated_starts(

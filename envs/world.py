@@ -7,13 +7,14 @@ import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from rnem_world.models.config import validate_slots
 from rnem_world.models.cores import LongShortTermMemoryCore, RelationalCore
 from rnem_world.models.export import fingerprint as fingerprint_of
 from rnem_world.models.layers import own_precision
+from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import DreamState, SlotState, WorldModel
 from rnem_world.seeding import torch_generator
@@ -75,13 +77,14 @@ class World:
         self.device = next(model.parameters()).device
         size = config.model.image.image_size
         self.frame_shape = (size, size, config.model.channels)
-        self.takes_actions = config.model.number_of_actions > 0
+        self.takes_actions = config.model.takes_actions
         self.number_of_actions = max(config.model.number_of_actions, 1)
         self.action_space = spaces.Discrete(self.number_of_actions)
         self.ways = ("pixels",) if model.prior_code is None else ("latent", "pixels")
         self.chunk = CHUNKS.get(self.device.type, LARGEST_CHUNK)
         self._pools: OrderedDict[tuple[str, int], EncodedStarts] = OrderedDict()
         self._engines: dict[str, Engine] = {}
+        self._empty: dict[int, SlotState] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -171,26 +174,56 @@ class World:
 
     def empty_slots(self, batch: int, slots: int) -> SlotState:
         """Makes the slots before the first frame."""
-        state = self.model.initial_state(1, slots, torch_generator(0, device=self.device))
-        # Always the same, on any device, so that a start is always seen alike.
-        generator = torch_generator(0, "first responsibilities")
-        gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[:2], generator, "cpu").to(
-            state.theta
-        )
+        state = self._empty.get(slots)
+        if state is None:  # made once, so that no later reset copies to the device
+            with torch.inference_mode(False), torch.no_grad():
+                state = self.model.initial_state(1, slots, torch_generator(0, device=self.device))
+                # Always the same, on any device, so that a start is always seen alike.
+                generator = torch_generator(0, "first responsibilities")
+                size = self.frame_shape[:2]
+                gamma = self.model.likelihood.initial_gamma(1, slots, size, generator, "cpu")
+                state = replace(state, gamma=gamma.to(state.theta))
+            self._empty[slots] = state
 
         def repeat(tensor: Tensor) -> Tensor:
             return tensor.expand(batch, *tensor.shape[1:])
 
         frame = None if state.frame is None else repeat(state.frame)
-        return SlotState(repeat(state.theta), repeat(state.prediction), repeat(gamma), frame)
+        return SlotState(repeat(state.theta), repeat(state.prediction), repeat(state.gamma), frame)
 
     def actions_for_model(self, actions: Int64[Tensor, "b *s"]) -> Int64[Tensor, "b *s"] | None:
         """Gives the model the actions, or none if it was trained without."""
         return actions if self.takes_actions else None
 
-    def frames_for_model(self, frames: NDArray[Any]) -> Bool[Tensor, "*n h w c"]:
-        """Copies real frames to the device, black and white."""
-        return torch.from_numpy(np.ascontiguousarray(black_and_white(frames))).to(self.device)
+    def known_frames(self, frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
+        """Turns real frames into such as the world knows: booleans for black and white, bytes for greys or colours.
+
+        Args:
+            frames: (..., h, w, c), uint8 0..255, bool, or floats in [0, 1].
+            what: What they are, for messages.
+
+        Raises:
+            ConfigError: If they are something else, or hold NaN.
+        """
+        checked = check_frames(frames, what)
+        if self.model.likelihood.is_binary:
+            return (
+                checked
+                if checked.dtype == np.bool_
+                else checked > (127 if checked.dtype == np.uint8 else 0.5)
+            )
+        if checked.dtype.kind == "f":
+            return (checked * 255.0).round().astype(np.uint8)
+        return checked if checked.dtype == np.uint8 else checked * np.uint8(255)
+
+    def frames_for_model(self, frames: NDArray[Any]) -> Tensor:
+        """Copies real frames to the device, bool or uint8 (..., h, w, c), see `known_frames`."""
+        return torch.from_numpy(np.ascontiguousarray(self.known_frames(frames))).to(self.device)
+
+    def inputs(self, frames: Tensor) -> Float[Tensor, "*n c h w"]:
+        """Makes the model's inputs of frames that `frames_for_model` gave."""
+        floats = frames.to(torch.float32) if frames.dtype == torch.bool else Likelihood.from_uint8(frames)
+        return floats.movedim(-1, -3).contiguous()
 
     @torch.inference_mode()
     @own_precision
@@ -256,34 +289,31 @@ def joined(parts: list[DreamState]) -> DreamState:
     )
 
 
-def black_and_white(frames: NDArray[Any], what: str = "frames") -> Bool[np.ndarray, "..."]:
-    """Turns real frames into black and white ones.
+def check_frames(frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
+    """Refuses what is no frames, and returns what is.
 
     Args:
-        frames: uint8 0..255, bool, or floats in [0, 1]; white above one half.
+        frames: uint8 0..255, bool, or floats in [0, 1].
         what: What they are, for messages.
 
     Raises:
         ConfigError: If they are something else, or hold NaN.
     """
-    if frames.dtype == np.bool_:
-        return frames
+    kind = frames.dtype.kind
     if frames.dtype == np.uint8:
         if frames.size and frames.max() == 1:
             raise ConfigError(
                 f"{what} are uint8 of 0 and 1, expected 0 to 255: multiply them by 255, or give booleans"
             )
-        white: Bool[np.ndarray, "..."] = frames > 127
-        return white
-    if frames.dtype.kind == "f":
+    elif kind == "f":
         if not np.isfinite(frames).all():
             raise ConfigError(f"{what} hold NaN or infinity, expected numbers in [0, 1]")
         if frames.size and (frames.min() < 0.0 or frames.max() > 1.0):
             raise ConfigError(
                 f"{what} lie between {frames.min():g} and {frames.max():g}, expected [0, 1], or uint8 0 to 255"
             )
-        bright: Bool[np.ndarray, "..."] = frames > 0.5
-        return bright
-    raise ConfigError(
-        f"{what} have the dtype {frames.dtype}, expected uint8 0 to 255, bool, or floats in [0, 1]"
-    )
+    elif kind != "b":
+        raise ConfigError(
+            f"{what} have the dtype {frames.dtype}, expected uint8 0 to 255, bool, or floats in [0, 1]"
+        )
+    return frames

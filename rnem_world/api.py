@@ -277,7 +277,7 @@ def rollout_input(
             slots,
         )
         how.check_length(info.number_of_frames)
-        arrays = ["actions"] if config.model.number_of_actions else []
+        arrays = ["actions"] if config.model.takes_actions else []
         batch = read_batch(dataset, split, chosen, context + horizon + 1, arrays=arrays).to(trained.device)
     frames = trained.model.likelihood.from_uint8(batch.frames, batch.maximum_value)
     return RolloutInput(frames, batch.actions, chosen, how)

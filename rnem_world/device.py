@@ -1,14 +1,16 @@
-"""Where and how a program computes: the device, the precision of products, and compiled layers."""
+"""Where and how a program computes: the device, what is copied to it and back, precision, and compiled layers."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rnem_world.config import Precision
@@ -52,6 +54,33 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """Copies tensors to the host, with one transfer for all of them."""
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return [tensor.numpy().copy() for tensor in tensors]
+    return unpack(pack(tensors).cpu().numpy(), tensors)
+
+
+def pack(tensors: Sequence[Tensor]) -> Tensor:
+    """Lays tensors out in one row of bytes, each beginning at a multiple of 8."""
+    rows = []
+    for tensor in tensors:
+        row = tensor.flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8)
+        rows.append(torch.nn.functional.pad(row, (0, -len(row) % 8)))
+    return torch.cat(rows)
+
+
+def unpack(row: NDArray[np.uint8], like: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """Undoes `pack`, without a copy: the arrays are parts of the row."""
+    arrays, begin = [], 0
+    for tensor in like:
+        dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
+        size = tensor.numel() * dtype.itemsize
+        arrays.append(row[begin : begin + size].view(dtype).reshape(tuple(tensor.shape)))
+        begin += size + -size % 8
+    return arrays
 
 
 def check_execution(device: torch.device, precision: Precision, compiled: bool) -> None:

@@ -64,6 +64,17 @@ def discs_file(tmp_path_factory) -> Path:
     return write_discs(tmp_path_factory.mktemp("discs") / "discs.h5")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a graphics card where there is none."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if marked and os.environ.get("RNEM_TEST_DEVICE", "cuda") == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="there is no graphics card"))
+
+
 # Windows open nowhere.
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 

@@ -204,3 +204,42 @@ def test_another_dataset_is_refused_before_anything_happens(experiment):
 def test_a_wrong_line_is_noticed(line):
     with pytest.raises((click.ClickException, ConfigError)):
         parse(line.split())
+
+
+def test_the_check_of_a_graphics_card_runs_on_the_processor(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, ROOT / "scripts" / "gpu_check", "--device", "cpu", "--seconds", "200"]
+    command += ["--tests", "put_back or host_waits", "--out", out]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    parts = json.loads((out / "results.json").read_text())["parts"]
+    assert list(parts) == ["tests", "training", "environments", "planners", "paper"]
+    assert {part["end"] for part in parts.values()} == {"exit 0"}
+    assert (parts["tests"]["passed"], parts["tests"]["failed"]) == (3, 0)
+    for name in ("training", "environments", "planners", "paper"):
+        assert parts[name]["rows"]
+        assert not any("error" in row or "not measured" in row for row in parts[name]["rows"])
+    assert parts["paper"]["rows"][0]["updates"] == 2
+    assert (out / "paper" / "model.safetensors").stat().st_size < 15 * 2**20
+    assert "validation_loss" in (out / "results.txt").read_text()
+
+
+def test_the_check_of_a_graphics_card_says_what_is_missing(tmp_path):
+    script = ROOT / "scripts" / "gpu_check"
+    command = [
+        sys.executable,
+        "-S",
+        script,
+        "--device",
+        "cpu",
+        "--wheels",
+        tmp_path,
+        "--out",
+        tmp_path / "out",
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "gymnasium" in result.stderr
+    assert f"{tmp_path} has no wheels of them" in result.stderr

@@ -26,13 +26,17 @@ def list_command() -> None:
     import gymnasium
 
     from rnem_world.envs import register_environments
-    from rnem_world.envs.real import world_of
+    from rnem_world.envs.real import ANY_DREAM, world_of
     from rnem_world.training.checkpoint import pretrained_names
 
     register_environments()
     for name in sorted(gymnasium.registry):
         if name.startswith("RNEM-"):
-            kind = "real" if "Real" in name else f"learned, world {world_of(name, {})}"
+            kind = "real" if "Real" in name else "learned, world "
+            if name == ANY_DREAM:
+                kind += "of any checkpoint"
+            elif kind != "real":
+                kind += world_of(name, {})
             click.echo(f"{name:20} {kind}")
     click.echo(f"shipped worlds: {', '.join(pretrained_names())}")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
@@ -21,6 +21,7 @@ from rnem_world.evaluation.metrics import (
     told_cross_entropy,
 )
 from rnem_world.evaluation.truth import Objects, Truth, constant_velocity, match_slots
+from rnem_world.models.layers import own_precision
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.rollout import RolloutConfig, imagine, observe
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
@@ -176,6 +177,7 @@ def check_length(config: RolloutConfig, available: int) -> None:
 
 
 @torch.no_grad()
+@own_precision
 def evaluate_imagination(
     model: WorldModel,
     truth: Truth,
@@ -199,7 +201,7 @@ def evaluate_imagination(
     sequences = truth.frames.shape[0]
     if sequences < 1 or batch_size < 1:
         raise ConfigError(f"{sequences} sequences, {batch_size} at once: at least 1 of each is needed")
-    if not model.config.number_of_actions:
+    if not model.config.takes_actions:
         truth = replace(truth, actions=None)
     parts = [slice(start, start + batch_size) for start in range(0, sequences, batch_size)]
 
@@ -228,7 +230,7 @@ def evaluate_imagination(
 def _dream(
     model: WorldModel,
     truth: Truth,
-    actions: Int64[Tensor, "n t"] | None,
+    actions: Num[Tensor, "n t ..."] | None,
     rows: slice,
     config: RolloutConfig,
     generator: torch.Generator,
@@ -348,9 +350,7 @@ class _Tracker:
 
 def _look(model: WorldModel, state: SlotState, frame: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k d"]:
     """Gives the slots once they have seen a frame, all under action 0, so that no action tells sequences apart."""
-    actions = None
-    if model.config.number_of_actions:
-        actions = torch.zeros(frame.shape[0], dtype=torch.int64, device=frame.device)
+    actions = None if model.action_embedding is None else model.action_embedding.zeros(frame.shape[0])
     return model.predict(state, frame, actions).theta
 
 

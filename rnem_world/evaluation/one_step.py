@@ -16,6 +16,7 @@ from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.models.config import LossConfig
+from rnem_world.models.layers import own_precision
 from rnem_world.models.likelihood import LossTerms
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import Transition, WorldModel
@@ -90,6 +91,7 @@ class Evaluation:
 
 
 @torch.no_grad()
+@own_precision
 def evaluate(
     model: WorldModel,
     batches: Iterable[Batch],
@@ -165,7 +167,7 @@ class _Sums:
             send(batch.frames[rows, : steps + 1], self.device), batch.maximum_value
         )
         actions = None
-        if model.config.number_of_actions and batch.actions is not None:
+        if model.config.takes_actions and batch.actions is not None:
             actions = send(batch.actions[rows, :steps], self.device)
         collisions = None
         if batch.collisions is not None:

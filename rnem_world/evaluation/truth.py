@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Num, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -101,7 +101,7 @@ class Truth:
     """
 
     frames: Float[Tensor, "b t c h w"]
-    actions: Int64[Tensor, "b t"] | None = None
+    actions: Num[Tensor, "b t ..."] | None = None
     rewards: Float[Tensor, "b t"] | None = None
     objects: Objects | None = None
     lane: PlayerLane | None = None

@@ -12,6 +12,7 @@ CoreName = Literal["relational", "relational_no_attention", "rnn", "lstm"]
 SlotInputs = Literal["error", "error_frame_motion"]
 ThetaUpdate = Literal["sigmoid", "gated"]
 LikelihoodName = Literal["bernoulli", "mixture"]
+ActionKind = Literal["multi_discrete", "multi_binary", "box"]
 
 # The models by the names of the paper's comparison: the core, and the slots they are trained with.
 MODELS: dict[str, tuple[CoreName, int]] = {
@@ -144,6 +145,50 @@ def architecture_for(image_size: int) -> str:
 
 
 @dataclass(frozen=True)
+class ActionsConfig:
+    """Actions that are more than one number, as Gymnasium's spaces of these names have them, flat.
+
+    Attributes:
+        kind: ``multi_discrete``, several whole numbers; ``multi_binary``, several bits; ``box``, several real numbers.
+        sizes: How many values each whole number has, from 0 on; 2 for each bit.
+        low: The least value of each real number.
+        high: The greatest.
+    """
+
+    kind: ActionKind
+    sizes: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ActionKind):
+            raise ConfigError(
+                f"unknown kind of actions {self.kind!r}: {suggest(self.kind, get_args(ActionKind))}"
+            )
+        is_box = self.kind == "box"
+        if is_box == bool(self.sizes) or is_box != bool(self.low) or len(self.low) != len(self.high):
+            raise ConfigError(
+                f"actions of the kind {self.kind} were given sizes {self.sizes}, low {self.low} and high {self.high}: "
+                "a box has as many low as high and no sizes, other kinds have sizes alone"
+            )
+        if any(size < 1 for size in self.sizes) or (self.kind == "multi_binary" and set(self.sizes) != {2}):
+            raise ConfigError(
+                f"sizes of {self.kind} actions are {self.sizes}: at least 1 each, and 2 for bits"
+            )
+        for low, high in zip(self.low, self.high, strict=True):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ConfigError(
+                    f"a box of actions has the bounds {low} and {high}: both must be finite and the first less; "
+                    "where an environment has none, take those that occur in the data"
+                )
+
+    @property
+    def length(self) -> int:
+        """How many numbers an action has."""
+        return len(self.sizes) or len(self.low)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that fixes a model's parameters, and the number of slots it runs with by default.
 
@@ -155,7 +200,9 @@ class ModelConfig:
         likelihood: What a pixel is: ``bernoulli`` for channels of bits, ``mixture`` for colours and greys.
         hidden_size: H, the width of theta and of the relational core's layers.
         attention_size: Width of the attention's hidden layer.
-        number_of_actions: Actions fed to the core; 0 for a model without actions.
+        number_of_actions: Actions fed to the core, where an action is one number; 0 for a model without actions, or
+            with other ones.
+        actions: Actions fed to the core that are more than one number; None if they are one, or there are none.
         action_size: Width of an action's embedding.
         initial_prediction: What every slot predicts before the first frame.
         slot_inputs: What a slot sees of a frame: the paper's masked ``error`` gamma * (x - mu), or beside it its part
@@ -174,6 +221,7 @@ class ModelConfig:
     hidden_size: int = 250
     attention_size: int = 100
     number_of_actions: int = 0
+    actions: ActionsConfig | None = None
     action_size: int = 10
     initial_prediction: float = 0.0
     slot_inputs: SlotInputs = "error"
@@ -207,6 +255,10 @@ class ModelConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.number_of_actions < 0:
             raise ConfigError(f"number_of_actions is {self.number_of_actions}, it must be 0 (none) or more")
+        if self.number_of_actions and self.actions is not None:
+            raise ConfigError(
+                f"number_of_actions is {self.number_of_actions}, and actions are {self.actions.kind}: choose one"
+            )
         if not 0.0 <= self.initial_prediction <= 1.0:
             raise ConfigError(
                 f"initial_prediction is {self.initial_prediction}, it is a probability: choose it in [0, 1]"
@@ -216,6 +268,11 @@ class ModelConfig:
     def image(self) -> ImageArchitecture | ProjectionArchitecture:
         """The layers of the encoder and the decoder."""
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def takes_actions(self) -> bool:
+        """Whether the core is fed actions."""
+        return self.number_of_actions > 0 or self.actions is not None
 
     @property
     def frame_size(self) -> tuple[int, int]:

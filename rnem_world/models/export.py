@@ -13,16 +13,17 @@ import logging
 import struct
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from rnem_world.errors import CheckpointError, DependencyError
 from rnem_world.io import atomic_file, write_json
+from rnem_world.models.actions import Actions
 from rnem_world.models.world_model import DreamImagination, DreamState, SlotState, WorldModel
 
 GraphName = Literal["latent_step", "pixels_step", "draw", "observe", "encode"]
@@ -44,7 +45,7 @@ class _Step(nn.Module):
         theta: Float[Tensor, "b k s"],
         code: Float[Tensor, "b k e"],
         frame: Float[Tensor, "b c h w"] | None,
-        actions: Int64[Tensor, " b"] | None,
+        actions: Actions | None,
     ) -> tuple[Tensor, ...]:
         # The output of the step before isn't looked at.
         step = self.model.dream_step(DreamState(theta, theta, code, frame), actions, self.imagination)
@@ -87,7 +88,7 @@ class _Observe(nn.Module):
         gamma: Float[Tensor, "b k 1 h w"],
         previous: Float[Tensor, "b c h w"] | None,
         frame: Float[Tensor, "b c h w"],
-        actions: Int64[Tensor, " b"] | None,
+        actions: Actions | None,
         following: Float[Tensor, "b c h w"],
     ) -> tuple[Tensor, ...]:
         transition = self.model.predict(SlotState(theta, prediction, gamma, previous), frame, actions)
@@ -136,7 +137,7 @@ def graphs_of(model: WorldModel) -> list[Graph]:
     sees_motion = model.likelihood.sees_motion
     frame = torch.zeros(batch, model.config.channels, *state.gamma.shape[-2:])
     code = torch.zeros(batch, slots, model.config.image.encoding_size)
-    actions = torch.zeros(batch, dtype=torch.int64) if model.config.number_of_actions else None
+    actions = None if model.action_embedding is None else model.action_embedding.zeros(batch)
     output = model.core(state.theta, code, model.embed(actions, slots)).output
     earned = ("rewards", "termination") if model.heads is not None else ()
     attention = ("attention",) if model.config.core == "relational" else ()
@@ -205,16 +206,12 @@ def export_graphs(model: WorldModel, weights: Path) -> list[Path]:
             "outputs": {name: _shape_of(proto.graph.output, name) for name in graph.outputs},
         }
     path = weights.parent / GRAPHS_FILE
-    shape = (*frame_size(model), model.config.channels)
-    facts = {"slots": model.config.slots, "frame": shape, "actions": model.config.number_of_actions}
+    config = model.config
+    shape = (*config.frame_size, config.channels)
+    actions = config.number_of_actions if config.actions is None else asdict(config.actions)
+    facts = {"slots": config.slots, "frame": shape, "actions": actions}
     write_json(path, {"weights": fingerprint(weights), **facts, "graphs": described})
     return [*files, path]
-
-
-def frame_size(model: WorldModel) -> tuple[int, int]:
-    """Returns height and width of a model's frames."""
-    size = model.config.image.image_size
-    return size, size
 
 
 def fingerprint(weights: Path) -> str:

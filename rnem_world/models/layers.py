@@ -16,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rnem_world.device import multiplying
+
+CUDA = torch.device("cuda")
 # Added to the variance by layer norm.
 EPSILON = 1e-12
 # Convolutions of fewer channels fill no vector of the processor.
@@ -31,16 +34,22 @@ Result = TypeVar("Result")
 
 
 def own_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Lets a function compute in the model's own precision, whatever ``torch.autocast`` its caller is in."""
+    """Lets a function compute in the model's own precision, whatever ``torch.autocast`` its caller is in.
+
+    On CUDA nothing is rounded to TF32 either, which PyTorch by itself does in convolutions.
+    """
 
     @functools.wraps(function)
     def run(*args: Parameters.args, **keywords: Parameters.kwargs) -> Result:
         ambient = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-        if not ambient:
+        on_cuda = torch.cuda.is_initialized()  # else there is no tensor there
+        if not ambient and not on_cuda:
             return function(*args, **keywords)
         with contextlib.ExitStack() as stack:
             for device in ambient:
                 stack.enter_context(torch.autocast(device, enabled=False))
+            if on_cuda:
+                stack.enter_context(multiplying("float32", CUDA))
             return function(*args, **keywords)
 
     return run

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
+from rnem_world.models.layers import own_precision
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.world_model import DreamImagination, SlotState, Transition, WorldModel
 
@@ -66,7 +67,7 @@ def observe(
     state: SlotState,
     frames: Float[Tensor, "b t c h w"],
     targets: Float[Tensor, "b s c h w"],
-    actions: Int64[Tensor, "b n"] | None,
+    actions: Num[Tensor, "b n ..."] | None,
 ) -> Iterator[tuple[Transition, SlotState]]:
     """Runs the model over real frames.
 
@@ -90,7 +91,7 @@ def imagine(
     model: WorldModel,
     state: SlotState,
     horizon: int,
-    actions: Int64[Tensor, "b s"] | None,
+    actions: Num[Tensor, "b s ..."] | None,
     imagination: str = "soft",
     noise: float = 0.0,
     generator: torch.Generator | None = None,
@@ -179,11 +180,12 @@ class Rollout:
 
 
 @torch.no_grad()
+@own_precision
 def roll_out(
     model: WorldModel,
     frames: Float[Tensor, "b t c h w"],
     config: RolloutConfig,
-    actions: Int64[Tensor, "b s"] | None = None,
+    actions: Num[Tensor, "b s ..."] | None = None,
     generator: torch.Generator | None = None,
     state: SlotState | None = None,
 ) -> Rollout:

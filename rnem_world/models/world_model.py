@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rnem_world.errors import ConfigError, suggest
+from rnem_world.models.actions import ActionEmbedding, Actions
 from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
 from rnem_world.models.cores import (
     HeadOutput,
@@ -21,7 +21,6 @@ from rnem_world.models.cores import (
     RecurrentCore,
     RelationalCore,
 )
-from rnem_world.models.layers import Affine, VectorNorm
 from rnem_world.models.likelihood import Bernoulli, Likelihood
 from rnem_world.models.mixture import Mixture
 from rnem_world.models.vision import Decoder, Encoder, ProjectionDecoder, ProjectionEncoder
@@ -79,20 +78,6 @@ class Transition:
     attention: Tensor | None
     heads: HeadOutput | None = None
     frame: Tensor | None = None
-
-
-class ActionEmbedding(nn.Module):
-    """One fully connected layer with layer norm and ReLU over one-hot actions."""
-
-    def __init__(self, number_of_actions: int, size: int) -> None:
-        super().__init__()
-        self.linear = Affine(number_of_actions, size)
-        self.norm = VectorNorm(size)
-
-    def forward(self, actions: Int64[Tensor, " b"]) -> Float[Tensor, "b a"]:
-        """Embeds one action a sequence."""
-        # A product with one-hot vectors picks columns.
-        return F.relu(self.norm(self.linear.weight.t()[actions] + self.linear.bias))
 
 
 @dataclass(frozen=True)
@@ -179,10 +164,10 @@ class WorldModel(nn.Module):
             self.encoder = ProjectionEncoder(image, inputs)
         else:
             self.encoder = Encoder(image, inputs)
-        action_size = config.action_size if config.number_of_actions else 0
+        action_size = config.action_size if config.takes_actions else 0
         self.action_embedding: ActionEmbedding | None = None
-        if config.number_of_actions:
-            self.action_embedding = ActionEmbedding(config.number_of_actions, config.action_size)
+        if config.takes_actions:
+            self.action_embedding = ActionEmbedding(config)
         self.core: RelationalCore | RecurrentCore | LongShortTermMemoryCore
         if config.is_relational:
             attends = config.core == "relational"
@@ -235,7 +220,7 @@ class WorldModel(nn.Module):
         self,
         state: SlotState,
         frame: Float[Tensor, "b c h w"],
-        actions: Int64[Tensor, " b"] | None = None,
+        actions: Actions | None = None,
     ) -> Transition:
         """Predicts the next frame from the current one.
 
@@ -253,7 +238,7 @@ class WorldModel(nn.Module):
         self,
         theta: Float[Tensor, "b k s"],
         code: Float[Tensor, "b k e"],
-        actions: Int64[Tensor, " b"] | None,
+        actions: Actions | None,
         frame: Float[Tensor, "b c h w"] | None = None,
     ) -> Transition:
         """Predicts the next frame from what the encoder makes of the current one, or is expected to make of it.
@@ -324,7 +309,7 @@ class WorldModel(nn.Module):
     def dream_step(
         self,
         state: DreamState,
-        actions: Int64[Tensor, " b"] | None,
+        actions: Actions | None,
         imagination: DreamImagination = "latent",
     ) -> DreamStep:
         """Imagines one transition of every dream.
@@ -395,11 +380,11 @@ class WorldModel(nn.Module):
             )
         return self.prior_code
 
-    def embed(self, actions: Int64[Tensor, " b"] | None, slots: int) -> Float[Tensor, "b k a"] | None:
+    def embed(self, actions: Actions | None, slots: int) -> Float[Tensor, "b k a"] | None:
         """Embeds the actions, the same for all slots of a sequence; None for a model without actions.
 
         Raises:
-            ConfigError: If actions are missing or not wanted.
+            ConfigError: If actions are missing, not wanted, or of another kind.
         """
         if self.action_embedding is None:
             if actions is not None:
@@ -407,7 +392,7 @@ class WorldModel(nn.Module):
             return None
         if actions is None:
             raise ConfigError(
-                f"this model needs actions (it knows {self.config.number_of_actions}) and none were given: "
+                f"this model needs actions (it knows {self.action_embedding.described}) and none were given: "
                 "use a dataset with actions"
             )
         embedded: Tensor = self.action_embedding(actions)

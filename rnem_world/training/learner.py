@@ -194,7 +194,7 @@ class Learner:
         if drawn is not None:
             drawn = drawn[self.processes.rows(shape[0])]
         actions = rewards = terminations = None
-        if model.number_of_actions and batch.actions is not None:
+        if model.takes_actions and batch.actions is not None:
             actions = send(batch.actions[:, :steps], self.device)
         if model.heads and batch.rewards is not None:
             rewards = send(batch.rewards[:, :steps], self.device)

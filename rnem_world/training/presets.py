@@ -245,7 +245,8 @@ def check_fits(config: RunConfig, info: SplitInfo) -> None:
             f"({model.architecture}) needs {needed}x{needed} with {model.channels}: choose other data or another "
             "--architecture"
         )
-    if model.number_of_actions and actions != model.number_of_actions:
+    some_may_not_occur = info.actions_are_counted and (actions or 0) <= model.number_of_actions
+    if model.number_of_actions and actions != model.number_of_actions and not some_may_not_occur:
         given = "no actions" if actions is None else f"{actions} actions"
         raise ConfigError(
             f"the data has {given} and the model was made for {model.number_of_actions}: choose data of the same "
@@ -262,7 +263,7 @@ def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str
     names += [name for name in marks if name in there][:1]
     if wish not in (None, "none") and wish not in there:
         dataset.require(split, [str(wish)])
-    if config.model.number_of_actions:
+    if config.model.takes_actions:
         dataset.require(split, ["actions"])
         names.append("actions")
     return names

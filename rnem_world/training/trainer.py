@@ -338,7 +338,7 @@ class Trainer:
         batch = next(iter(self.validation.epoch(0))).to(self.device)
         frames = self.model.likelihood.from_uint8(batch.frames[:1], batch.maximum_value)
         actions = None
-        if self.config.model.number_of_actions and batch.actions is not None:
+        if self.config.model.takes_actions and batch.actions is not None:
             actions = batch.actions[:1, : options.sequence_steps]
         rollout = roll_out(
             self.model,

@@ -121,7 +121,14 @@ def test_graphs_of_other_weights_are_not_run(tmp_path):
         LearnedEnv(folder, engine="onnx")
 
 
-@pytest.mark.parametrize("options", [{}, {"core": "rnn", "theta_update": "sigmoid", "slot_inputs": "error"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"core": "rnn", "theta_update": "sigmoid", "slot_inputs": "error"},
+        {"likelihood": "mixture", "initial_prediction": 0.5},
+    ],
+)
 @pytest.mark.parametrize("half", [False, True])
 def test_exporting(tmp_path, options, half):
     pytest.importorskip("onnxscript")

@@ -17,9 +17,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv, pack, unpack
+from rnem_world.device import pack, unpack
+from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
 from rnem_world.envs.start_source import EncodedStarts
-from rnem_world.envs.starts import STARTS_FILE, read_starts, starts_from_dataset, write_starts
+from rnem_world.envs.starts import STARTS_FILE, Starts, read_starts, starts_from_dataset, write_starts
 from rnem_world.envs.world import MOST_POOLS, World
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError
 from rnem_world.models.rollout import imagine, observe
@@ -323,8 +324,6 @@ def test_worlds_of_84_pixels_and_colours_without_positions(tmp_path):
     rng = np.random.default_rng(0)
     with pytest.raises(ConfigError, match=r"frames \(32, 32, 1\).*\(84, 84, 3\)"):
         LearnedEnv(folder, starts=balls_starts())
-    from rnem_world.envs.starts import Starts
-
     starts = Starts.pack(rng.random((6, 3, 84, 84, 3)) < 0.1, rng.integers(4, size=(6, 2)))
     for imagination in ("latent", "pixels"):
         env = LearnedEnv(folder, starts=starts, imagination=imagination, render_mode="rgb_array")
@@ -518,3 +517,59 @@ def test_a_name_with_a_slash_does_not_go_to_the_hub(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_: pytest.fail("nobody asked for it"))
     with pytest.raises(CheckpointError, match=r"hf://worlds/mine"):
         LearnedEnv("worlds/mine")
+
+
+def colour_starts(number: int = 6, frames: int = 4, channels: int = 3) -> Starts:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (number, frames, 32, 32, channels), np.uint8)
+    return Starts.pack(pixels, rng.integers(9, size=(number, frames - 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_worlds_in_greys_and_colours(tmp_path, channels):
+    options = {"likelihood": "mixture", "channels": channels}
+    folder = write_world(tmp_path / "colour", **options)
+    starts = colour_starts(channels=channels)
+    write_starts(folder / STARTS_FILE, starts)
+    assert read_starts(folder / STARTS_FILE).digest == starts.digest
+    np.testing.assert_array_equal(read_starts(folder / STARTS_FILE).frames([2])[0], starts.frames([2])[0])
+    for imagination in ("latent", "pixels"):
+        env = LearnedEnv(
+            folder, imagination=imagination, render_mode="rgb_array", details=("masses", "prediction")
+        )
+        frame, info = env.reset(seed=0)
+        assert frame in env.observation_space
+        assert frame.shape == (32, 32, channels)
+        assert len(np.unique(frame)) > 2  # greys, not only black and white
+        assert info["prediction"].shape == (4, channels, 32, 32)
+        assert env.step(2)[0] in env.observation_space
+        assert env.render().shape == (256, 512, 3)
+    named = env.reset(options={"start": 3})[0]
+    frames = starts.frames([3])[0]
+    for given in (frames, frames.astype(np.float64) / 255):
+        own = env.reset(options={"frames": given, "actions": starts.actions[3]})[0]
+        np.testing.assert_array_equal(own, named)
+    with pytest.raises(ConfigError, match="greys or colours"):
+        LearnedEnv(folder, details=("lost",))
+    copy = env.clone()
+    np.testing.assert_array_equal(copy.step(1)[0], env.step(1)[0])
+
+
+def test_grey_starts_become_black_and_white_where_the_world_is(world):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (3, 4, 32, 32, 1), np.uint8)
+    actions = rng.integers(9, size=(3, 3))
+    one = LearnedEnv(world, obs_type="slots", starts=Starts.pack(grey, actions))
+    other = LearnedEnv(world, obs_type="slots", starts=Starts.pack(grey > 127, actions))
+    np.testing.assert_array_equal(one.reset(seed=0)[0], other.reset(seed=0)[0])
+
+
+def test_any_checkpoint_is_an_environment(world):
+    env = gymnasium.make("RNEM-World-v0", checkpoint=world)
+    check_env(env.unwrapped, skip_render_check=True)
+    envs = gymnasium.make_vec("RNEM-World-v0", num_envs=3, checkpoint=world, obs_type="slots")
+    assert isinstance(envs.unwrapped, LearnedVectorEnv)
+    assert envs.reset(seed=0)[0].shape == (3, 4, 24)
+    for make in (gymnasium.make, lambda name: gymnasium.make_vec(name, num_envs=2)):
+        with pytest.raises(ConfigError, match="none is named"):
+            make("RNEM-World-v0")

@@ -16,9 +16,10 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
 
+from rnem_world.device import pack
 from rnem_world.envs import world as world_module
 from rnem_world.envs.dream import DreamBatch
-from rnem_world.envs.learned import INFOS, LearnedVectorEnv, pack
+from rnem_world.envs.learned import INFOS, LearnedVectorEnv
 from rnem_world.envs.slots import SlotFilter
 from rnem_world.envs.world import World
 from rnem_world.models.likelihood import Likelihood
@@ -209,6 +210,16 @@ def test_nothing_leaves_a_graphics_card_but_in_one_transfer(world, imagination, 
             worlds.frames().cpu()
         with pytest.raises(DataDependentOutputException):
             outcome.rewards.sum().item()
+
+
+def test_slots_before_the_first_frame_are_made_once(world, monkeypatch):
+    """They are the same for all, and drawn on the host: a reset of `SlotFilter` would copy them to the device."""
+    real = World.load(world)
+    before = real.empty_slots(2, 4)
+    monkeypatch.setattr(Likelihood, "initial_gamma", lambda *_: pytest.fail("they were made anew"))
+    again = real.empty_slots(3, 4)
+    assert torch.equal(again.gamma[:2], before.gamma)
+    assert not again.gamma.is_inference()
 
 
 def test_no_python_loop_over_sub_environments(world):

@@ -14,6 +14,7 @@ from rnem_world.models.layers import (
     VectorNorm,
     affine,
     has_onednn,
+    own_precision,
     same_padding,
     suits_onednn,
 )
@@ -166,3 +167,18 @@ def test_a_new_layer_is_glorot_uniform_without_bias() -> None:
     assert layer.bias.abs().max() == 0
     limit = (6 / 400) ** 0.5
     assert 0.99 * limit < layer.weight.abs().max() <= limit
+
+
+def test_on_a_graphics_card_evaluation_rounds_nothing(monkeypatch):
+    """PyTorch by itself rounds convolutions there to TF32."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    before = [setting.allow_tf32 for setting in settings]
+
+    @own_precision
+    def seen() -> list[bool]:
+        return [setting.allow_tf32 for setting in settings]
+
+    assert seen() == [False, False]
+    assert [setting.allow_tf32 for setting in settings] == before
+    assert before[1]

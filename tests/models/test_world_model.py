@@ -153,7 +153,7 @@ def test_imagining_in_pixels_feeds_back_the_thresholded_frame_and_ignores_the_tr
 def test_wrong_use_is_explained() -> None:
     model = make(number_of_actions=3)
     state = model.initial_state(2)
-    with pytest.raises(ConfigError, match="knows 3"):
+    with pytest.raises(ConfigError, match="knows numbers below 3"):
         model.predict(state, video()[:, 0])
     with pytest.raises(ConfigError, match="without them"):
         make().predict(state, video()[:, 0], torch.zeros(2, dtype=torch.int64))
