@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rnem_world import physics
-from rnem_world.config import check_above_zero, check_at_least, check_between, check_one_of
+from rnem_world.config import as_path, check_above_zero, check_at_least, check_between, check_one_of
 from rnem_world.errors import ConfigError
 
 REAL_BALLS = "RNEM-BallsReal-v0"
@@ -117,9 +117,10 @@ def absolute(given: Any) -> Any:
 
     if isinstance(given, list | tuple):
         return [absolute(each) for each in given]
-    if isinstance(given, str) and (given in ("", "real", *pretrained_names()) or not Path(given).exists()):
-        return given
-    return str(Path(given).absolute()) if isinstance(given, str | Path) else given
+    if not isinstance(given, str | Path) or not Path(given).exists():
+        return str(given) if isinstance(given, Path) else given
+    place = as_path(given, ("", "real", *pretrained_names()))
+    return given if place is None else str(place)
 
 
 def moved(given: Any, before: str, now: Path) -> Any:

@@ -263,19 +263,6 @@ def plot_scores(found: list[Score], path: Path, title: str) -> None:
     save_figure(figure, path)
 
 
-def check_video_steps(steps: int) -> None:
-    """Refuses episodes that are too short for a video, before anything is played.
-
-    Raises:
-        ConfigError: If they are.
-    """
-    if steps < CONTEXT_FRAMES:
-        raise ConfigError(
-            f"episodes of {steps} steps are too short for a video, expected --steps of at least {CONTEXT_FRAMES}: the "
-            "dream goes on from the first real frames"
-        )
-
-
 def dream_beside_reality(
     agent: Agent, real: VectorEnv[Any, Any, Any], dream: LearnedVectorEnv, seed: int, steps: int
 ) -> tuple[UInt8[np.ndarray, "t h w 1"], UInt8[np.ndarray, "t h w 1"]]:
@@ -294,7 +281,11 @@ def dream_beside_reality(
     Raises:
         ConfigError: If the episode is too short.
     """
-    check_video_steps(steps)
+    if steps < CONTEXT_FRAMES:
+        raise ConfigError(
+            f"episodes of {steps} steps are too short for a video, expected --steps of at least {CONTEXT_FRAMES}: the "
+            "dream goes on from the first real frames"
+        )
     frames, _ = real.reset(seed=seed)
     agent.reset(1)
     seen, done = [_frame(real, frames)], []

@@ -7,6 +7,7 @@ import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,7 @@ class World:
         self.chunk = CHUNKS.get(self.device.type, LARGEST_CHUNK)
         self._pools: OrderedDict[tuple[str, int], EncodedStarts] = OrderedDict()
         self._engines: dict[str, Engine] = {}
+        self._empty: dict[int, SlotState] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -171,18 +173,22 @@ class World:
 
     def empty_slots(self, batch: int, slots: int) -> SlotState:
         """Makes the slots before the first frame."""
-        state = self.model.initial_state(1, slots, torch_generator(0, device=self.device))
-        # Always the same, on any device, so that a start is always seen alike.
-        generator = torch_generator(0, "first responsibilities")
-        gamma = self.model.likelihood.initial_gamma(1, slots, self.frame_shape[:2], generator, "cpu").to(
-            state.theta
-        )
+        state = self._empty.get(slots)
+        if state is None:  # made once, so that no later reset copies to the device
+            with torch.inference_mode(False), torch.no_grad():
+                state = self.model.initial_state(1, slots, torch_generator(0, device=self.device))
+                # Always the same, on any device, so that a start is always seen alike.
+                generator = torch_generator(0, "first responsibilities")
+                size = self.frame_shape[:2]
+                gamma = self.model.likelihood.initial_gamma(1, slots, size, generator, "cpu")
+                state = replace(state, gamma=gamma.to(state.theta))
+            self._empty[slots] = state
 
         def repeat(tensor: Tensor) -> Tensor:
             return tensor.expand(batch, *tensor.shape[1:])
 
         frame = None if state.frame is None else repeat(state.frame)
-        return SlotState(repeat(state.theta), repeat(state.prediction), repeat(gamma), frame)
+        return SlotState(repeat(state.theta), repeat(state.prediction), repeat(state.gamma), frame)
 
     def actions_for_model(self, actions: Int64[Tensor, "b *s"]) -> Int64[Tensor, "b *s"] | None:
         """Gives the model the actions, or none if it was trained without."""

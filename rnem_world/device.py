@@ -73,12 +73,12 @@ def pack(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def unpack(row: NDArray[np.uint8], like: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """Undoes `pack`."""
+    """Undoes `pack`, without a copy: the arrays are parts of the row."""
     arrays, begin = [], 0
     for tensor in like:
         dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
         size = tensor.numel() * dtype.itemsize
-        arrays.append(row[begin : begin + size].view(dtype).reshape(tuple(tensor.shape)).copy())
+        arrays.append(row[begin : begin + size].view(dtype).reshape(tuple(tensor.shape)))
         begin += size + -size % 8
     return arrays
 

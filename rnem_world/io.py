@@ -58,6 +58,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The block, or the replacement after it, met an ``OSError``.
     """
+    path = path.absolute()
     prefix = f".{path.stem}.{socket.gethostname()}-"
     temporary = path.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
     with writing(path):
@@ -125,6 +126,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The block, or the replacement after it, met an ``OSError``.
     """
+    path = path.absolute()
     temporary = _beside(path)
     with writing(path):
         temporary.mkdir(parents=True)
@@ -228,8 +230,8 @@ class Lock:
     """
 
     def __init__(self, path: Path, doing: str) -> None:
-        self.path, self._doing = path, doing
-        self._lock = FileLock(path, timeout=0, thread_local=False)
+        self.path, self._doing = path.absolute(), doing
+        self._lock = FileLock(self.path, timeout=0, thread_local=False)
 
     def acquire(self) -> None:
         """Takes the lock; nothing happens if it is held already.

@@ -151,10 +151,8 @@ def evaluate_agents(
     from rnem_world.agents.contest import Contest
     from rnem_world.io import write_json
 
-    if video is not None:
-        scores.check_video_steps(config.steps)
     contest = Contest(config)
-    if video is not None:  # before all else: should its episode end too early, nothing else has been played
+    if video is not None:  # before all else: should its episode be too short, nothing else has been played
         agent, real = contest.agent(agents[0], 1)
         with closing(real), closing(contest.dream(1)) as dream:
             frames = scores.dream_beside_reality(agent, real, dream, config.seed, config.steps)

@@ -304,7 +304,9 @@ def resolve_test_data(data: str, split: str) -> Path:
     else:
         environment, sequences = "balls", TEST_SEQUENCES
         options |= {"preset": data, "frames": EPISODE_FRAMES if PRESETS[data].player else VIDEO_FRAMES}
-    click.echo(f"no data at hand: collecting {sequences} test sequences into {path}")
+    click.echo(
+        f"no data at hand: collecting {sequences} test sequences into {collecting.DATA_FOLDER / path.name}"
+    )
     return collecting.collect(environment, path, workers=os.cpu_count() or 1, num_test=sequences, **options)
 
 

@@ -227,9 +227,11 @@ def find_range(
         fitting = [ends for ends in fitting if ends == (0, 1)]
     if not fitting:
         expected = "0..1 or 0..255" if given is None else f"{given[0]:g}..{given[1]:g}"
+        if not np.isfinite([low, high]).all():
+            raise DataError(f"{place} holds values from {low:g} to {high:g}, expected finite numbers")
         raise DataError(
             f"{place} holds values from {low:.7g} to {high:.7g}, expected {expected}: say which are black and white "
-            "with value_range, for example --range 0,255"
+            f"with value_range, for example --range {low:g},{high:g}"
         )
     black, white = (float(end) for end in fitting[0])
     if array.dtype.kind != "b" and (low, high) != (0, 0):

@@ -157,10 +157,8 @@ def _what_follows(dataset: Dataset) -> list[str]:
     else:
         counted = ""
         if "number_of_actions" in dataset.found_out:
-            counted = (
-                ", counted: one more than the highest that occurs, or the columns of one-hot actions; the attribute "
-                "number_of_actions says it for certain"
-            )
+            certain = "the attribute number_of_actions says it for certain"
+            counted = f", counted: one more than the highest that occurs; {certain}"
         notes.append(f"actions: {info.number_of_actions}{counted}")
     notes += [_what_heads_learn(dataset, name) for name in ("rewards", "terminations")]
     return notes

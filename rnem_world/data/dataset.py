@@ -45,6 +45,7 @@ class SplitInfo:
         channels: C.
         arrays: The names of the arrays, in the order of the schema.
         number_of_actions: A, or None without actions.
+        actions_are_counted: Whether A was found out from those that occur; there may be more.
     """
 
     number_of_sequences: int
@@ -54,6 +55,7 @@ class SplitInfo:
     channels: int
     arrays: tuple[str, ...]
     number_of_actions: int | None
+    actions_are_counted: bool = False
 
 
 class Dataset:
@@ -137,6 +139,7 @@ class Dataset:
             channels=channels,
             arrays=tuple(stored),
             number_of_actions=self.attributes.number_of_actions if "actions" in stored else None,
+            actions_are_counted="actions" in stored and "number_of_actions" in self.found_out,
         )
 
     def stored(self, split: Split) -> dict[str, StoredArray]:

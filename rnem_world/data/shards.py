@@ -48,7 +48,7 @@ class Shard:
         splits: The arrays of each of its splits.
         attributes: What it says about itself, or what was found out where it says nothing.
         found_out: The names of the attributes that were: ``maximum_value`` from a few sequences, and
-            ``number_of_actions`` from all.
+            ``number_of_actions`` from all, which is the least that there can be.
     """
 
     path: Path
@@ -132,13 +132,16 @@ def inspect_file(path: Path, file: h5py.File) -> Shard:
         if attributes.schema_version == ORIGINAL_LAYOUT and "maximum_value" not in file.attrs:
             binary = all(_looks_binary(file[split]["features"]) for split in splits)
             found["maximum_value"] = 1 if binary else 255
-        if attributes.number_of_actions is None:
-            counts = [
-                _count_actions(file[split]["actions"], f"{path}: {split}/actions")
-                for split, arrays in splits.items()
-                if "actions" in arrays
-            ]
-            found |= {"number_of_actions": max(counts)} if counts else {}
+        stored = {split: file[split]["actions"] for split, arrays in splits.items() if "actions" in arrays}
+        if attributes.number_of_actions is None and stored:
+            columns = [actions.shape[2] for actions in stored.values() if actions.ndim == 3]
+            if columns:  # one-hot
+                attributes = replace(attributes, number_of_actions=int(max(columns)))
+            else:
+                counts = [
+                    _count_actions(actions, f"{path}: {split}/actions") for split, actions in stored.items()
+                ]
+                found["number_of_actions"] = max(counts)
     except READ_ERRORS as error:
         raise DataError(
             f"{path}: the file is damaged ({first_line(error)}); copy it again or make it anew"
@@ -147,9 +150,7 @@ def inspect_file(path: Path, file: h5py.File) -> Shard:
 
 
 def _count_actions(actions: h5py.Dataset, place: str) -> int:
-    """Counts the actions of a file that doesn't say how many there are: the columns, or the highest and one more."""
-    if actions.ndim == 3:
-        return int(actions.shape[2])
+    """Counts the actions of a file that doesn't say how many there are: the highest and one more."""
     numbers = decode("actions", actions[...], 1, place)
     if int(numbers.min()) < 0:
         raise DataError(f"{place} holds {numbers.min()}, expected numbers of actions, from 0")

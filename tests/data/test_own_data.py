@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from rnem_world.data.check import check_dataset
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.writer import write_shard
-from rnem_world.errors import DataError
+from rnem_world.errors import ConfigError, DataError
+from rnem_world.models.config import ModelConfig
+from rnem_world.training.config import RunConfig
+from rnem_world.training.presets import check_fits
 
 
 def hand_made(path: Path, attributes: dict[str, Any] | None = None, **arrays: np.ndarray) -> Path:
@@ -49,6 +53,7 @@ class TestActionsAreCounted:
     def test_one_hot(self, tmp_path: Path) -> None:
         with Dataset.open(hand_made(tmp_path / "a.h5", actions=np.eye(7)[ACTIONS])) as dataset:
             assert dataset.info("training").number_of_actions == 7
+            assert dataset.found_out == {"maximum_value"}  # the columns say it
 
     @pytest.mark.parametrize("attributes", [{}, {"maximum_value": 1}, {"schema_version": 1}, {"seed": 3}])
     def test_whatever_else_is_said(self, tmp_path: Path, attributes: dict[str, int]) -> None:
@@ -188,3 +193,22 @@ class TestWorkingDirectory:
         assert all(shard.is_absolute() for shard in dataset.shard_paths)
         dataset.close()
         copy.close()
+
+
+class TestActionsThatDoNotOccur:
+    """A count is the least that there can be: other data of the same environment may lack the highest action."""
+
+    @pytest.mark.parametrize("given", [None, 5, 4])
+    def test_a_model_may_know_more(self, tmp_path: Path, given: int | None) -> None:
+        attributes = {} if given is None else {"number_of_actions": given}
+        with Dataset.open(hand_made(tmp_path / "a.h5", attributes, actions=ACTIONS)) as dataset:
+            info = replace(dataset.info("training"), height=32, width=32)
+            assert info.actions_are_counted == (given is None)
+            config = RunConfig(ModelConfig(architecture="conv32", number_of_actions=5))
+            if given == 4:
+                with pytest.raises(ConfigError, match="the data has 4 actions and the model was made for 5"):
+                    check_fits(config, info)
+            else:
+                check_fits(config, info)
+            with pytest.raises(ConfigError, match="made for 3"):
+                check_fits(RunConfig(ModelConfig(architecture="conv32", number_of_actions=3)), info)

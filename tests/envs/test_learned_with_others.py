@@ -212,6 +212,16 @@ def test_nothing_leaves_a_graphics_card_but_in_one_transfer(world, imagination, 
             outcome.rewards.sum().item()
 
 
+def test_slots_before_the_first_frame_are_made_once(world, monkeypatch):
+    """They are the same for all, and drawn on the host: a reset of `SlotFilter` would copy them to the device."""
+    real = World.load(world)
+    before = real.empty_slots(2, 4)
+    monkeypatch.setattr(Likelihood, "initial_gamma", lambda *_: pytest.fail("they were made anew"))
+    again = real.empty_slots(3, 4)
+    assert torch.equal(again.gamma[:2], before.gamma)
+    assert not again.gamma.is_inference()
+
+
 def test_no_python_loop_over_sub_environments(world):
     """A step of 250 environments calls as many Python functions as one of 234, in which layers take the same ways."""
     import sys

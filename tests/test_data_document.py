@@ -1,0 +1,42 @@
+"""docs/data.md: its code runs and prints what it says, its commands are accepted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.command_lines import parse
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "data.md"
+TEXT = DOCUMENT.read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [line for language, text in BLOCKS if language == "bash" for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "number", [number for number, (language, _) in enumerate(BLOCKS) if language == "python"]
+)
+def test_code_runs_and_prints_what_it_says(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = BLOCKS[number][1]
+    exec(compile(code, str(DOCUMENT), "exec"), {"__name__": "document"})
+    printed = capsys.readouterr().out
+    expected = re.findall(r"^ *print.*  # (.*)$", code, flags=re.MULTILINE)
+    if number + 1 < len(BLOCKS) and BLOCKS[number + 1][0] == "text":
+        expected.append(BLOCKS[number + 1][1])
+    assert expected
+    for text in expected:
+        assert text in printed
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_are_accepted(line):
+    assert parse(shlex.split(line)[1:]) != {}
+
+
+def test_every_option_that_says_what_data_means_is_explained():
+    for option in ("--axes", "--range", "--invert", "--matte", "--binarise", "--actions", "--overwrite"):
+        assert option in TEXT
