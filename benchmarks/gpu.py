@@ -216,7 +216,7 @@ def _paper(sizes: Sizes, batch: int, execution: ExecutionConfig) -> RunConfig:
 
 
 def _frames(config: RunConfig) -> Tensor:
-    size, generator = config.model.image.image_size, torch.Generator().manual_seed(0)
+    size, generator = config.model.frame_size[0], torch.Generator().manual_seed(0)
     shape = (config.training.batch_size, config.training.sequence_steps + 1, 1, size, size)
     return (torch.rand(shape, generator=generator) < 0.1).to(torch.uint8)
 

@@ -164,7 +164,7 @@ class PlainModel(nn.Module):
         for index in range(2):
             vectors = self._affine(f"decoder.linears.{index}", vectors)
             vectors = torch.relu(self._norm(f"decoder.linear_norms.{index}", vectors))
-        size, channels = self.image.decoder_map
+        size, _, channels = self.image.decoder_map
         maps = vectors.reshape(batch * slots, size, size, channels).permute(0, 3, 1, 2).contiguous()
         last = len(self.image.upsamplings) - 1
         for index, layer in enumerate(self.image.upsamplings):

@@ -88,7 +88,7 @@ def make_step(variant: Variant, config: StepBenchmarkConfig) -> Callable[[], flo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = WorldModel(ModelConfig(architecture=config.architecture, slots=config.slots))
-    size, steps = model.config.image.image_size, config.steps
+    size, steps = model.config.frame_size[0], config.steps
     frames = (torch.rand(config.batch_size, steps + 1, 1, size, size, generator=generator) < 0.1).float()
     flips = torch.rand(config.batch_size, steps, 1, size, size, generator=generator) < 0.2
     state = model.initial_state(config.batch_size, generator=generator)

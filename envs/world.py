@@ -75,8 +75,7 @@ class World:
         self.folder = folder
         self.fingerprint = fingerprint
         self.device = next(model.parameters()).device
-        size = config.model.image.image_size
-        self.frame_shape = (size, size, config.model.channels)
+        self.frame_shape = (*config.model.frame_size, config.model.channels)
         self.takes_actions = config.model.takes_actions
         self.number_of_actions = max(config.model.number_of_actions, 1)
         self.action_space = spaces.Discrete(self.number_of_actions)

@@ -64,7 +64,11 @@ FIXED = flags_of(
 )
 @click.option("--model", "model_name", help=f"{', '.join(MODELS)}. [r_nem]")
 @click.option("--slots", type=int, help="Number of slots, K. [5, for rnn and lstm 1]")
-@click.option("--architecture", help="conv64, conv84, conv32 or projection32. [by the frames' size]")
+@click.option(
+    "--architecture",
+    help="conv64, conv84, conv32, projection32 or projection84; conv or projection for frames of any size. "
+    "[by the frames' size]",
+)
 @click.option("--feed-actions", is_flag=True, help="Tell the model what the player does.")
 @click.option(
     "--world-model",

@@ -143,7 +143,11 @@ def _read_folder(
         raise DataError(f"{folder}: the folder holds itself, by a link: remove that")
     stills: list[Path] = []
     clips: list[Path] = []
-    for entry in sorted((entry for entry in folder.iterdir() if not _is_hidden(entry)), key=_natural):
+    try:
+        entries = sorted((entry for entry in folder.iterdir() if not _is_hidden(entry)), key=_natural)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder can't be read ({error.strerror})") from error
+    for entry in entries:
         suffix = entry.suffix.lower()
         if entry.is_dir() or suffix in ARRAY_SUFFIXES | VIDEO_SUFFIXES:
             clips.append(entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -52,15 +53,15 @@ class ProjectionArchitecture:
     learn where discs are.
 
     Attributes:
-        image_size: Height and width of a frame in pixels.
+        size: Height and width of a frame in pixels.
         pooled_size: Height and width of the map of means.
         encoding_size: Width of the encoder's two layers.
         decoder_hidden_size: Width of the decoder's two hidden layers.
         rank: Number of products of a row and a column profile.
     """
 
-    image_size: int
-    pooled_size: int
+    size: tuple[int, int]
+    pooled_size: tuple[int, int]
     encoding_size: int
     decoder_hidden_size: int
     rank: int
@@ -68,29 +69,30 @@ class ProjectionArchitecture:
 
 @dataclass(frozen=True)
 class ImageArchitecture:
-    """The convolutional encoder and decoder for square frames of one size.
+    """The convolutional encoder and decoder for frames of one size.
 
     Attributes:
-        image_size: Height and width of a frame in pixels.
+        size: Height and width of a frame in pixels.
         convolutions: The encoder's convolutions, first to last.
         encoding_size: Width of the fully connected layer that ends the encoder.
         decoder_hidden_size: Width of the decoder's first fully connected layer.
-        decoder_map: Height (= width) and channels of the map that the second one yields.
-        upsamplings: The decoder's layers, first to last; the last one has the frame's channels and no norm.
+        decoder_map: Height, width and channels of the map that the second one yields.
+        upsamplings: The decoder's layers, first to last; the last one has the frame's channels and no norm. What they
+            draw beyond the frame, to its right and below, is cut off.
     """
 
-    image_size: int
+    size: tuple[int, int]
     convolutions: tuple[ConvolutionConfig, ...]
     encoding_size: int
     decoder_hidden_size: int
-    decoder_map: tuple[int, int]
+    decoder_map: tuple[int, int, int]
     upsamplings: tuple[UpsamplingConfig, ...]
 
 
 ARCHITECTURES: dict[str, ImageArchitecture | ProjectionArchitecture] = {
     # The two of the paper (van Steenkiste et al., 2018, appendix) ...
     "conv64": ImageArchitecture(
-        image_size=64,
+        size=(64, 64),
         convolutions=(
             ConvolutionConfig(16, 4, 2),
             ConvolutionConfig(32, 4, 2),
@@ -98,50 +100,83 @@ ARCHITECTURES: dict[str, ImageArchitecture | ProjectionArchitecture] = {
         ),
         encoding_size=512,
         decoder_hidden_size=512,
-        decoder_map=(8, 64),
+        decoder_map=(8, 8, 64),
         upsamplings=(UpsamplingConfig(32, 4, 2), UpsamplingConfig(16, 4, 2), UpsamplingConfig(1, 4, 2)),
     ),
     "conv84": ImageArchitecture(
-        image_size=84,
+        size=(84, 84),
         convolutions=(ConvolutionConfig(16, 8, 4), ConvolutionConfig(32, 4, 2)),
         encoding_size=250,
         decoder_hidden_size=250,
-        decoder_map=(10, 32),
+        decoder_map=(10, 10, 32),
         upsamplings=(UpsamplingConfig(16, 4, 2, offset=1), UpsamplingConfig(1, 8, 4)),
     ),
     # ... and a smaller one of the same family, for CPUs.
     "conv32": ImageArchitecture(
-        image_size=32,
+        size=(32, 32),
         convolutions=(ConvolutionConfig(16, 4, 2), ConvolutionConfig(32, 4, 2)),
         encoding_size=256,
         decoder_hidden_size=256,
-        decoder_map=(8, 32),
+        decoder_map=(8, 8, 32),
         upsamplings=(UpsamplingConfig(16, 4, 2), UpsamplingConfig(1, 4, 2)),
     ),
     # The world models' own.
     "projection32": ProjectionArchitecture(
-        image_size=32, pooled_size=8, encoding_size=192, decoder_hidden_size=256, rank=8
+        size=(32, 32), pooled_size=(8, 8), encoding_size=192, decoder_hidden_size=256, rank=8
     ),
     "projection84": ProjectionArchitecture(
-        image_size=84, pooled_size=14, encoding_size=256, decoder_hidden_size=256, rank=16
+        size=(84, 84), pooled_size=(14, 14), encoding_size=256, decoder_hidden_size=256, rank=16
     ),
 }
 
 
-def architecture_for(image_size: int) -> str:
-    """Names the architecture for square frames of ``image_size`` pixels.
+def projection_family(height: int, width: int) -> ProjectionArchitecture:
+    """Gives the architecture without convolutions for frames of any size; those that have a name are among them.
 
-    Raises:
-        ConfigError: If there is none for that size.
+    Means are taken over squares of a pixel in the smallest frames, and of 6 x 6 in large ones.
     """
-    for name, architecture in ARCHITECTURES.items():
-        if architecture.image_size == image_size and isinstance(architecture, ImageArchitecture):
-            return name
-    sizes = ", ".join(str(size) for size in sorted({entry.image_size for entry in ARCHITECTURES.values()}))
-    raise ConfigError(
-        f"no architecture for frames of {image_size}x{image_size} pixels, only for {sizes}: resize the frames "
-        "(`rnem-world data import --size`)"
+    largest = max(height, width)
+    side = 1 if largest <= 12 else 2 if largest <= 24 else 4 if largest <= 48 else 6
+    is_small = largest <= 48
+    return ProjectionArchitecture(
+        size=(height, width),
+        pooled_size=(-(-height // side), -(-width // side)),
+        encoding_size=192 if is_small else 256,
+        decoder_hidden_size=256,
+        rank=8 if is_small else 16,
     )
+
+
+def convolutional_family(height: int, width: int) -> ImageArchitecture:
+    """Gives the convolutional architecture for frames of any size; ``conv32`` and ``conv64`` are among them.
+
+    Frames are halved until they are at most 8 pixels high and wide; those that are so from the first keep their size.
+    """
+    halvings = max(math.ceil(math.log2(max(height, width) / 8)), 0)
+    channels = [min(16 * 2**layer, 64) for layer in range(max(halvings, 1))]
+    kernel, stride = (4, 2) if halvings else (3, 1)
+    width_of_layers = 512 if halvings > 2 else 256
+    return ImageArchitecture(
+        size=(height, width),
+        convolutions=tuple(ConvolutionConfig(number, kernel, stride) for number in channels),
+        encoding_size=width_of_layers,
+        decoder_hidden_size=width_of_layers,
+        decoder_map=(-(-height // 2**halvings), -(-width // 2**halvings), channels[-1]),
+        upsamplings=tuple(UpsamplingConfig(number, kernel, stride) for number in (*channels[-2::-1], 1)),
+    )
+
+
+# Architectures for frames of any size, by the names of their families.
+FAMILIES: dict[str, Callable[[int, int], ImageArchitecture | ProjectionArchitecture]] = {
+    "conv": convolutional_family,
+    "projection": projection_family,
+}
+
+
+def architecture_for(height: int, width: int, family: str = "conv") -> str:
+    """Names the architecture of a family for frames of some size: one with a name of its own, or the family."""
+    name = f"{family}{height}"
+    return name if height == width and name in ARCHITECTURES else family
 
 
 @dataclass(frozen=True)
@@ -194,7 +229,8 @@ class ModelConfig:
 
     Attributes:
         core: The recurrent core. ``relational`` and ``relational_no_attention`` are R-NEM's.
-        architecture: A key of :data:`ARCHITECTURES`.
+        architecture: A key of :data:`ARCHITECTURES`, or of :data:`FAMILIES` for frames of any size.
+        size: Height and width of a frame, for an architecture that is named by its family; the others have their own.
         slots: K, the number of slots in training; a trained model runs with any other number too.
         channels: Channels of a frame.
         likelihood: What a pixel is: ``bernoulli`` for channels of bits, ``mixture`` for colours and greys.
@@ -215,6 +251,7 @@ class ModelConfig:
 
     core: CoreName = "relational"
     architecture: str = "conv64"
+    size: tuple[int, int] | None = None
     slots: int = 5
     channels: int = 1
     likelihood: LikelihoodName = "bernoulli"
@@ -232,7 +269,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name, known in (
             ("core", get_args(CoreName)),
-            ("architecture", tuple(ARCHITECTURES)),
+            ("architecture", (*ARCHITECTURES, *FAMILIES)),
             ("likelihood", get_args(LikelihoodName)),
             ("slot_inputs", get_args(SlotInputs)),
             ("theta_update", get_args(ThetaUpdate)),
@@ -240,6 +277,13 @@ class ModelConfig:
             value = getattr(self, name)
             if value not in known:
                 raise ConfigError(f"unknown {name} {value!r}: {suggest(value, known)}")
+        if (self.size is not None) != (self.architecture in FAMILIES):
+            raise ConfigError(
+                f"the architecture is {self.architecture} and the size {self.size}: {', '.join(FAMILIES)} need the "
+                "height and width of a frame, the others have their own"
+            )
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 2):
+            raise ConfigError(f"size is {self.size}, it must be a height and a width of at least 2 pixels")
         if self.theta_update == "gated" and not self.is_relational:
             raise ConfigError(
                 f"theta_update gated belongs to the relational cores, not to {self.core}: choose sigmoid"
@@ -267,6 +311,8 @@ class ModelConfig:
     @property
     def image(self) -> ImageArchitecture | ProjectionArchitecture:
         """The layers of the encoder and the decoder."""
+        if self.size is not None:
+            return FAMILIES[self.architecture](*self.size)
         return ARCHITECTURES[self.architecture]
 
     @property
@@ -277,7 +323,7 @@ class ModelConfig:
     @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width of a frame in pixels."""
-        return self.image.image_size, self.image.image_size
+        return self.image.size
 
     @property
     def is_world_model(self) -> bool:

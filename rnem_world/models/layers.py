@@ -176,17 +176,17 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution of square maps padded by the rule SAME."""
+    """A convolution of maps of one height and width, padded by the rule SAME."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, size: int) -> None:
-        before, after = same_padding(size, kernel, stride)
-        symmetric = before == after
-        super().__init__(inputs, outputs, kernel, stride, padding=before if symmetric else 0)
-        self.extra_padding = None if symmetric else (before, after, before, after)
-        self.output_size = -(-size // stride)
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, size: tuple[int, int]) -> None:
+        rows, columns = (same_padding(each, kernel, stride) for each in size)
+        symmetric = rows[0] == rows[1] and columns[0] == columns[1]
+        super().__init__(inputs, outputs, kernel, stride, padding=(rows[0], columns[0]) if symmetric else 0)
+        self.around = (*columns, *rows)
+        self.pads_first = not symmetric
+        self.output_size = (-(-size[0] // stride), -(-size[1] // stride))
         # Few channels leave the processor's vectors empty; blocks of stride x stride pixels fill them.
         self.by_blocks = stride > 1 and kernel % stride == 0 and inputs < FEW_CHANNELS
-        self.around = (before, after, before, after)
         nn.init.xavier_uniform_(self.weight)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]  # the bias exists: nn.Conv2d's default
 
@@ -196,8 +196,8 @@ class SameConvolution(nn.Conv2d):
             blocks = F.pixel_unshuffle(F.pad(input, self.around), self.stride[0])
             blocks = blocks.contiguous(memory_format=torch.channels_last)
             return F.conv2d(blocks, F.pixel_unshuffle(self.weight, self.stride[0]), self.bias)
-        if self.extra_padding is not None:
-            input = F.pad(input, self.extra_padding)
+        if self.pads_first:
+            input = F.pad(input, self.around)
         return super().forward(input)
 
 
@@ -230,14 +230,14 @@ class ResizeConvolution(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, scale: int, size: int, offset: int = 0
+        self, inputs: int, outputs: int, kernel: int, scale: int, size: tuple[int, int], offset: int = 0
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.xavier_uniform_(self.weight)
         self.scale = scale
-        self.output_size = scale * size + offset
+        self.output_size = (scale * size[0] + offset, scale * size[1] + offset)
         self.padding = ((kernel - 1) // 2, kernel // 2)
         self.folds = offset == 0
         self.by_phases = outputs < 4
@@ -249,7 +249,7 @@ class ResizeConvolution(nn.Module):
     def forward(self, maps: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
         """Resizes and convolves; h2 = scale * h + offset."""
         if not self.folds:
-            resized = F.interpolate(maps, size=(self.output_size, self.output_size), mode="nearest")
+            resized = F.interpolate(maps, size=self.output_size, mode="nearest")
             before, after = self.padding
             return F.conv2d(F.pad(resized, (before, after, before, after)), self.weight, self.bias)
         if self.by_phases:
@@ -278,7 +278,9 @@ class ResizeConvolution(nn.Module):
         folded = F.conv2d(flipped.reshape(-1, 1, kernel, kernel), ones, padding=scale - 1)
         folded = folded.view(inputs, outputs, kernel + scale - 1, kernel + scale - 1)
         padding = kernel - 1 - self.padding[0]
-        output_padding = self.output_size - ((maps.shape[2] - 1) * scale - 2 * padding + kernel + scale - 1)
+        output_padding = self.output_size[0] - (
+            (maps.shape[2] - 1) * scale - 2 * padding + kernel + scale - 1
+        )
         return F.conv_transpose2d(
             maps, folded, self.bias, stride=scale, padding=padding, output_padding=output_padding
         )

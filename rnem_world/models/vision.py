@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,13 +20,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()
-        size = architecture.image_size
+        size = architecture.size
         for layer in architecture.convolutions:
             convolution = SameConvolution(channels, layer.channels, layer.kernel, layer.stride, size)
             self.convolutions.append(convolution)
             self.norms.append(MapNorm(layer.channels))
             size, channels = convolution.output_size, layer.channels
-        self.linear = Affine(size * size * channels, architecture.encoding_size)
+        self.linear = Affine(size[0] * size[1] * channels, architecture.encoding_size)
         self.norm = VectorNorm(architecture.encoding_size)
 
     def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
@@ -42,14 +44,16 @@ class Decoder(nn.Module):
 
     def __init__(self, architecture: ImageArchitecture, inputs: int, channels: int) -> None:
         super().__init__()
-        self.map_size, self.map_channels = architecture.decoder_map
+        *map_size, map_channels = architecture.decoder_map
+        self.map_shape = (*map_size, map_channels)
+        self.height, self.width = architecture.size
         hidden = architecture.decoder_hidden_size
-        map_elements = self.map_size**2 * self.map_channels
+        map_elements = math.prod(self.map_shape)
         self.linears = nn.ModuleList([Affine(inputs, hidden), Affine(hidden, map_elements)])
         self.linear_norms = nn.ModuleList([VectorNorm(hidden), VectorNorm(map_elements)])
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()
-        size, previous = self.map_size, self.map_channels
+        size, previous = (self.map_shape[0], self.map_shape[1]), map_channels
         last = len(architecture.upsamplings) - 1
         for index, layer in enumerate(architecture.upsamplings):
             outputs = channels if index == last else layer.channels
@@ -63,12 +67,12 @@ class Decoder(nn.Module):
         """Decodes one vector for every slot of every sequence (n = batch * slots) into logits."""
         for layer, norm in zip(self.linears, self.linear_norms, strict=True):
             vectors = F.relu(norm(layer(vectors)))
-        maps: Tensor = vectors.unflatten(1, (self.map_size, self.map_size, self.map_channels))
+        maps: Tensor = vectors.unflatten(1, self.map_shape)
         maps = maps.permute(0, 3, 1, 2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=False):
             maps = F.relu(norm(convolution(maps)))
         logits: Tensor = self.convolutions[-1](maps)
-        return logits
+        return logits[:, :, : self.height, : self.width]
 
 
 class ProjectionEncoder(nn.Module):
@@ -79,20 +83,20 @@ class ProjectionEncoder(nn.Module):
 
     def __init__(self, architecture: ProjectionArchitecture, channels: int) -> None:
         super().__init__()
-        size, self.pooled_size = architecture.image_size, architecture.pooled_size
-        features = channels * (2 * size + self.pooled_size**2)
-        width = architecture.encoding_size
+        (height, width), self.pooled_size = architecture.size, architecture.pooled_size
+        features = channels * (height + width + math.prod(self.pooled_size))
+        encoding = architecture.encoding_size
         # A ball's row sums are of the size of its diameter; means over squares are below 1.
-        self.scale = 4.0 / size
-        self.linear = Affine(features, width)
-        self.norm = VectorNorm(width)
-        self.second = Affine(width, width)
-        self.second_norm = VectorNorm(width)
+        self.row_scale, self.column_scale = 4.0 / width, 4.0 / height
+        self.linear = Affine(features, encoding)
+        self.norm = VectorNorm(encoding)
+        self.second = Affine(encoding, encoding)
+        self.second_norm = VectorNorm(encoding)
 
     def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Encodes one map for every slot of every sequence (n = batch * slots)."""
-        rows = maps.sum(dim=3) * self.scale
-        columns = maps.sum(dim=2) * self.scale
+        rows = maps.sum(dim=3) * self.row_scale
+        columns = maps.sum(dim=2) * self.column_scale
         pooled = F.adaptive_avg_pool2d(maps, self.pooled_size)
         features = torch.cat([rows.flatten(1), columns.flatten(1), pooled.flatten(1)], dim=1)
         hidden = F.elu(self.norm(self.linear(features)))
@@ -104,22 +108,25 @@ class ProjectionDecoder(nn.Module):
 
     def __init__(self, architecture: ProjectionArchitecture, inputs: int, channels: int) -> None:
         super().__init__()
-        self.size, self.rank, self.channels = architecture.image_size, architecture.rank, channels
+        (self.height, self.width), self.channels = architecture.size, channels
+        self.profiles_of_each = 1 + architecture.rank
         hidden = architecture.decoder_hidden_size
         self.first = Affine(inputs, hidden)
         self.first_norm = VectorNorm(hidden)
         self.second = Affine(hidden, hidden)
         self.second_norm = VectorNorm(hidden)
-        self.profiles = Affine(hidden, channels * 2 * self.size * (1 + self.rank))
+        self.profiles = Affine(hidden, channels * (self.height + self.width) * self.profiles_of_each)
 
     def forward(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n c h w"]:
         """Decodes one vector for every slot of every sequence (n = batch * slots) into logits."""
         hidden = F.relu(self.first_norm(self.first(vectors)))
         hidden = F.relu(self.second_norm(self.second(hidden)))
-        profiles = self.profiles(hidden).view(-1, 2, 1 + self.rank, self.size)
-        rows, columns = profiles.unbind(dim=1)
+        number = self.profiles_of_each
+        profiles = self.profiles(hidden).view(-1, number * (self.height + self.width))
+        rows = profiles[:, : number * self.height].unflatten(1, (number, self.height))
+        columns = profiles[:, number * self.height :].unflatten(1, (number, self.width))
         # rank + 1 products and the sum of the first profiles, in one small matrix product each
         logits = torch.matmul(rows[:, 1:].transpose(1, 2), columns[:, 1:])
         logits = logits + rows[:, 0, :, None] + columns[:, 0, None, :]
-        result: Tensor = logits.view(-1, self.channels, self.size, self.size)
+        result: Tensor = logits.view(-1, self.channels, self.height, self.width)
         return result

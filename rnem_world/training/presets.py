@@ -17,7 +17,7 @@ from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.schema import Split
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models.config import ARCHITECTURES, MODELS, architecture_for
+from rnem_world.models.config import FAMILIES, MODELS, architecture_for
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
@@ -157,13 +157,12 @@ def fit_model_to(
             architecture without convolutions where there is one for the size of the frames.
 
     Raises:
-        ConfigError: If actions or rewards are wanted and the data has none, or no architecture fits.
+        ConfigError: If actions or rewards are wanted and the data has none, or a named architecture doesn't fit.
         DataError: If there is no training split.
     """
     info = dataset.info("training")
     if takes_all:
-        projection = f"projection{info.height}"
-        architecture = architecture or (projection if projection in ARCHITECTURES else None)
+        architecture = architecture or architecture_for(info.height, info.width, "projection")
         feed_actions = feed_actions or info.number_of_actions is not None
         if "rewards" not in info.arrays:
             config = replace(config, model=replace(config.model, heads=False))
@@ -177,16 +176,15 @@ def fit_model_to(
             f"model.heads: {dataset.path} holds neither rewards nor terminations; collect from an environment with a "
             "player (`rnem-world collect --preset avoid`) or set heads to false"
         )
-    if architecture is None:
-        if info.height != info.width:
-            raise ConfigError(
-                f"the frames in {dataset.path} are {info.height}x{info.width}, square ones are needed: import them "
-                "again with --size"
-            )
-        architecture = architecture_for(info.height)
+    architecture = architecture or architecture_for(info.height, info.width)
+    size = (info.height, info.width) if architecture in FAMILIES else None
     actions = info.number_of_actions if feed_actions else None
     model = replace(
-        config.model, architecture=architecture, channels=info.channels, number_of_actions=actions or 0
+        config.model,
+        architecture=architecture,
+        size=size,
+        channels=info.channels,
+        number_of_actions=actions or 0,
     )
     noise = config.training.noise
     if dataset.attributes.maximum_value != 1:
@@ -238,11 +236,11 @@ def check_fits(config: RunConfig, info: SplitInfo) -> None:
         ConfigError: If frames or actions differ from the model's.
     """
     model, actions = config.model, info.number_of_actions
-    needed = model.image.image_size
-    if (info.height, info.width, info.channels) != (needed, needed, model.channels):
+    height, width = model.frame_size
+    if (info.height, info.width, info.channels) != (height, width, model.channels):
         raise ConfigError(
             f"the data's frames are {info.height}x{info.width} with {info.channels} channels, and the model "
-            f"({model.architecture}) needs {needed}x{needed} with {model.channels}: choose other data or another "
+            f"({model.architecture}) needs {height}x{width} with {model.channels}: choose other data or another "
             "--architecture"
         )
     some_may_not_occur = info.actions_are_counted and (actions or 0) <= model.number_of_actions

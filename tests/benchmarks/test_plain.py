@@ -34,7 +34,7 @@ def example(
     model = WorldModel(config).to(dtype)
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=dtype)
-    size, steps = config.image.image_size, 3
+    size, steps = config.frame_size[0], 3
     frames = torch.rand(2, steps + 1, config.channels, size, size, generator=generator) < 0.2
     flips = torch.rand(frames[:, 1:].shape, generator=generator) < 0.2
     actions = None

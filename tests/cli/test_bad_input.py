@@ -129,7 +129,10 @@ CASES = {
     ),
     "short sequences": (f"{TRAIN} --data short.h5 --out x", ["short.h5", "4 frames", "have 3"]),
     "a large batch": (f"{TRAIN} --batch-size 9 --out x", ["9 sequences", "the 4", "--batch-size"]),
-    "no architecture": (f"{TRAIN} --data odd.h5 --out x", ["20x20", "32, 64, 84", "data import"]),
+    "another architecture": (
+        f"{TRAIN} --data odd.h5 --architecture conv32 --out x",
+        ["20x20", "32x32", "--architecture"],
+    ),
     "unknown preset": ("train --preset stov --out x", ["stov", "did you mean 'stove'"]),
     "unknown preset, collected": ("collect --preset stov", ["stov", "did you mean 'stove'"]),
     "unknown preset, evaluated": ("evaluate run --data stov", ["stov", "did you mean 'stove'"]),

@@ -46,6 +46,6 @@ def write_world(folder: Path, ends: float = -3.0, seed: int = 0, **options: Any)
             model.decoder.profiles.weight *= 3.0
             model.decoder.profiles.bias -= 1.5
     save_checkpoint(folder, model, RunConfig(model.config, data="avoid", environment="RNEM-BallsReal-v0"))
-    if model.config.image.image_size == 32 and model.config.channels == 1:
+    if model.config.frame_size == (32, 32) and model.config.channels == 1:
         write_starts(folder / STARTS_FILE, balls_starts())
     return folder

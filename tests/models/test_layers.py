@@ -21,7 +21,7 @@ from rnem_world.models.layers import (
 
 
 def plain_resize_convolution(layer: ResizeConvolution, maps: torch.Tensor) -> torch.Tensor:
-    resized = F.interpolate(maps, size=(layer.output_size, layer.output_size), mode="nearest")
+    resized = F.interpolate(maps, size=layer.output_size, mode="nearest")
     kernel = layer.weight.shape[2]
     before, after = (kernel - 1) // 2, kernel // 2
     return F.conv2d(F.pad(resized, (before, after, before, after)), layer.weight, layer.bias)
@@ -36,9 +36,9 @@ def test_folded_resize_convolution_equals_resize_then_convolve(
     outputs: int, kernel: int, scale: int, offset: int
 ) -> None:
     torch.manual_seed(0)
-    layer = ResizeConvolution(3, outputs, kernel, scale, size=5, offset=offset).double()
+    layer = ResizeConvolution(3, outputs, kernel, scale, size=(5, 7), offset=offset).double()
     torch.nn.init.normal_(layer.bias)
-    maps = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)
+    maps = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
     folded, plain = layer(maps), plain_resize_convolution(layer, maps)
     torch.testing.assert_close(folded, plain)
     weight = torch.randn_like(plain)
@@ -60,12 +60,21 @@ def test_same_padding_follows_tensorflow(
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(8, 4, 2), (21, 4, 2), (20, 8, 4), (7, 3, 2)])
 def test_same_convolution_pads_behind_when_uneven(size: int, kernel: int, stride: int) -> None:
-    layer = SameConvolution(2, 3, kernel, stride, size)
+    layer = SameConvolution(2, 3, kernel, stride, (size, size))
     maps = torch.randn(2, 2, size, size)
     before, after = same_padding(size, kernel, stride)
     expected = F.conv2d(F.pad(maps, (before, after, before, after)), layer.weight, layer.bias, stride)
     torch.testing.assert_close(layer(maps), expected)
-    assert layer.output_size == expected.shape[2] == -(-size // stride)
+    assert layer.output_size == expected.shape[2:] == (-(-size // stride),) * 2
+
+
+@pytest.mark.parametrize("inputs", [2, 8])
+def test_same_convolution_of_maps_that_are_no_squares(inputs: int) -> None:
+    layer = SameConvolution(inputs, 3, 4, 2, (9, 16))
+    maps = torch.randn(2, inputs, 9, 16)
+    expected = F.conv2d(F.pad(maps, (1, 1, 1, 2)), layer.weight, layer.bias, 2)
+    torch.testing.assert_close(layer(maps), expected)
+    assert layer.output_size == (5, 8)
 
 
 def test_map_norm_takes_statistics_over_channels_and_pixels_and_scales_channels() -> None:
@@ -92,7 +101,7 @@ def test_vector_norm_normalises_tiny_vectors_too() -> None:
 def test_convolution_by_blocks_has_the_same_gradients(
     size: int, kernel: int, stride: int, inputs: int
 ) -> None:
-    layer = SameConvolution(inputs, 3, kernel, stride, size).double()
+    layer = SameConvolution(inputs, 3, kernel, stride, (size, size)).double()
     assert layer.by_blocks
     maps = torch.randn(2, inputs, size, size, dtype=torch.float64, requires_grad=True)
     before, after = same_padding(size, kernel, stride)

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
+from rnem_world.config import build
 from rnem_world.errors import CheckpointError, ConfigError
-from rnem_world.models.config import ARCHITECTURES, MODELS, ModelConfig, architecture_for
+from rnem_world.models.config import (
+    ARCHITECTURES,
+    FAMILIES,
+    MODELS,
+    LossConfig,
+    ModelConfig,
+    architecture_for,
+)
 from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import RolloutConfig, imagine, observe, roll_out
 from rnem_world.models.tensorflow_names import (
@@ -104,12 +113,53 @@ def test_attention_has_an_entry_for_each_other_slot() -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_predicts_frames_of_its_size(name: str) -> None:
-    size = ARCHITECTURES[name].image_size
+    size = ARCHITECTURES[name].size
     model = WorldModel(ModelConfig(architecture=name, slots=2, hidden_size=16))
-    frame = torch.zeros(1, 1, size, size)
-    assert model.predict(model.initial_state(1), frame).prediction.shape == (1, 2, 1, size, size)
-    if name.startswith("conv"):
-        assert architecture_for(size) == name
+    frame = torch.zeros(1, 1, *size)
+    assert model.predict(model.initial_state(1), frame).prediction.shape == (1, 2, 1, *size)
+    assert architecture_for(*size, name[:-2]) == name
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "mixture"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("size", "channels"), [((5, 5), 5), ((10, 10), 4), ((36, 64), 3), ((64, 36), 1), ((48, 48), 3)]
+)
+def test_frames_of_any_size(family: str, size: tuple[int, int], channels: int, likelihood: str) -> None:
+    config = ModelConfig(
+        architecture=architecture_for(*size, family),
+        size=size,
+        slots=2,
+        hidden_size=16,
+        channels=channels,
+        likelihood=likelihood,
+        slot_inputs="error_frame_motion",
+        prior_code=True,
+    )
+    assert build(ModelConfig, json.loads(json.dumps(asdict(config)))) == config
+    model = WorldModel(config)
+    frames = (torch.rand(2, 6, channels, *size) < 0.3).float()
+    for imagination in ("soft", "pixels", "latent"):
+        rollout = roll_out(model, frames, RolloutConfig(2, 3, imagination))
+        assert rollout.inputs.shape == (2, 5, channels, *size)
+        assert rollout.gammas.shape == (2, 5, 2, 1, *size)
+    state = model.initial_state(2)
+    transition = model.predict(state, frames[:, 0])
+    gamma = model.update(transition, frames[:, 1]).gamma
+    loss = model.likelihood.training_loss(
+        transition.logits, transition.prediction, gamma, frames[:, 1], LossConfig()
+    )
+    loss.sum().backward()
+    # Each pixel of each slot is drawn, and learns.
+    assert model.decoder(transition.output.flatten(0, 1)).shape[2:] == size
+    assert all(bool(p.grad.isfinite().all()) for p in model.decoder.parameters() if p.grad is not None)
+
+
+def test_architectures_with_a_name_are_among_the_families() -> None:
+    for name in ("conv32", "conv64", "projection32", "projection84"):
+        assert FAMILIES[name[:-2]](*ARCHITECTURES[name].size) == ARCHITECTURES[name]
+    assert architecture_for(48, 48) == "conv"
+    assert architecture_for(36, 64, "projection") == "projection"
 
 
 def test_colour_frames_keep_one_gamma_a_pixel() -> None:
@@ -161,8 +211,12 @@ def test_wrong_use_is_explained() -> None:
         ModelConfig(slots=1)
     with pytest.raises(ConfigError, match="did you mean 'conv64'"):
         ModelConfig(architecture="conv-64")
-    with pytest.raises(ConfigError, match="only for 32, 64, 84"):
-        architecture_for(48)
+    with pytest.raises(ConfigError, match="need the height and width"):
+        ModelConfig(architecture="projection")
+    with pytest.raises(ConfigError, match="have their own"):
+        ModelConfig(architecture="conv64", size=(64, 64))
+    with pytest.raises(ConfigError, match="at least 2 pixels"):
+        ModelConfig(architecture="conv", size=(1, 9))
     with pytest.raises(ConfigError, match="sequences of 12 frames"):
         roll_out(make(), video(), RolloutConfig(6, 5))
     with pytest.raises(ConfigError, match="unknown imagination"):

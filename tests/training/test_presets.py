@@ -99,6 +99,29 @@ def test_colours_and_greys_get_a_mixture(channels, tmp_path):
     torch.testing.assert_close(again.model.likelihood.background, background)
 
 
+@pytest.mark.parametrize(
+    ("shape", "takes_all", "architecture"),
+    [
+        ((5, 5, 5), False, "conv"),
+        ((36, 64, 1), True, "projection"),
+        ((64, 64, 1), False, "conv64"),
+        ((84, 84, 1), True, "projection84"),
+    ],
+)
+def test_frames_of_any_size(shape, takes_all, architecture, tmp_path):
+    frames = np.random.default_rng(0).integers(0, 2, (5, 4, *shape), np.uint8)
+    splits = dict.fromkeys(("training", "validation"), EpisodeBatch(features=frames))
+    write_shard(tmp_path / "a.h5", splits, DatasetAttributes())
+    with Dataset.open(tmp_path / "a.h5") as dataset:
+        config = fit_model_to(dataset, RunConfig(training=TINY), takes_all=takes_all)
+    assert config.model.architecture == architecture
+    assert (*config.model.frame_size, config.model.channels) == shape
+    if max(shape) < 64:
+        trainer = train(tmp_path / "a.h5", config, tmp_path / "run", device="cpu", takes_all=takes_all)
+        assert trainer.progress.updates == 1
+        assert load_model(tmp_path / "run")[0].config == config.model
+
+
 def test_what_suits_other_frames_is_refused(tmp_path):
     bits = frames_file(tmp_path / "bits.h5", 1, 3)
     colours = frames_file(tmp_path / "colours.h5", 255, 3)
