@@ -127,7 +127,7 @@ def bench(
     from rnem_world.benchmarks.environments import EnvBenchmarkConfig, measure_speeds, profile_step
     from rnem_world.io import write_json
 
-    check_output(out)
+    check_output(out, (".json",))
     resolve_device(device, threads)
     numbers, names = tuple(comma_separated(int)(batches)), tuple(comma_separated(str)(engines))
     config = EnvBenchmarkConfig(checkpoint, numbers, seconds, device, engines=names)
