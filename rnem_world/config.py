@@ -18,6 +18,9 @@ Options = TypeVar("Options")
 # Of products and convolutions; see rnem_world.training.config.ExecutionConfig.
 Precision = Literal["float32", "tf32", "bf16"]
 
+# What a run's config.json holds beside its options.
+NO_OPTIONS = ("format", "version", "data_from_here")
+
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
@@ -229,4 +232,4 @@ def read_options_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the options file {path} is no valid {path.suffix or 'YAML'}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"the options file {path} must hold a mapping such as {{training: {{epochs: 10}}}}")
-    return {name: value for name, value in values.items() if name not in ("format", "version")}
+    return {name: value for name, value in values.items() if name not in NO_OPTIONS}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import re
 import warnings
@@ -32,6 +33,9 @@ CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 HUB = "hf://"
 """How the name of a repository of the Hugging Face Hub begins."""
+
+DATA_FROM_HERE = "data_from_here"
+"""In a ``config.json``: where the data is, as seen from its folder."""
 
 _NAME = re.compile(r"update-\d+")
 
@@ -132,8 +136,11 @@ def _downloaded(repository: str) -> Path:
         raise CheckpointError(f"{repository} can't be had from the Hugging Face Hub ({reason})") from error
 
 
-def _config_values(config: RunConfig) -> dict[str, Any]:
-    return {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(config)}
+def _config_values(config: RunConfig, folder: Path) -> dict[str, Any]:
+    values = {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(config)}
+    if config.data_path is not None:
+        values[DATA_FROM_HERE] = os.path.relpath(config.data_path, folder)
+    return values
 
 
 def write_run_config(run: Path, config: RunConfig) -> None:
@@ -142,7 +149,7 @@ def write_run_config(run: Path, config: RunConfig) -> None:
     Raises:
         OutputError: If it can't be written.
     """
-    write_json(run / CONFIG_FILE, _config_values(config))
+    write_json(run / CONFIG_FILE, _config_values(config, run))
 
 
 def save_checkpoint(
@@ -160,7 +167,7 @@ def save_checkpoint(
         OutputError: If it can't be written; what was there before is unharmed.
     """
     with atomic_folder(folder) as temporary:
-        (temporary / CONFIG_FILE).write_text(json.dumps(_config_values(config), indent=2) + "\n")
+        (temporary / CONFIG_FILE).write_text(json.dumps(_config_values(config, folder), indent=2) + "\n")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         try:
             save_file(tensors, temporary / MODEL_FILE)
@@ -176,8 +183,9 @@ def save_checkpoint(
 def read_config(folder: Path) -> RunConfig:
     """Reads the configuration of a run's or a checkpoint's folder.
 
-    Runs of earlier versions say where their data is as it was given when they began; the folders above the run are
-    looked through for it, then the working directory.
+    Data that is gone from its place is looked for where it would be if it had been moved along with the run. Runs of
+    earlier versions only say what was given when they began: the folders above the run are looked through for it, then
+    the working directory.
 
     Raises:
         CheckpointError: If it is missing, broken, or of another program.
@@ -191,7 +199,7 @@ def read_config(folder: Path) -> RunConfig:
         raise CheckpointError(f"{path} is no JSON file ({error}): the checkpoint is broken") from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path} is not the configuration of a rnem-world checkpoint")
-    version = values.pop("version", None)
+    version, from_here = values.pop("version", None), values.pop(DATA_FROM_HERE, None)
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has the format version {version}, this program reads {FORMAT_VERSION}: update rnem-world"
@@ -200,10 +208,13 @@ def read_config(folder: Path) -> RunConfig:
         config = build(RunConfig, values)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    data = config.data_path
-    if data is None or data.is_absolute():
+    data, folder = config.data_path, folder.absolute()
+    if data is None or (data.is_absolute() and data.exists()):
         return config
-    places = [parent / data for parent in (*folder.absolute().parents, Path.cwd())]
+    if data.is_absolute():
+        places = [] if from_here is None else [Path(os.path.normpath(folder / str(from_here)))]
+    else:
+        places = [parent / data for parent in (*folder.parents, Path.cwd())]
     return dataclasses.replace(config, data=str(next((place for place in places if place.exists()), data)))
 
 

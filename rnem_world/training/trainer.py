@@ -264,14 +264,12 @@ class Trainer:
         return figures
 
     def _cure(self, batch: Batch) -> str:
-        """Says what to do about a loss that isn't finite: no learning rate mends data that aren't."""
-        broken = batch.rewards is not None and not bool(batch.rewards.square().isfinite().all())
-        # Any process may have the rows that break the mean of all.
-        if self.config.model.heads and any(self.processes.largest([broken])):
-            return (
-                f"the data's rewards are NaN, infinite or too large to be squared: mend {self.config.data}, or train "
-                "without heads (model.heads: false)"
-            )
+        """Says what to do about a loss that isn't finite: no learning rate mends rewards that are too large."""
+        seen = batch.rewards if self.config.model.heads else None
+        overflows = seen is not None and not bool(seen.square().isfinite().all())
+        # Any process may have the rows that spoil the mean of all.
+        if any(self.processes.largest([overflows])):
+            return f"the rewards are too large to be squared: scale them in {self.config.data}"
         return "lower --learning-rate or set --clip-norm"
 
     def _complete_epoch(self) -> None:

@@ -106,12 +106,33 @@ def test_data_that_is_gone_is_an_error_that_says_how_to_give_it(elsewhere, rnem)
         assert "--data" in outcome.err
 
 
+def test_data_that_was_moved_along_with_the_run_is_found(project, tmp_path, monkeypatch, good):
+    """But what is still in the first place is it."""
+    for number in (1, 2):
+        shutil.copytree(project, tmp_path / f"project-{number}")
+    monkeypatch.chdir(tmp_path / "project-1")
+    run = "train --resume --out runs/world --max-updates 3 --threads 1 --data data/balls.h5"
+    good(run)
+    (tmp_path / "project-1").rename(tmp_path / "renamed")
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        good(command.format("renamed/runs/world"))
+        shutil.rmtree("x", ignore_errors=True)
+    renamed = tmp_path / "renamed"
+    assert checkpoint.read_config(renamed / "runs" / "world").data == str(renamed / "data" / "balls.h5")
+    second = tmp_path / "project-2" / "runs" / "world"
+    assert checkpoint.read_config(second).data == str(project / "data" / "balls.h5")
+    good("train --resume --out renamed/runs/world --max-updates 5 --threads 1")
+    good("train --config renamed/runs/world/config.json --threads 1 --max-updates 1 --out again")
+
+
 def test_a_run_of_before_with_a_relative_path_finds_its_own_data(project, tmp_path, monkeypatch, good):
     """And no other that lies in the working directory under the same path."""
     old = tmp_path / "old"
     shutil.copytree(project, old)
     for path in old.glob("runs/**/config.json"):
         values = json.loads(path.read_text())
+        del values["data_from_here"]
         path.write_text(json.dumps({**values, "data": "data/balls.h5"}))
     decoy = tmp_path / "decoy"
     (decoy / "data").mkdir(parents=True)
@@ -221,13 +242,29 @@ def test_a_presets_name_means_the_preset(shadowed, good, monkeypatch):
     monkeypatch.setattr(arguments, "TEST_SEQUENCES", 3)
     monkeypatch.setattr(arguments, "EPISODE_FRAMES", 20)
     out = good("evaluate balls --imagine 3 --context 4 --threads 1")
-    assert f"collecting 3 test sequences into {shadowed / 'data' / 'avoid-test.h5'}" in out
+    assert "collecting 3 test sequences into" in out
+    assert (shadowed / "data" / "avoid-test.h5").is_file()
     note = "note: avoid means the preset or game of that name; what is called so in this folder is ./avoid"
     good("evaluate balls --imagine 3 --context 4 --threads 1 --data avoid", note)
     with pytest.raises(DataError, match="trained on 'avoid', and nobody knows where that is"):
         rnem_world.evaluate("balls")
     env = LearnedEnv("balls", starts="real")
     env.reset(seed=0)
+
+
+@pytest.mark.parametrize("name", ["avoid", "Pong"])
+def test_data_of_a_name_are_collected_though_a_folder_has_the_name(name, shadowed, monkeypatch):
+    from rnem_world.agents import collecting
+    from rnem_world.cli.arguments import resolve_data
+
+    asked = []
+    monkeypatch.setattr(collecting, "collect", lambda *given, **options: asked.append(given))
+    if name == "Pong":
+        pytest.importorskip("ale_py")
+    path = shadowed / "data" / f"{name}.h5"
+    assert resolve_data(name).absolute() == path
+    assert [given[1].absolute() for given in asked] == [path]
+    assert resolve_data(f"./{name}") == Path(name)
 
 
 def test_a_dataset_called_as_a_preset_is_given_as_a_path(elsewhere, project, good):

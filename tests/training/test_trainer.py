@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from rnem_world.errors import CheckpointError, ConfigError, OutputError, Trainin
 from rnem_world.models.config import MODELS
 from rnem_world.training import checkpoint
 from rnem_world.training import trainer as module
+from rnem_world.training.config import OptimizerConfig
 from rnem_world.training.logging import LOG_FILE, read_log
 from rnem_world.training.run import RunFolder
 
@@ -341,15 +343,28 @@ def test_nan_stops_training_before_it_reaches_a_checkpoint(what, tiny, tmp_path,
 
 
 def test_a_huge_learning_rate_is_an_error_that_names_the_update(tiny, tmp_path):
-    from rnem_world.training.config import OptimizerConfig
 
     with pytest.raises(TrainingError, match=r"at update \d.*lower --learning-rate"):
         tiny.fit(tmp_path / "run", optimizer=OptimizerConfig("sgd", 1e38))
     checkpoint.load_model(tmp_path / "run")
 
 
+@pytest.mark.parametrize("value", [1e30, -1e25])
+def test_rewards_too_large_are_not_blamed_on_the_learning_rate(value, tmp_path, tiny, make_discs):
+    path = make_discs(tmp_path / "discs.h5")
+    with h5py.File(path, "r+") as file:
+        for group in file.values():
+            group["rewards"] = np.full(group["features"].shape[:2], value, np.float32)
+    config = tiny.config()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=True))
+    with pytest.raises(
+        TrainingError, match=f"rewards are too large to be squared: scale them in {path}"
+    ) as error:
+        module.train(path, config, tmp_path / "run", device="cpu")
+    assert "learning-rate" not in str(error.value)
+
+
 def test_a_resumed_run_takes_the_new_learning_rate(tiny, tmp_path):
-    from rnem_world.training.config import OptimizerConfig
 
     tiny.fit(tmp_path / "run", max_updates=1)
     with tiny.trainer(
