@@ -99,7 +99,6 @@ class LearnedDynamics:
         self.imagination: Any = imagination
         self.action_space: spaces.Discrete | spaces.Box = world.action_space
         self.device = world.device
-        self._engine = world.engine()
 
     def size(self, state: DreamState) -> int:
         """Returns the number of dreams."""
@@ -108,7 +107,7 @@ class LearnedDynamics:
     @torch.no_grad()
     def step(self, state: DreamState, actions: Int64[Tensor, " n"]) -> DynamicsStep[DreamState]:
         """Imagines one transition of all dreams."""
-        step = step_dreams(self.world, state, actions, self.imagination, self._engine)
+        step = step_dreams(self.world, state, actions, self.imagination, self.world.engine())
         if step.rewards is None or step.termination is None:
             raise ConfigError("this model has no heads, which planning needs")
         return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination > 0.0)

@@ -158,12 +158,14 @@ def _memory() -> int:
 
 
 def profile_step(config: EnvBenchmarkConfig, batch: int = 256) -> str:
-    """Profiles batched steps of latent dreams (or pixels): a table of the operators that take the most time.
+    """Profiles batched steps of latent dreams (or pixels) by PyTorch: a table of the operators that take the most time.
 
     Raises:
         RnemWorldError: If the world can't be loaded.
     """
-    envs = LearnedVectorEnv(batch, checkpoint=config.checkpoint, device=config.device, obs_type="slots")
+    envs = LearnedVectorEnv(
+        batch, checkpoint=config.checkpoint, device=config.device, obs_type="slots", engine="torch"
+    )
     envs.reset(seed=config.seed)
     actions = np.zeros(batch, dtype=np.int64)
     envs.step(actions)

@@ -170,7 +170,8 @@ class DreamBatch:
         self.number = number
         self.slots = world.check_slots(num_slots)
         self.imagination = cast(DreamImagination, imagination)
-        self.engine = world.engine(engine)
+        world.engine(engine)  # refused here, and not at the first step
+        self._engine_name = engine
         self.measures_uncertainty = measures_uncertainty
         self._curve: ErrorCurve | None = None
         if calibration is not None:
@@ -179,6 +180,11 @@ class DreamBatch:
         # Each slot's means, and the signs of uncertainty, where they are known already.
         self._prediction: Tensor | None = None
         self._signs: Tensor | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """What computes steps; the world keeps it, so that copies of dreams share it."""
+        return self.world.engine(self._engine_name)
 
     @property
     def state(self) -> DreamsSnapshot:

@@ -53,7 +53,8 @@ class SlotFilter:
         self.number = number
         self.slots = world.check_slots(num_slots)
         self._settle_steps = settle_steps
-        self._engine = world.engine(engine)
+        world.engine(engine)  # refused here, and not at the first frame
+        self._engine = engine
         self._state = world.empty_slots(number, self.slots)
         height, width, channels = world.frame_shape
         self._frames = torch.zeros(number, channels, height, width, device=world.device, dtype=torch.float32)
@@ -72,7 +73,7 @@ class SlotFilter:
         state = self.world.empty_slots(len(rows), self.slots)
         stay = self.world.actions_for_model(torch.zeros_like(rows))
         for _ in range(self._settle_steps):
-            state, output = self._engine.observe(state, seen, stay, seen)
+            state, output = self.world.engine(self._engine).observe(state, seen, stay, seen)
         if self._output is None:
             self._output = output.new_zeros(self.number, *output.shape[1:])
         old = self._state
@@ -97,7 +98,9 @@ class SlotFilter:
         """
         seen = self.world.inputs(frames)
         taken = self.world.actions_for_model(actions)
-        self._state, self._output = self._engine.observe(self._state, self._frames, taken, seen)
+        self._state, self._output = self.world.engine(self._engine).observe(
+            self._state, self._frames, taken, seen
+        )
         self._frames = seen
 
     def outputs(self) -> Float[Tensor, "n k d"]:

@@ -118,10 +118,14 @@ class World:
         Raises:
             RnemWorldError: If there is no such engine for this world.
         """
-        with self._lock:
-            if name not in self._engines:
-                self._engines[name] = make_engine(name, self.model, self.folder, self.fingerprint)
-            return self._engines[name]
+        found = self._engines.get(name)
+        if found is None:
+            with self._lock:
+                found = self._engines.get(name)
+                if found is None:
+                    found = make_engine(name, self.model, self.folder, self.fingerprint)
+                    self._engines[name] = found
+        return found
 
     def slot_space(self, slots: int) -> spaces.Box:
         """Returns the space of the slots' output, (k, d) float32."""

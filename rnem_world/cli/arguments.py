@@ -351,12 +351,12 @@ def check_output(path: Path | None, suffixes: tuple[str, ...] = ()) -> None:
     """
     if path is None:
         return
+    if path.is_dir():
+        raise OutputError(f"can't write {path}: it is a folder, give the name of a file")
     if suffixes and path.suffix.lower() not in suffixes:
         raise ConfigError(
             f"can't write {path}: its suffix is {path.suffix!r}, give one of {', '.join(suffixes)}"
         )
-    if path.is_dir():
-        raise OutputError(f"can't write {path}: it is a folder, give the name of a file")
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise OutputError(f"can't write {path}: {folder} is no folder that you may write to, choose another")

@@ -99,7 +99,9 @@ def info(checkpoint: str) -> None:
     show_default=True,
     help="What computes: torch, onnx, auto; several with commas.",
 )
-@click.option("--profile", is_flag=True, help="Show which operators a batched step spends its time in.")
+@click.option(
+    "--profile", is_flag=True, help="Show which of PyTorch's operators a batched step spends its time in."
+)
 @DEVICE
 @THREADS
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
@@ -125,7 +127,7 @@ def bench(
     from rnem_world.benchmarks.environments import EnvBenchmarkConfig, measure_speeds, profile_step
     from rnem_world.io import write_json
 
-    check_output(out)
+    check_output(out, (".json",))
     resolve_device(device, threads)
     numbers, names = tuple(comma_separated(int)(batches)), tuple(comma_separated(str)(engines))
     config = EnvBenchmarkConfig(checkpoint, numbers, seconds, device, engines=names)

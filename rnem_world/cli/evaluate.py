@@ -110,7 +110,7 @@ def command(
     from rnem_world.api import Trained
     from rnem_world.models.config import validate_slots
 
-    check_output(out)
+    check_output(out, (".json",))
     check_output(figure, FIGURES)
     trained = Trained.load(run, resolve_device(device, threads), checkpoint)
     if slots is not None:

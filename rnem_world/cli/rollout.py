@@ -95,7 +95,7 @@ def command(
     from rnem_world.seeding import torch_generator
 
     check_output(out, VIDEOS)
-    check_output(json_path)
+    check_output(json_path, (".json",))
     check_output(figure, FIGURES)
     trained = Trained.load(run, resolve_device(device, threads), checkpoint)
     data_path = resolve_test_data(data or trained.config.data, split)

@@ -28,6 +28,8 @@ def test_bench_gives_a_line_for_each_kind(rnem, tmp_path):
         "1,4",
         "--seconds",
         0.01,
+        "--engines",
+        "torch,onnx",
         "--profile",
         "--out",
         out,
@@ -37,7 +39,8 @@ def test_bench_gives_a_line_for_each_kind(rnem, tmp_path):
     assert result.code == 0, result.err
     speeds = json.loads(out.read_text())["speeds"]
     names = {speed["name"] for speed in speeds}
-    assert {"pixels, slots", "pixels, frame", "real simulator, frame"} <= names
+    kinds = {f"latent, {seen}, {engine}" for seen in ("slots", "frame") for engine in ("torch", "onnx")}
+    assert {*kinds, "real simulator, frame"} <= names
     assert all(speed["steps_per_second"] > 0 for speed in speeds)
     assert "mkldnn" in result.out or "addmm" in result.out
 

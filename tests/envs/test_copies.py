@@ -89,11 +89,13 @@ def test_environments_are_copied_before_their_first_reset(world, way):
         np.testing.assert_array_equal(twin.reset(seed=2)[0], env.reset(seed=2)[0])
 
 
-def test_copies_share_weights(world):
-    env = LearnedEnv(world)
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_copies_share_weights(engine):
+    env = LearnedEnv("stove", engine=engine)
     env.reset(seed=0)
     for twin in (copy.deepcopy(env), env.clone(), pickle.loads(pickle.dumps(env))):
         assert twin.batch.world is env.batch.world
+        assert twin.batch.dreams.engine is env.batch.dreams.engine
     assert len(pickle.dumps(env)) < 200_000
 
 
