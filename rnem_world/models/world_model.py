@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.actions import ActionEmbedding, Actions
+from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
 from rnem_world.models.cores import (
     HeadOutput,
@@ -21,7 +22,7 @@ from rnem_world.models.cores import (
     RecurrentCore,
     RelationalCore,
 )
-from rnem_world.models.likelihood import Bernoulli, Likelihood
+from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.mixture import Mixture
 from rnem_world.models.vision import Decoder, Encoder, ProjectionDecoder, ProjectionEncoder
 

@@ -22,7 +22,7 @@ from rnem_world.evaluation.metrics import (
     small_object_recall,
     told_cross_entropy,
 )
-from rnem_world.models.likelihood import Bernoulli
+from rnem_world.models.bernoulli import Bernoulli
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "metrics.npz"
 STEP_WEIGHTS = {"ones": [1.0, 1.0, 1.0, 1.0], "list": [0.5, 1.0, 2.0, 0.0]}

@@ -11,8 +11,8 @@ from rnem_world.data.loader import Batch, read_batch
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import metrics
 from rnem_world.evaluation.one_step import EvaluationConfig, evaluate
+from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import LossConfig, ModelConfig
-from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.world_model import WorldModel
 
 STEPS = 3

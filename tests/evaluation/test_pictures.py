@@ -25,8 +25,8 @@ from rnem_world.evaluation.pictures import (
     save_figure,
     slot_colours,
 )
+from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import ModelConfig
-from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import Rollout, RolloutConfig, roll_out
 from rnem_world.models.world_model import WorldModel
 

@@ -8,8 +8,8 @@ import torch
 from reference import GOLDENS, Reference, load, original_layout
 
 from rnem_world.evaluation.metrics import adjusted_mutual_information, adjusted_rand_index
+from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import LossConfig
-from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import observe
 from rnem_world.models.tensorflow_names import tensorflow_parameters, to_tensorflow_layout
 

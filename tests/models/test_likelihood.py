@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rnem_world.errors import ConfigError
+from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import LossConfig
-from rnem_world.models.likelihood import Bernoulli
 
 BITS = Bernoulli(1)
 

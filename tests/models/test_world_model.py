@@ -8,6 +8,7 @@ import torch
 
 from rnem_world.config import build
 from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import (
     ARCHITECTURES,
     FAMILIES,
@@ -16,7 +17,6 @@ from rnem_world.models.config import (
     ModelConfig,
     architecture_for,
 )
-from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.rollout import RolloutConfig, imagine, observe, roll_out
 from rnem_world.models.tensorflow_names import (
     load_tensorflow_arrays,

@@ -14,8 +14,8 @@ from worlds_to_train import SIZE, STEPS
 from rnem_world.data.loader import Batch
 from rnem_world.distributed import Processes
 from rnem_world.errors import ConfigError, TrainingError
+from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import ModelConfig
-from rnem_world.models.likelihood import Bernoulli
 from rnem_world.models.world_model import WorldModel
 from rnem_world.training.config import (
     ClosedLoopConfig,
