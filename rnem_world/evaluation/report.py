@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rnem_world.evaluation.imagination import RETRIEVED_AFTER, SHORT_HORIZON, ImaginationFigures
+from rnem_world.evaluation.imagination_figures import RETRIEVED_AFTER, SHORT_HORIZON, ImaginationFigures
 from rnem_world.evaluation.one_step import TERMS, Evaluation
 
 LOSSES = {

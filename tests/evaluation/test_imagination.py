@@ -11,7 +11,8 @@ from rnem_world.agents.collecting import collect
 from rnem_world.data.dataset import Dataset
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import imagination
-from rnem_world.evaluation.imagination import FrameFigures, ImaginationFigures, evaluate_imagination
+from rnem_world.evaluation.imagination import evaluate_imagination
+from rnem_world.evaluation.imagination_figures import FrameFigures, ImaginationFigures
 from rnem_world.evaluation.report import imagination_table
 from rnem_world.evaluation.truth import (
     PlayerLane,
