@@ -119,8 +119,6 @@ def graphed_dreams(dreams: DreamBatch, actions: Tensor) -> Callable[[], object]:
     return graph.replay
 
 
-
-
 def measure_planners(report: Report) -> None:
     """Measures decisions a second, one after the other, each for all environments together."""
     for number in report.sizes.planned:
