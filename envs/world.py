@@ -221,7 +221,9 @@ class World:
 
     def frames_for_model(self, frames: NDArray[Any]) -> Tensor:
         """Copies real frames to the device, bool or uint8 (..., h, w, c), see `known_frames`."""
-        return torch.from_numpy(np.require(self.known_frames(frames), requirements=("C", "W"))).to(self.device)
+        return torch.from_numpy(np.require(self.known_frames(frames), requirements=("C", "W"))).to(
+            self.device
+        )
 
     def inputs(self, frames: Tensor) -> Float[Tensor, "*n c h w"]:
         """Makes the model's inputs of frames that `frames_for_model` gave."""

@@ -1,19 +1,15 @@
-"""docs/data.md: its code runs and prints what it says, its commands are accepted."""
+"""docs/data.md: its code runs and prints what it says."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from tests.command_lines import parse
-
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "data.md"
 TEXT = DOCUMENT.read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
-COMMANDS = [line for language, text in BLOCKS if language == "bash" for line in text.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -30,11 +26,6 @@ def test_code_runs_and_prints_what_it_says(number, tmp_path, monkeypatch, capsys
     assert expected
     for text in expected:
         assert text in printed
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_are_accepted(line):
-    assert parse(shlex.split(line)[1:]) != {}
 
 
 def test_every_option_that_says_what_data_means_is_explained():

@@ -1,14 +1,46 @@
-"""docs/step-inside.md: its code runs and prints what it says."""
+"""docs/: the commands of all pages are accepted; the code of step-inside.md runs and prints what it says."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
+from command_lines import parse
+
+from rnem_world.config import build
+from rnem_world.training.config import RunConfig
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "step-inside.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(language: str) -> list[tuple[str, str]]:
+    """The pages' names and blocks of one language."""
+    return [
+        (page.name, text)
+        for page in sorted(DOCUMENT.parent.glob("*.md"))
+        for text in re.findall(
+            rf"^```{language}\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL
+        )
+    ]
+
+
+def command_lines() -> list[str]:
+    lines = (line.split("  #")[0].strip() for _, text in blocks_of("bash") for line in text.splitlines())
+    return sorted({line for line in lines if line.startswith("rnem-world ")})
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_commands_are_accepted(line):
+    assert parse(shlex.split(line)[1:]) != {}
+
+
+@pytest.mark.parametrize(("page", "text"), blocks_of("yaml"))
+def test_options_are_accepted(page, text):
+    assert isinstance(build(RunConfig, yaml.safe_load(text)), RunConfig)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))

@@ -108,6 +108,9 @@ PRESETS: Mapping[str, BallsConfig] = MappingProxyType(
         ),
         # Small frames, quick on a CPU.
         "balls4mass32": BallsConfig(image_size=32),
+        # As fast, each ball, and fewer of them: models that learn from these bind four, see docs/binding.md.
+        "balls1mass32": BallsConfig(image_size=32, numbers_of_balls=(1,), initial_speed=0.167),
+        "balls2mass32": BallsConfig(image_size=32, numbers_of_balls=(2,), initial_speed=0.236),
         "balls3small32": BallsConfig(
             numbers_of_balls=(3,), kinds=((1.3, 1.0),), initial_speed=0.5, image_size=32
         ),

@@ -42,7 +42,7 @@ def largest_overlap(state: BallsState) -> float:
     first, second = np.triu_indices(state.radii.shape[1], 1)
     distance = np.linalg.norm(state.positions[:, first] - state.positions[:, second], axis=2)
     overlap = state.radii[:, first] + state.radii[:, second] - distance
-    return float(overlap[state.present[:, first] & state.present[:, second]].max())
+    return float(overlap[state.present[:, first] & state.present[:, second]].max(initial=-np.inf))
 
 
 def furthest_outside(state: BallsState, box_size: float) -> float:
