@@ -14,7 +14,6 @@ from gymnasium import wrappers
 from gymnasium.wrappers import vector as vector_wrappers
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
-from torch.overrides import TorchFunctionMode
 
 from rnem_world.device import pack
 from rnem_world.envs import world as world_module
@@ -25,6 +24,7 @@ from rnem_world.envs.world import World
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.rollout import imagine
 from rnem_world.models.world_model import WorldModel
+from tests.fake_cuda import Indexing, put_on_cuda
 
 
 @pytest.fixture(scope="module")
@@ -124,47 +124,10 @@ def test_stable_baselines3_has_nothing_to_complain_about(world, size):
         checker.check_env(env)
 
 
-class Indexing(TorchFunctionMode):
-    """Indexes by operators: square brackets ask for the device's driver, which isn't there."""
-
-    def __torch_function__(self, function, types, arguments=(), keywords=None):
-        if function is not torch.Tensor.__getitem__:
-            result = function(*arguments, **(keywords or {}))
-            if function in (torch.Tensor.cpu, torch.Tensor.to) and result.device != arguments[0].device:
-                raise AssertionError("a hidden learned")
-            return result
-        tensor, key = arguments
-        keys = list(key) if isinstance(key, tuple) else [key]
-        if any(each is Ellipsis for each in keys):
-            place = next(index for index, each in enumerate(keys) if each is Ellipsis)
-            given = sum(each is not None for each in keys) - 1
-            keys[place : place + 1] = [slice(None)] * (tensor.dim() - given)
-        dimension, advanced = 0, {}
-        for each in keys:
-            if each is None:
-                tensor = tensor.unsqueeze(dimension)
-            elif isinstance(each, int):
-                tensor = tensor.select(dimension, each)
-                continue
-            elif isinstance(each, slice):
-                tensor = torch.ops.aten.slice.Tensor(tensor, dimension, each.start, each.stop, each.step or 1)
-            else:
-                advanced[dimension] = each
-            dimension += 1
-        if advanced:
-            tensor = torch.ops.aten.index.Tensor(tensor, [advanced.get(place) for place in range(dimension)])
-        return tensor
-
-
 def fake_world(real: World) -> World:
     """The same world on a graphics card that isn't there: tensors know their shape and device, and nothing else."""
     model = WorldModel(real.config.model)
-    for module in model.modules():
-        for kind in (module._parameters, module._buffers):
-            for name, tensor in kind.items():
-                if tensor is not None:
-                    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
-                    kind[name] = torch.nn.Parameter(empty, False) if kind is module._parameters else empty
+    put_on_cuda(model)
     return World(model.eval(), real.config, real.folder, real.fingerprint)
 
 
@@ -206,7 +169,7 @@ def test_nothing_leaves_a_graphics_card_but_in_one_transfer(world, imagination, 
             imagine(fake.model, state, 3, actions.repeat(1, 2), imagination, first_frame=frames[:, 0])
         )
         assert rolled[-1][1].prediction.device.type == "cuda"
-        with pytest.raises(AssertionError, match="hidden learned"):
+        with pytest.raises(AssertionError, match="hidden transfer"):
             worlds.frames().cpu()
         with pytest.raises(DataDependentOutputException):
             outcome.rewards.sum().item()

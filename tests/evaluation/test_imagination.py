@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from rnem_world.agents.collecting import collect
-from rnem_world.data.dataset import Dataset
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation import imagination
 from rnem_world.evaluation.imagination import evaluate_imagination
@@ -17,7 +15,6 @@ from rnem_world.evaluation.report import imagination_table
 from rnem_world.evaluation.truth import (
     PlayerLane,
     Truth,
-    read_truth,
 )
 from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import ModelConfig
@@ -30,26 +27,6 @@ CONTEXT, HORIZON, FRAMES, N = 4, 6, 12, 5
 MODEL = ModelConfig(
     architecture="projection32", hidden_size=8, attention_size=4, number_of_actions=9, heads=True
 )
-
-
-@pytest.fixture(scope="module")
-def avoid(tmp_path_factory):
-    return collect(
-        "balls",
-        tmp_path_factory.mktemp("avoid") / "a.h5",
-        preset="avoid",
-        num_train=4,
-        num_valid=2,
-        num_test=N,
-        frames=FRAMES,
-        progress=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def truth(avoid) -> Truth:
-    with Dataset.open(avoid) as dataset:
-        return read_truth(dataset, "test", N, FRAMES, torch.device("cpu"))
 
 
 def generator() -> torch.Generator:

@@ -27,26 +27,6 @@ from rnem_world.physics.rules import BallsConfig
 FRAMES, N = 12, 5
 
 
-@pytest.fixture(scope="module")
-def avoid(tmp_path_factory):
-    return collect(
-        "balls",
-        tmp_path_factory.mktemp("avoid") / "a.h5",
-        preset="avoid",
-        num_train=4,
-        num_valid=2,
-        num_test=N,
-        frames=FRAMES,
-        progress=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def truth(avoid) -> Truth:
-    with Dataset.open(avoid) as dataset:
-        return read_truth(dataset, "test", N, FRAMES, torch.device("cpu"))
-
-
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
