@@ -6,23 +6,24 @@ import re
 from pathlib import Path
 
 import pytest
+from documents import fenced_blocks
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "data.md"
 TEXT = DOCUMENT.read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = fenced_blocks(TEXT)
 
 
 @pytest.mark.parametrize(
-    "number", [number for number, (language, _) in enumerate(BLOCKS) if language == "python"]
+    "number", [number for number, block in enumerate(BLOCKS) if block.language == "python"]
 )
 def test_code_runs_and_prints_what_it_says(number, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    code = BLOCKS[number][1]
+    code = BLOCKS[number].text
     exec(compile(code, str(DOCUMENT), "exec"), {"__name__": "document"})
     printed = capsys.readouterr().out
     expected = re.findall(r"^ *print.*  # (.*)$", code, flags=re.MULTILINE)
-    if number + 1 < len(BLOCKS) and BLOCKS[number + 1][0] == "text":
-        expected.append(BLOCKS[number + 1][1])
+    if number + 1 < len(BLOCKS) and BLOCKS[number + 1].language == "text":
+        expected.append(BLOCKS[number + 1].text)
     assert expected
     for text in expected:
         assert text in printed

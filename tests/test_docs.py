@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 import yaml
 from command_lines import parse
+from documents import fenced_blocks
 
 from rnem_world.config import build
 from rnem_world.training.config import RunConfig
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "step-inside.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), flags=re.MULTILINE | re.DOTALL)
+BLOCKS = [block.text for block in fenced_blocks(DOCUMENT.read_text()) if block.language == "python"]
 
 
 def blocks_of(language: str) -> list[tuple[str, str]]:
     """The pages' names and blocks of one language."""
     return [
-        (page.name, text)
+        (page.name, block.text)
         for page in sorted(DOCUMENT.parent.glob("*.md"))
-        for text in re.findall(
-            rf"^```{language}\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL
-        )
+        for block in fenced_blocks(page.read_text())
+        if block.language == language
     ]
 
 

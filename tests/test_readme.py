@@ -7,13 +7,13 @@ import re
 import shlex
 from contextlib import chdir
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import pytest
 import yaml
 from click.testing import CliRunner
 from command_lines import parse
+from documents import Block, fenced_blocks
 
 from rnem_world.cli.main import COMMANDS, group
 from rnem_world.config import build
@@ -25,21 +25,6 @@ from rnem_world.training.config import RunConfig
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 PICTURE = "docs/rollout.gif"
-
-
-class Block(NamedTuple):
-    """A fenced block."""
-
-    language: str
-    line: int
-    text: str
-
-
-def fenced_blocks(text: str) -> list[Block]:
-    return [
-        Block(match[1], text[: match.start()].count("\n") + 2, match[2])
-        for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    ]
 
 
 BLOCKS = fenced_blocks(README)
