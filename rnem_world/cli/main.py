@@ -19,6 +19,7 @@ COMMANDS = {
     "rollout": "Let a trained model imagine, and write the video.",
     "export": "Write a trained model as a small folder to ship.",
     "agent": "Train, evaluate and improve agents, in dreams and in reality.",
+    "play": "Play in a learned world in the browser.",
     "env": "Look at learned worlds as environments, measure them, film them.",
     "bench": "Measure how fast this machine runs the model.",
 }
