@@ -111,20 +111,24 @@ class Imagining:
                 self.uncertainty = "error"
             except DataError:
                 pass  # most worlds have none
+        self._given_starts = starts
         self._starts = StartSource([(world, self.slots)], 1, starts)
 
-    def begin(self, seed: int, start: int | None = None) -> DreamsSnapshot:
-        """Begins a dream.
-
-        Args:
-            seed: Draws where it begins.
-            start: Where it begins, instead.
-        """
+    def begin(self, seed: int) -> DreamsSnapshot:
+        """Begins a dream; the seed draws where."""
         generator = np.random.default_rng(seed)
-        options = {} if start is None else {"start": start}
         only = np.zeros(1, dtype=np.int64)
-        begun = self._starts.begin(only, lambda high: [int(generator.integers(high))], options)
+        begun = self._starts.begin(only, lambda high: [int(generator.integers(high))], {})
         return self._batch(1).begun(begun[0])
+
+    def begin_evenly(self, number: int) -> DreamsSnapshot:
+        """Begins dreams where starts lie that are evenly spread over all; fewer where there aren't so many."""
+        known = self._starts.number_of_starts
+        number = number if known is None else min(number, known)
+        source = StartSource([(self.world, self.slots)], number, self._given_starts)
+        chosen = {} if known is None else {"start": np.linspace(0, known - 1, number).astype(np.int64)}
+        begun = source.begin(np.arange(number), lambda high: list(range(number)), chosen)
+        return self._batch(number).begun(begun[0])
 
     def watched(self, frames: NDArray[np.uint8], actions: NDArray[Any]) -> DreamsSnapshot:
         """Begins a dream after real frames.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -183,6 +183,9 @@ def read_command(text: str, slots: int, frame: tuple[int, int, int], actions: sp
     kind = _KINDS.get(given.pop("type", "")) if _is_flat(given) else None
     if kind is None:
         raise ConfigError(f"{text[:60]!r} is no command, expected {{'type': ...}}: {suggest('', _KINDS)}")
+    needed = [each.name for each in fields(kind) if each.default is MISSING]
+    if not given.keys() >= set(needed):
+        raise ConfigError(f"{text[:60]!r} lacks something, expected {', '.join(needed)}")
     command = build(kind, given, kind.__name__.lower())
     _check_numbers(command, slots, frame)
     if isinstance(command, Act):

@@ -19,7 +19,9 @@ from rnem_world.errors import DataError
 SPACING = 10
 """Steps between two copies of the environment that are kept: those of games take 80 kB each."""
 
-ATTEMPTS = 20
+ATTEMPTS, LEAD = 20, 32
+"""How often an episode is begun until one lasts, and the least steps before what a dream watches, in the first half of
+them: in a game's first moments little moves that slots could tell apart."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,21 @@ class Reality:
             DataError: If episodes always end within so few frames.
         """
         generator = np.random.default_rng(seed)
+        space = self._env.single_action_space
+        space.seed(int(generator.integers(2**31)))
         for attempt in range(ATTEMPTS):
+            lead = int(generator.integers(LEAD, 2 * LEAD)) if attempt < ATTEMPTS // 2 else 0
             frames = [self._known(self._env.reset(seed=(seed + attempt) % 2**31)[0])]
             actions: list[NDArray[Any]] = []
-            self._env.single_action_space.seed(int(generator.integers(2**31)))
-            over = False
-            while len(frames) < CONTEXT_FRAMES and not over:
-                if len(actions) % HELD_STEPS == 0:
-                    drawn = np.asarray(self._env.single_action_space.sample())
-                actions.append(drawn)
-                shown = self._env.move(drawn[None])
-                frames.append(self._known(shown.observations))
-                over = bool(self._env.episodes.finished[0])
-            if not over:
+            while len(actions) < lead + CONTEXT_FRAMES - 1 and not self._env.episodes.finished[0]:
+                held = actions[-1] if len(actions) % HELD_STEPS else np.asarray(space.sample())
+                actions.append(held)
+                frames.append(self._known(self._env.move(held[None]).observations))
+            if not self._env.episodes.finished[0]:
                 moment = RealMoment(frames[-1], None, 0.0, False, self._env.get_state())
                 self._at, self._since_copy = moment, 0
-                return np.stack(frames), np.stack(actions), moment
+                last = np.stack(frames[-CONTEXT_FRAMES:]), np.stack(actions[1 - CONTEXT_FRAMES :])
+                return *last, moment
         raise DataError(
             f"{ATTEMPTS} real episodes ended within {CONTEXT_FRAMES} frames, which a dream has to watch first"
         )

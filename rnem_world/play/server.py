@@ -48,10 +48,9 @@ def page_files(source: str) -> dict[str, bytes]:
     """
     folder = resources.files("rnem_world.play") / "page"
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    chosen = files[source]
-    return {name: data for name, data in files.items() if name not in ("server.js", "local.js")} | {
-        SOURCE: chosen
-    }
+    others = {"server.js": ("graphs.js", "local.js"), "local.js": ("server.js",)}[source]
+    files[SOURCE] = files.pop(source)
+    return {name: data for name, data in files.items() if name not in others}
 
 
 @dataclass(frozen=True)

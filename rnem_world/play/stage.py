@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from rnem_world.errors import RnemWorldError
-from rnem_world.play.imagining import Imagining, View
-from rnem_world.play.lanes import DreamMoment, Lane
-from rnem_world.play.messages import Command, LaneName, Seen, write_text
+from rnem_world.play.imagining import Imagining
+from rnem_world.play.messages import Command, Seen
+from rnem_world.play.turns import Task, make_turn
 from rnem_world.play.visit import Visit
 
 TICKS_PER_SECOND = 60
@@ -122,14 +121,15 @@ class Stage:
         try:
             while True:
                 self._changed.clear()
+                # Between 60ths nothing is due; what is asked for meanwhile is done at once.
                 tick = int(time.monotonic() * TICKS_PER_SECOND)
-                tasks = [task for visitor in self._visitors if (task := _task_of(visitor, tick)) is not None]
-                if tasks:
-                    messages = await loop.run_in_executor(self._computing, self._compute, tasks)
-                    for task, some in zip(tasks, messages, strict=True):
+                wanted = [each for visitor in self._visitors if (each := _wanted(visitor, tick)) is not None]
+                if wanted:
+                    messages = await loop.run_in_executor(self._computing, self._compute, wanted)
+                    for each, some in zip(wanted, messages, strict=True):
                         for message in some:
-                            task.visitor.sent += isinstance(message, bytes)
-                            task.visitor.outgoing.put_nowait(message)
+                            each.visitor.sent += isinstance(message, bytes)
+                            each.visitor.outgoing.put_nowait(message)
                 else:
                     await self._wait()
         finally:
@@ -146,63 +146,32 @@ class Stage:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout)
 
-    def _compute(self, tasks: Sequence[Task]) -> list[list[str | bytes]]:
-        """Makes a turn: follows commands, steps what is due, and shows whatever has changed."""
-        messages: list[list[str | bytes]] = []
-        for task in tasks:
-            if task.visitor.visit is None:
-                task.visitor.visit = self._make_visit()
-            messages.append([text for command in task.commands if (text := _follow(task.visit, command))])
-        stepping: list[tuple[Task, Lane[DreamMoment]]] = []
-        for task in tasks:
-            if (task.due and task.visit.playing) or task.visit.steps_wanted:
-                stepping += [(task, lane) for lane in task.visit.go_on()]
-        imagined = self._imagining.advance(
-            [lane.moments[-1].dreams for _, lane in stepping], [lane.action for _, lane in stepping]
-        )
-        views: dict[int, View] = {}
-        for (_, lane), step in zip(stepping, imagined, strict=True):
-            lane.add(DreamMoment(step.dreams, lane.action, step.reward, step.ended))
-            views[id(lane)] = step.view
-        others = [
-            (lane, lane.moments[task.visit.now].dreams)
-            for task in tasks
-            for lane in task.visit.dreams.values()
-            if id(lane) not in views
-        ]
-        for (lane, _), view in zip(
-            others, self._imagining.look([dreams for _, dreams in others]), strict=True
-        ):
-            views[id(lane)] = view
-        for task, some in zip(tasks, messages, strict=True):
-            shown: dict[LaneName, View] = {name: views[id(lane)] for name, lane in task.visit.dreams.items()}
-            some.append(task.visit.picture(shown))
-        return messages
+    def _compute(self, wanted: Sequence[_Wanted]) -> list[list[str | bytes]]:
+        """Makes a turn, in the computing thread."""
+        tasks = []
+        for each in wanted:
+            if each.visitor.visit is None:
+                each.visitor.visit = self._make_visit()
+            tasks.append(Task(each.visitor.visit, each.commands, each.due))
+        return make_turn(self._imagining, tasks)
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a turn has to do for a visitor."""
+class _Wanted:
+    """What is to be done for a visitor in a turn."""
 
     visitor: Visitor
-    commands: list[Command]
-    due: bool
-
-    @property
-    def visit(self) -> Visit:
-        """The visitor's dreams, once they are made."""
-        if self.visitor.visit is None:
-            raise RuntimeError("a visit is made before anything is done in it")
-        return self.visitor.visit
+    commands: list[Command] = field(default_factory=list)
+    due: bool = False
 
 
-def _task_of(visitor: Visitor, tick: int) -> Task | None:
+def _wanted(visitor: Visitor, tick: int) -> _Wanted | None:
     """Says what is to be done for a visitor now; None if nothing is."""
     visit = visitor.visit
     if not visitor.keeps_up:
         return None
     if visit is None:
-        return Task(visitor, [], due=False)
+        return _Wanted(visitor)
     due = visit.playing and tick >= visitor.next_tick
     if not due and not visitor.commands:
         return None
@@ -210,12 +179,4 @@ def _task_of(visitor: Visitor, tick: int) -> Task | None:
     if due:
         period = TICKS_PER_SECOND // visit.fps
         visitor.next_tick = (tick // period + 1) * period  # the same moments for all of the same speed
-    return Task(visitor, commands, due)
-
-
-def _follow(visit: Visit, command: Command) -> str | None:
-    try:
-        visit.follow(command)
-    except RnemWorldError as error:
-        return write_text("refused", message=" ".join(str(error).split()))
-    return None
+    return _Wanted(visitor, commands, due)

@@ -1,6 +1,6 @@
 """One visitor's dreams: the dream, a branch of it that goes another way, and the real environment, all in one time.
 
-A visit does what commands ask for and keeps what has been; `rnem_world.play.stage` steps and draws the dreams of many.
+A visit does what commands ask for and keeps what has been; `rnem_world.play.turns` steps and draws the dreams of many.
 """
 
 from __future__ import annotations

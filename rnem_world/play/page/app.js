@@ -8,7 +8,7 @@ import { Timeline } from "./timeline.js";
 const $ = (id) => document.getElementById(id);
 const LOOKS = { frame: "Frame", owners: "Owners", outlines: "Outlines" };
 const UNCERTAINTY = {
-  error: { most: 8, text: (value) => `about ${value.toFixed(1)} pixels off` },
+  error: { most: 10, text: (value) => `about ${value.toFixed(1)} pixels off` },
   unexplained: { most: 1, text: (value) => `${(100 * value).toFixed(0)} % unexplained` },
   doubt: { most: 0.5, text: (value) => `${(100 * value).toFixed(0)} % in doubt` },
 };
@@ -23,7 +23,9 @@ const pads = new Map();
 const kept = [];
 let resumes = false; // whether a drag has stopped time
 let follows = "own"; // what is done in the branch: its own keys, "same", or an action
+let wantsReal = null; // whether reality is asked for, until it is there
 let waiting = null; // a key's action and when it was pressed, until its picture is shown
+const held = new Set(); // keys that are down
 const latencies = [], shown = [];
 /** For whoever looks on: tests, and the browser's console. */
 window.rnem = { latencies, shown, get picture() { return picture; }, send: (command) => send(command) }; // prettier-ignore
@@ -76,6 +78,7 @@ function addPad(lane) {
     }
   });
   pads.set(lane, pad);
+  for (const code of held) pad.key(code, true);
   const box = document.createElement("div");
   box.className = "pad-box";
   box.dataset.lane = lane;
@@ -184,7 +187,7 @@ function draw() {
       const panel = new Panel(lane.name, facts, touched);
       panels.set(lane.name, panel);
       $("panels").append(panel.element);
-      $("panels").dataset.number = panels.size;
+      $("panels").dataset.number = names.length; // before it is drawn: its size depends on it
     }
     panels.get(lane.name).draw(lane, look, $("attention").checked);
   }
@@ -232,7 +235,9 @@ function controls() {
   $("back").disabled = picture.time <= picture.first;
   $("branch").setAttribute("aria-pressed", String(branched));
   $("adopt").hidden = !branched;
-  $("real").checked = picture.lanes.some((lane) => lane.name === "real");
+  const real = picture.lanes.some((lane) => lane.name === "real");
+  if (real === wantsReal) wantsReal = null;
+  $("real").checked = wantsReal ?? real;
   if (branched && !pads.has("branch")) addPad("branch");
   if (!branched && pads.has("branch")) {
     pads.delete("branch");
@@ -270,9 +275,9 @@ function measure() {
     waiting = null;
   }
   const recent = latencies.slice(-20).sort((a, b) => a - b);
-  const middle = recent.length ? `, ${recent[recent.length >> 1].toFixed(0)} ms from key to picture` : "";
   const rate = shown.length > 1 ? ((shown.length - 1) * 1000) / (now - shown[0]) : 0;
-  $("speed").textContent = picture.playing ? `${rate.toFixed(0)} frames a second${middle}` : "paused";
+  $("rate-shown").textContent = picture.playing ? `${rate.toFixed(0)} frames / s` : "paused";
+  $("delay-shown").textContent = recent.length ? `${recent[recent.length >> 1].toFixed(0)} ms` : "";
 }
 
 const does = {
@@ -344,6 +349,8 @@ function onKey(event, down) {
   if (!facts || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target instanceof HTMLSelectElement) return;
   if (event.target instanceof HTMLInputElement && event.target.type === "range") return;
+  if (down) held.add(event.code);
+  else held.delete(event.code);
   const acted = [...pads.values()].some((pad) => pad.key(event.code, down));
   if (acted) {
     event.preventDefault();
@@ -356,9 +363,9 @@ function onKey(event, down) {
 
 for (const name of Object.keys(does)) $(name).addEventListener("click", () => click(name));
 $("real").addEventListener("change", () => {
-  const on = $("real").checked;
+  wantsReal = $("real").checked;
   $("real").blur();
-  send({ type: "real", on });
+  send({ type: "real", on: wantsReal });
   send({ type: "play", on: true });
 });
 $("rate").addEventListener("change", () => {
@@ -368,7 +375,10 @@ $("rate").addEventListener("change", () => {
 $("attention").addEventListener("change", redraw);
 window.addEventListener("keydown", (event) => onKey(event, true));
 window.addEventListener("keyup", (event) => onKey(event, false));
-window.addEventListener("blur", () => pads.forEach((pad) => pad.release()));
+window.addEventListener("blur", () => {
+  held.clear();
+  pads.forEach((pad) => pad.release());
+});
 window.addEventListener("resize", redraw);
 
 source = await connect({
@@ -376,7 +386,8 @@ source = await connect({
   picture: (given) => queueMicrotask(() => receive(given)),
   refused(reason) {
     toast(reason);
-    if (!$("real").matches(":checked") === false) redraw();
+    wantsReal = null;
+    redraw(); // what was ticked or pressed shows how things stand
   },
   closed(reason) {
     $("veil-text").textContent = reason;

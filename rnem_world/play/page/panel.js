@@ -49,6 +49,12 @@ export function paint(lane, facts, look, data) {
   }
 }
 
+/** Fills one of the frame's pixels, without a seam to the next. */
+function fillPixel(context, x, y, scale) {
+  const [left, top] = [Math.round(x * scale), Math.round(y * scale)];
+  context.fillRect(left, top, Math.round((x + 1) * scale) - left, Math.round((y + 1) * scale) - top);
+}
+
 export class Panel {
   /**
    * @param {string} name The lane's.
@@ -175,7 +181,7 @@ export class Panel {
     for (let v = 0; v < height; v++)
       for (let u = 0; u < width; u++)
         if (this.lane.owner[v * width + u] === slot)
-          context.fillRect((u + dx) * scale, (v + dy) * scale, Math.ceil(scale), Math.ceil(scale));
+          fillPixel(context, u + dx, v + dy, scale);
     context.globalAlpha = 1;
     const other = ownerAt(this.lane, this.facts, x, y);
     if (other !== NOBODY && other !== slot) this.#outline(context, other, scale, 0.35 * scale, "#fff");
