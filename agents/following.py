@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnem_world.agents import collecting
 from rnem_world.config import build, merged
-from rnem_world.distributed import ALONE, Processes
-from rnem_world.errors import CheckpointError, DataError, OutputError
+from rnem_world.errors import CheckpointError, OutputError
 from rnem_world.io import write_json
 from rnem_world.training.recipes import Recipe, Stage, recipe
 
@@ -77,13 +76,7 @@ def data_place(name: str, stage: Stage) -> Path:
     return place if len(stage.collect) > 1 else place.with_name(f"{place.name}.h5")
 
 
-def collect_stage(
-    name: str,
-    stage: Stage,
-    report: Callable[[str], None],
-    workers: int = 1,
-    processes: Processes = ALONE,
-) -> Path:
+def collect_stage(name: str, stage: Stage, report: Callable[[str], None], workers: int = 1) -> Path:
     """Collects what a stage says, unless it is there; an interrupted collection goes on.
 
     Args:
@@ -91,13 +84,11 @@ def collect_stage(
         stage: A stage that collects.
         report: Receives lines for people.
         workers: Processes that collect.
-        processes: Those that train together, which don't collect.
 
     Returns:
         Where the data is.
 
     Raises:
-        DataError: If there is none and several processes run.
         RnemWorldError: See `rnem_world.agents.collecting.collect`.
     """
     place = data_place(name, stage)
@@ -105,11 +96,6 @@ def collect_stage(
     for part, options in zip(parts, stage.collect, strict=True):
         if part.exists():
             continue
-        if processes.world_size > 1:
-            raise DataError(
-                f"there is no dataset {part}, and several processes don't collect: begin with one process and "
-                "--max-updates 1 in another folder, which collects it"
-            )
         report(f"collecting {part}")
         collecting.collect(**options, out=part, workers=workers)
     return place
@@ -129,7 +115,6 @@ def follow(
     device: torch.device | str = "auto",
     workers: int = 1,
     report: Callable[[str], None] = lambda line: None,
-    processes: Processes = ALONE,
 ) -> Trainer | None:
     """Trains by a recipe, in a new folder or one that holds a part of such a training.
 
@@ -144,7 +129,6 @@ def follow(
         device: Where to train; ``auto`` takes CUDA where there is any.
         workers: Processes that collect.
         report: Receives lines for people.
-        processes: Those that train together.
 
     Returns:
         The trainer of the stage that was trained last; None if all were complete.
@@ -162,8 +146,7 @@ def follow(
         raise OutputError(
             f"{run} already holds a run: continue it with --resume, or choose another folder with --out"
         )
-    if processes.is_first:
-        write_json(run / RECIPE_FILE, asdict(following))
+    write_json(run / RECIPE_FILE, asdict(following))
     before, left, trainer = chosen.start_from, max_minutes, None
     for number, (stage, config) in enumerate(zip(chosen.stages, configs, strict=True), start=1):
         place, limit = stage_run(chosen, stage, run), config.training.max_updates or 0
@@ -171,7 +154,7 @@ def follow(
         done = int(checkpoints[-1].name.removeprefix("update-")) if checkpoints else 0
         if done < limit:
             report(f"stage {number} of {len(chosen.stages)}, {stage.name}: {done} of {limit} updates done")
-            data = collect_stage(following.recipe, chosen.data_of(stage), report, workers, processes)
+            data = collect_stage(following.recipe, chosen.data_of(stage), report, workers)
             started = time.monotonic()
             trainer = train(
                 data,
@@ -181,7 +164,6 @@ def follow(
                 resume=bool(checkpoints),
                 start_from=None if checkpoints else before,
                 report=report,
-                processes=processes,
             )
             if trainer.is_interrupted:
                 return trainer

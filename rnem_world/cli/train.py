@@ -20,7 +20,7 @@ from rnem_world.cli.arguments import (
     resolve_game,
 )
 from rnem_world.config import build, merged, read_options_file, set_path
-from rnem_world.distributed import Processes, from_torchrun
+from rnem_world.distributed import from_torchrun
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.models.config import MODELS, ModelConfig
 from rnem_world.training.config import RunConfig
@@ -105,7 +105,11 @@ def command(out: Path | None, resume: bool, device: str, threads: int | None, **
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _check(parameters)
     if parameters["recipe_name"] is not None or (resume and out is not None and _is_followed(out)):
-        _follow(out, resume, device, threads, processes, parameters)
+        if processes.world_size > 1:
+            raise ConfigError(
+                "a recipe is trained by one process: leave torchrun out, or train stage by stage with --start-from"
+            )
+        _follow(out, resume, device, threads, parameters)
         return
     config, data = _resumed(out, parameters) if resume else _new(parameters)
     for name in ("schedule_updates", "schedule_after", "final_learning_rate"):
@@ -143,7 +147,6 @@ def _follow(
     resume: bool,
     device: str,
     threads: int | None,
-    processes: Processes,
     parameters: dict[str, Any],
 ) -> None:
     """Trains by a recipe, or goes on with it."""
@@ -187,26 +190,24 @@ def _follow(
                 "begin a new run in another folder"
             )
         following = replace(following, options=merged(following.options, flags))
-    report = click.echo if processes.is_first else _say_nothing
     trainer = follow(
         following,
         out,
         resume=resume,
         max_minutes=max_minutes,
-        device=resolve_device(device, threads, processes),
+        device=resolve_device(device, threads),
         workers=os.cpu_count() or 1,
-        report=report,
-        processes=processes,
+        report=click.echo,
     )
     if trainer is None:
-        report(f"all stages are complete; evaluate with `rnem-world evaluate {out}`")
+        click.echo(f"all stages are complete; evaluate with `rnem-world evaluate {out}`")
         return
     if trainer.signal is not None:
         sys.exit(128 + trainer.signal)
     if trainer.is_interrupted:
-        report(f"go on with `rnem-world train --resume --out {out}`")
+        click.echo(f"go on with `rnem-world train --resume --out {out}`")
     else:
-        report(f"evaluate with `rnem-world evaluate {out}`")
+        click.echo(f"evaluate with `rnem-world evaluate {out}`")
 
 
 def _is_followed(run: Path) -> bool:

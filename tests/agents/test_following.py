@@ -109,6 +109,14 @@ def test_what_makes_no_sense_is_refused_and_leaves_nothing(train, place, argumen
     assert not (place / "runs" / "paper32").exists()
 
 
+def test_several_processes_are_refused(train, monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    outcome = train("--recipe paper32")
+    assert outcome.code == 2
+    assert "leave torchrun out" in outcome.err
+
+
 def test_a_broken_note_of_the_recipe(tmp_path):
     (tmp_path / "recipe.json").write_text('{"recipe": "paper32"}')
     with pytest.raises(CheckpointError, match="broken"):
