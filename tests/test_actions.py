@@ -40,7 +40,9 @@ def test_a_space_and_its_actions_come_back_as_they_were(space):
     assert stored.dtype == known.stored_dtype
     if known.kind != "box":
         assert stored.min() == 0  # stored numbers count from 0
-        assert (stored.max(axis=0) == np.array(known.sizes if known.stored_shape else known.sizes[0]) - 1).all()
+        assert (
+            stored.max(axis=0) == np.array(known.sizes if known.stored_shape else known.sizes[0]) - 1
+        ).all()
     back = known.decode(stored)
     assert back.dtype == actions.dtype
     np.testing.assert_allclose(back, actions, rtol=1e-6)

@@ -224,7 +224,9 @@ def test_frames_that_are_not_binary_are_refused():
 
 
 def stream(frames: int, sequences: int, envs: int, lengths: list[int]):
-    recorder = Recorder(frames, sequences, maximum_value=255, streams=True, action_space=ActionSpace.discrete(9))
+    recorder = Recorder(
+        frames, sequences, maximum_value=255, streams=True, action_space=ActionSpace.discrete(9)
+    )
     recorder.record(Episodes(envs, lengths), Timer(), list(range(envs)))
     return recorder.episodes()
 
