@@ -445,10 +445,10 @@ class TestEverythingIsImported:
             np.testing.assert_allclose(read[name], array[:, order], rtol=1e-6, err_msg=name)
 
     def test_what_is_left_out_is_named(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "a.npz", frames=squares(12), reward=np.zeros(12), truncations=np.zeros(12))
+        np.savez(tmp_path / "a.npz", frames=squares(12), reward=np.zeros(12), speed=np.zeros(12))
         summary = import_frames(tmp_path / "a.npz", tmp_path / "o.h5", ImportConfig(12, ratio=ALL_TRAINING))
         path = tmp_path / "a.npz"
-        assert summary.warnings == (f"left out: {path}: reward (is it rewards?), {path}: truncations",)
+        assert summary.warnings == (f"left out: {path}: reward (is it rewards?), {path}: speed",)
 
     def test_frames_that_fill_no_sequence_are_counted(self, tmp_path: Path) -> None:
         ends = np.arange(23) == 21
