@@ -182,6 +182,11 @@ class AnyVectorEnv(BatchedVectorEnv):
         self._told: tuple[str, ...] | None = None
 
     @property
+    def raw_observation_space(self) -> spaces.Space[Any]:
+        """The space of what one of the environments shows."""
+        return self.envs[0].env.observation_space
+
+    @property
     def raw_observations(self) -> list[Any]:
         """What the environments have shown last, as they show it: for players that know them."""
         return [env.observation for env in self.envs]
