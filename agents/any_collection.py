@@ -110,8 +110,10 @@ class AnyCollection(Collection):
 
     def sizes(self) -> CollectorConfig:
         """Says how much to collect, of streams of episodes."""
-        numbers = (self.num_train, self.num_valid, self.num_test, self.frames, self.seed, self.shard_size)
-        return CollectorConfig(*numbers, batch_size=STREAMS, streams=True)
+        train, valid, test = (number or 0 for number in (self.num_train, self.num_valid, self.num_test))
+        return CollectorConfig(
+            train, valid, test, self.frames, self.seed, self.shard_size, batch_size=STREAMS, streams=True
+        )
 
     def source(self) -> Source:
         """Makes the environment once, decides what its recipe leaves open, and lets everybody play a step.
@@ -199,8 +201,12 @@ def any_collection(
         own["size"] = parse_size(str(own["size"]))
     make = None
     if callable(what):
-        make, env = what, what()
-        own = {**_described(env), **own}
+        if own.get("options"):
+            raise ConfigError(
+                "env_options are given beside a function that makes the environment: put them into it"
+            )
+        make = what
+        own = {**_described(what()), **own}
     else:
         own["id"] = what
     return build(AnyCollection, {**given, "recipe": build(EnvironmentRecipe, own), "make": make})

@@ -196,7 +196,7 @@ def make_raw(recipe: EnvironmentRecipe, draws: bool, make: MakeEnv | None = None
     options = {**recipe.options, **({"render_mode": "rgb_array"} if draws else {})}
     name = recipe.id or "the environment"
     try:
-        env = _named(recipe, options) if make is None else make()
+        env = _named(recipe, options) if make is None else _limited(make(), recipe)
         for wrapper in recipe.wrappers if make is None else ():
             env = _class_named(wrapper["entry_point"], gymnasium.Wrapper)(env, **(wrapper["kwargs"] or {}))
     except RnemWorldError:
@@ -223,11 +223,14 @@ def make_raw(recipe: EnvironmentRecipe, draws: bool, make: MakeEnv | None = None
 def _named(recipe: EnvironmentRecipe, options: Mapping[str, Any]) -> AnyEnv:
     module, _, name = recipe.id.rpartition(":")
     if module and name.isidentifier() and hasattr(import_module(module, recipe.id), name):
-        env: AnyEnv = _class_named(recipe.id, gymnasium.Env)(**options)
-        return env if recipe.max_episode_steps is None else TimeLimit(env, recipe.max_episode_steps)
+        return _limited(_class_named(recipe.id, gymnasium.Env)(**options), recipe)
     spec = environment_spec(recipe.id)
     limit = {} if recipe.max_episode_steps is None else {"max_episode_steps": recipe.max_episode_steps}
     return gymnasium.make(spec, disable_env_checker=True, **limit, **options)
+
+
+def _limited(env: AnyEnv, recipe: EnvironmentRecipe) -> AnyEnv:
+    return env if recipe.max_episode_steps is None else TimeLimit(env, recipe.max_episode_steps)
 
 
 def _class_named(entry_point: Any, kind: type) -> Any:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from gymnasium.vector import AutoresetMode
 
 from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
+from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.atari import AtariVectorEnv
 from rnem_world.envs.atari_console import Emulator, game_named, games
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.ids import environment_spec
-from rnem_world.envs.vector import BatchedVectorEnv
+from rnem_world.envs.recipe import EnvironmentRecipe
+from rnem_world.envs.vector import BatchedVectorEnv, SingleEnv
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, DependencyError, suggest
 from rnem_world.physics import PRESETS, BallsConfig, preset
@@ -22,6 +26,8 @@ BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
 ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
 ATARI_DREAM, ATARI_GAME = "RNEM-Atari-v0", "SpaceInvaders"
 """The environment that dreams the shipped world of a game, and its game if none is named."""
+REAL_ENVIRONMENT = "RNEM-Real-v0"
+"""What the world of any checkpoint was learned from."""
 ANY_DREAM = "RNEM-World-v0"
 """The environment that dreams the world of any checkpoint."""
 
@@ -150,8 +156,8 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
     config = world.config
     if config.environment != BALLS_ENVIRONMENT:
         raise ConfigError(
-            f"{world.folder.name} was learned from {config.environment or 'unknown data'}, and only "
-            f"{BALLS_ENVIRONMENT} can be simulated for starts: give a dataset"
+            f"{world.folder.name} was learned from {config.environment or 'unknown data'}, and nobody knows how to "
+            "make that environment: its data has no recipe of it (`rnem-world collect --env ID` stores one)"
         )
     if named is not None:
         rules = preset(named)
@@ -174,20 +180,66 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
 
 
 def real_environment(world: World, num_envs: int = 1, **options: Any) -> BatchedVectorEnv:
-    """Makes N copies of the real environment that a world was learned from.
+    """Makes N copies of the real environment that a world was learned from, which shows the same frames.
 
     Args:
         world: The world.
         num_envs: N.
-        **options: Keyword arguments of `BouncingBallsVectorEnv` or `AtariVectorEnv`.
+        **options: Keyword arguments of `AnyVectorEnv`, or of `BouncingBallsVectorEnv` or `AtariVectorEnv` for worlds of
+            theirs: ``max_episode_steps``, ``autoreset_mode`` and ``render_mode`` are known to all.
 
     Raises:
         ConfigError: If nobody knows which environment it was, or an option makes no sense.
-        DependencyError: If it is a game, and ale-py is not installed.
+        DependencyError: If a package that it needs is not installed.
     """
+    if world.config.recipe is not None:
+        return AnyVectorEnv(num_envs, EnvironmentRecipe.from_json(world.config.recipe), **options)
     if is_game(world):
         return AtariVectorEnv(num_envs, real_game(world), **options)
     return BouncingBallsVectorEnv(num_envs, real_rules(world), **options)
+
+
+def real_vector_env(num_envs: int = 1, checkpoint: str | Path = "balls", **options: Any) -> BatchedVectorEnv:
+    """Makes ``RNEM-Real-v0`` as a vector environment: what the world of a checkpoint was learned from.
+
+    Args:
+        num_envs: N.
+        checkpoint: As for `World.load`.
+        **options: As for `real_environment`.
+
+    Raises:
+        RnemWorldError: As `real_environment`; or if there is no such checkpoint.
+    """
+    return real_environment(World.load(checkpoint), num_envs, **options)
+
+
+class RealEnv(SingleEnv):
+    """``RNEM-Real-v0``: what the world of a checkpoint was learned from, which shows the same frames.
+
+    Args:
+        checkpoint: As for `World.load`.
+        render_mode: ``"rgb_array"``, ``"human"`` or None.
+        **options: As for `real_environment`.
+
+    Raises:
+        RnemWorldError: As `real_environment`; or if there is no such checkpoint.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["rgb_array", "human"],
+        "render_fps": 15,
+    }
+
+    def __init__(
+        self, checkpoint: str | Path = "balls", render_mode: str | None = None, **options: Any
+    ) -> None:
+        options = {"max_episode_steps": None, **options, "autoreset_mode": AutoresetMode.DISABLED}
+        super().__init__(real_environment(World.load(checkpoint), 1, **options), render_mode)
+
+    def close(self) -> None:
+        """Closes the environment, and the window if there is one."""
+        super().close()
+        self.batch.close()
 
 
 def world_of(name: str, options: Mapping[str, Any]) -> str:

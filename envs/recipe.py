@@ -126,7 +126,11 @@ class EnvironmentRecipe:
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON can hold it, without what is as usual."""
         usual = asdict(EnvironmentRecipe())
-        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if value != usual[name]
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EnvironmentRecipe:
