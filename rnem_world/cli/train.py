@@ -159,7 +159,6 @@ def _follow(
         "data",
         "preset",
         "game",
-        "start_from",
         "architecture",
         "options_file",
         "feed_actions",
