@@ -53,10 +53,8 @@ def bash_lines(page: Path) -> list[str]:
 
 def command_lines(page: Path) -> list[str]:
     """What follows ``rnem-world`` in the blocks, and in those lines of the prose that stand there complete."""
-    lines = [
-        line.replace("torchrun --nproc-per-node 2 -m rnem_world.cli.main", "rnem-world")
-        for line in bash_lines(page)
-    ]
+    torchrun = "torchrun --nproc-per-node 2 -m rnem_world.cli.main"
+    lines = [line.replace(torchrun, "rnem-world") for line in bash_lines(page)]
     lines += [span for span in spans(page) if not re.search(r"\b[A-Z]{4,}\b|\.\.\.", span)]
     return [line.removeprefix("rnem-world ") for line in lines if line.startswith("rnem-world ")]
 

@@ -1,13 +1,12 @@
 """What the documentation site makes from the program itself, as an extension of Python-Markdown.
 
-A line ``::: made commands`` in a page is replaced by the reference of all commands, and so on for every name in `PAGES`.
-mkdocs.yml names this package; ``scripts/site`` puts it on the path.
+A line ``::: made commands`` in a page is replaced by the reference of all commands, and so on for every name in
+`PAGES`. mkdocs.yml names the extension; ``scripts/site`` puts this package on the path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from markdown import Extension, Markdown
 from markdown.preprocessors import Preprocessor
@@ -34,11 +33,6 @@ class MadePreprocessor(Preprocessor):
 class MadeExtension(Extension):
     """Puts the preprocessor before all others, so that what is made is Markdown like the rest of the page."""
 
-    def extendMarkdown(self, md: Markdown) -> None:
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
         """Registers it."""
         md.preprocessors.register(MadePreprocessor(md), "made", 200)
-
-
-def makeExtension(**settings: Any) -> MadeExtension:
-    """What Python-Markdown calls."""
-    return MadeExtension(**settings)

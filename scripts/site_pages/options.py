@@ -57,6 +57,6 @@ def default_of(field: dataclasses.Field[Any]) -> str:
         value = field.default_factory()
     if value == "":
         return ""
-    if isinstance(value, tuple):
-        value = list(value)
-    return f"`{ {None: 'null', True: 'true', False: 'false'}.get(value, value) if not isinstance(value, list) else value }`"
+    if value is None or isinstance(value, bool):
+        return f"`{ {None: 'null', True: 'true', False: 'false'}[value] }`"
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
