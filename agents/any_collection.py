@@ -216,10 +216,11 @@ def _described(env: Any) -> dict[str, Any]:
     """Says how an environment that a program made can be made again, as far as it tells: by id, options, wrappers."""
     try:
         spec: EnvSpec | None = getattr(env, "spec", None)
-        if spec is None or callable(spec.entry_point):
+        if spec is None or spec.entry_point is None:
             return {}
         usual = gymnasium.registry[spec.id].kwargs if spec.id in gymnasium.registry else {}
-        module = str(spec.entry_point).rpartition(":")[0]
+        entry = spec.entry_point
+        module = entry.rpartition(":")[0] if isinstance(entry, str) else entry.__module__
         options = {
             name: value
             for name, value in spec.kwargs.items()
@@ -233,7 +234,10 @@ def _described(env: Any) -> dict[str, Any]:
         DatasetAttributes(settings={"recipe": found.to_json()})  # refuses what JSON can't hold
         if any(each["kwargs"] is None for each in wrappers):
             return {}
-        return {"id": found.id, "options": options, "wrappers": wrappers}
+        limit = spec.max_episode_steps
+        if spec.id in gymnasium.registry and limit == gymnasium.registry[spec.id].max_episode_steps:
+            limit = None
+        return {"id": found.id, "options": options, "wrappers": wrappers, "max_episode_steps": limit}
     except ConfigError:
         return {}
     finally:
