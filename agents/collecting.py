@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnem_world import physics
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import BASELINES, Agent, baseline
 from rnem_world.config import build
 from rnem_world.data.collector import CollectorConfig, Source, check_out_is_free, collect_dataset
@@ -332,7 +333,7 @@ def _make_atari(num_envs: int, game: str, obs_type: str, reward: str, background
 
 
 def _make_baseline(env: Any, generator: np.random.Generator, policy: str) -> Agent:
-    return baseline(policy, int(env.single_action_space.n), generator)
+    return baseline(policy, ActionSpace.of(env.single_action_space), generator)
 
 
 def _make_trained(env: Any, generator: np.random.Generator, policy: str, trusted: bool, frames: Any) -> Agent:
