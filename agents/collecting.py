@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from rnem_world import physics
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import BASELINES, Agent, baseline
+from rnem_world.agents.mixture import MixedAgent, parse_mixture
 from rnem_world.config import build
 from rnem_world.data.collector import CollectorConfig, Source, check_out_is_free, collect_dataset
 from rnem_world.data.schema import DatasetAttributes
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 DATA_FOLDER = Path("data")
 """Where datasets are that are named by their preset or game."""
+
+ARCHIVE = ".zip"
+"""How the file of a policy ends that stable-baselines3 saved."""
 
 CONSOLES = 4
 """Games that run side by side in one process: so few that each runs through several episodes in a shard."""
@@ -41,7 +46,8 @@ class Collection:
         frames: Frames of a sequence.
         seed: Seed of everything.
         shard_size: Sequences that a process collects and writes at once.
-        policy: Who acts: one of `rnem_world.agents.base.BASELINES`.
+        policy: Who acts: one of `rnem_world.agents.base.BASELINES`, or several with weights, each of which plays that
+            part of the episodes; see `rnem_world.agents.mixture.parse_mixture`.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -93,8 +99,9 @@ class BallsCollection(Collection):
 
     def __post_init__(self) -> None:
         rules = physics.preset(self.preset)
-        if self.policy not in BASELINES:
-            raise ConfigError(f"no policy {self.policy!r}: {suggest(self.policy, BASELINES)}")
+        for player in parse_mixture(self.policy):
+            if player.name not in BASELINES:
+                raise ConfigError(f"no policy {player.name!r}: {suggest(player.name, BASELINES)}")
         if not rules.player and self.policy != Collection.policy:
             raise ConfigError(
                 f"the policy {self.policy} was given, and in {self.preset} nobody plays: leave it out"
@@ -121,7 +128,7 @@ class BallsCollection(Collection):
             package_version=rnem_world.__version__,
         )
         return Source(
-            partial(_make_balls, rules=rules), partial(_make_baseline, policy=self.policy), attributes
+            partial(_make_balls, rules=rules), partial(_make_players, policy=self.policy), attributes
         )
 
 
@@ -159,16 +166,18 @@ class AtariCollection(Collection):
         # The working directory may be another one when they are opened.
         if isinstance(self.background, str | os.PathLike):
             object.__setattr__(self, "background", Path(self.background).absolute())
-        if self.is_trained:
-            if not Path(self.policy).is_file():
+        for player in parse_mixture(self.policy):
+            if player.name.endswith(ARCHIVE):
+                if not Path(player.name).is_file():
+                    raise ConfigError(
+                        f"there is no policy {player.name}; expected a .zip that stable-baselines3 saved"
+                    )
+            elif player.name not in BASELINES:
                 raise ConfigError(
-                    f"there is no policy {self.policy}; expected a .zip that stable-baselines3 saved"
+                    f"no policy {player.name!r}: {suggest(player.name, BASELINES)}, or the path of a .zip"
                 )
-            object.__setattr__(self, "policy", str(Path(self.policy).absolute()))
-        elif self.policy not in BASELINES:
-            raise ConfigError(
-                f"no policy {self.policy!r}: {suggest(self.policy, BASELINES)}, or the path of a .zip"
-            )
+        if self.trained:
+            object.__setattr__(self, "policy", _with_whole_paths(self.policy))
         elif self.trust_policy or self.policy_frames:
             flag = "--trust-policy" if self.trust_policy else "--policy-frames"
             raise ConfigError(
@@ -179,12 +188,13 @@ class AtariCollection(Collection):
     def files(self) -> tuple[Path, ...]:
         """The policy and the background, where these are files."""
         background = (self.background,) if isinstance(self.background, Path) else ()
-        return (Path(self.policy), *background) if self.is_trained else background
+        return (*self.trained, *background)
 
     @property
-    def is_trained(self) -> bool:
-        """Whether a trained policy plays, and not a baseline."""
-        return self.policy.endswith(".zip")
+    def trained(self) -> tuple[Path, ...]:
+        """The files of the trained policies among those who play."""
+        names = (player.name for player in parse_mixture(self.policy))
+        return tuple(Path(name) for name in names if name.endswith(ARCHIVE))
 
     @property
     def name(self) -> str:
@@ -222,16 +232,13 @@ class AtariCollection(Collection):
             "frame_skip": FRAME_SKIP,
             "repeat_probability": REPEAT_PROBABILITY,
             "reward": self.reward,
-            "policy": Path(self.policy).name,
+            "policy": _without_folders(self.policy),
         }
-        make_agent = partial(_make_baseline, policy=self.policy)
-        if self.is_trained:
-            frames = self.policy_frames or "grayscale"
-            make_agent = partial(_make_trained, policy=self.policy, trusted=self.trust_policy, frames=frames)
-            try:
-                settings["policy_crc32"] = zlib.crc32(Path(self.policy).read_bytes())
-            except OSError as error:
-                raise OutputError(f"can't read {self.policy}: {error.strerror}") from error
+        frames = self.policy_frames or "grayscale"
+        make_agent = partial(_make_players, policy=self.policy, trusted=self.trust_policy, frames=frames)
+        if self.trained:
+            sums = [_checksum(path) for path in self.trained]
+            settings["policy_crc32"] = sums[0] if len(sums) == 1 else sums
             settings["policy_frames"] = frames
         if rules.background is not None:
             settings |= {"rule": RULE, "background": to_text(rules.background)}
@@ -332,12 +339,50 @@ def _make_atari(num_envs: int, game: str, obs_type: str, reward: str, background
     return AtariVectorEnv(num_envs, game, obs_type, reward, background, autoreset_mode="Disabled")
 
 
-def _make_baseline(env: Any, generator: np.random.Generator, policy: str) -> Agent:
-    return baseline(policy, ActionSpace.of(env.single_action_space), generator)
+def _make_players(
+    env: Any, generator: np.random.Generator, policy: str, trusted: bool = False, frames: Any = "grayscale"
+) -> Agent:
+    """Makes who plays: one agent, or several of which each plays some of the episodes."""
+    players = parse_mixture(policy)
+    if len(players) == 1:
+        return _make_player(env, generator, players[0].name, trusted, frames)
+    draws, *generators = generator.spawn(1 + len(players))
+    agents = [
+        _make_player(env, own, player.name, trusted, frames)
+        for own, player in zip(generators, players, strict=True)
+    ]
+    return MixedAgent(agents, [player.share for player in players], draws)
 
 
-def _make_trained(env: Any, generator: np.random.Generator, policy: str, trusted: bool, frames: Any) -> Agent:
+def _make_player(env: Any, generator: np.random.Generator, name: str, trusted: bool, frames: Any) -> Agent:
+    if not name.endswith(ARCHIVE):
+        return baseline(name, ActionSpace.of(env.single_action_space), generator)
     from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 
-    model = load_sb3_policy(Path(policy), trusted, int(generator.integers(2**31)))
+    model = load_sb3_policy(Path(name), trusted, int(generator.integers(2**31)))
     return TrainedPolicyAgent(model, env, frames)
+
+
+def _with_whole_paths(policy: str) -> str:
+    """Names trained policies by whole paths: the working directory may be another one when they are opened."""
+    return _renamed(policy, lambda name: str(Path(name).absolute()))
+
+
+def _without_folders(policy: str) -> str:
+    """Names trained policies by their files alone, as a dataset does that goes elsewhere."""
+    return _renamed(policy, lambda name: Path(name).name)
+
+
+def _renamed(policy: str, rename: Callable[[str], str]) -> str:
+    players = parse_mixture(policy)
+    names = [rename(player.name) if player.name.endswith(ARCHIVE) else player.name for player in players]
+    if len(players) == 1:
+        return names[0]
+    return ",".join(f"{name}:{player.share:g}" for name, player in zip(names, players, strict=True))
+
+
+def _checksum(path: Path) -> int:
+    try:
+        return zlib.crc32(path.read_bytes())
+    except OSError as error:
+        raise OutputError(f"can't read {path}: {error.strerror}") from error

@@ -288,6 +288,8 @@ class World:
 def actions_of(config: RunConfig) -> ActionSpace:
     """Says what an action of a run's world is: what its data says, or what can be told by the model alone."""
     model = config.model
+    if config.action_space is not None:
+        return config.action_space
     if model.actions is None:
         return ActionSpace.discrete(max(model.number_of_actions, 1))
     given, shape = model.actions, (model.actions.length,)

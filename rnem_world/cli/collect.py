@@ -41,7 +41,8 @@ FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
     "--policy",
     default="repeated-random",
     show_default=True,
-    help="Who acts where there is a player: random, repeated-random or stay; atari: or a .zip of stable-baselines3.",
+    help="Who acts where there is a player: random, repeated-random or stay; atari: or a .zip of stable-baselines3. "
+    "Several with weights, as random:0.4,stay:0.6, play that part of the episodes each.",
 )
 @click.option(
     "--trust-policy",
