@@ -15,6 +15,7 @@ from rnem_world.cli.arguments import (
     add_flags,
     flags_of,
     given_values,
+    lasting,
     resolve_data,
     resolve_device,
     resolve_game,
@@ -78,8 +79,8 @@ FIXED = flags_of(
 @click.option(
     "--recipe",
     "recipe_name",
-    help="Train in several stages, each with its own data and options: paper32; see docs/paper.md. Other flags hold "
-    "for all stages.",
+    help="Train in stages, each with its own data and options: paper32, for example; see docs/paper.md. Other flags "
+    "hold for all stages.",
 )
 @click.option("--config", "options_file", type=click.Path(path_type=Path), help="Options as YAML or JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [runs/MODEL-DATA]")
@@ -158,7 +159,6 @@ def _follow(
         "data",
         "preset",
         "game",
-        "start_from",
         "architecture",
         "options_file",
         "feed_actions",
@@ -175,7 +175,7 @@ def _follow(
     if not resume:
         recipe(name)
         out = out or Path("runs") / "-".join(part for part in (name, model) if part)
-        following = Following(name, model, flags)
+        following = Following(name, model, flags, _lasting(parameters["start_from"]))
     else:
         if out is None:
             raise ConfigError("--resume needs --out, the folder of the run to continue")
@@ -184,7 +184,8 @@ def _follow(
             raise ConfigError(
                 f"{out} is trained by the recipe {following.recipe}, not {name}: leave --recipe out"
             )
-        if given_values(FIXED, parameters) or model is not None or parameters["slots"] is not None:
+        chosen = [parameters[choice] for choice in ("model_name", "slots", "start_from")]
+        if given_values(FIXED, parameters) or chosen != [None] * 3:
             raise ConfigError(
                 "--resume continues the run as it was configured: leave out the model's and the data's options, or "
                 "begin a new run in another folder"
@@ -208,6 +209,11 @@ def _follow(
         click.echo(f"go on with `rnem-world train --resume --out {out}`")
     else:
         click.echo(f"evaluate with `rnem-world evaluate {out}`")
+
+
+def _lasting(start_from: str | None) -> str | None:
+    """Names the weights to start from so that a run that goes on elsewhere finds them too."""
+    return None if start_from is None else lasting(start_from)
 
 
 def _is_followed(run: Path) -> bool:
