@@ -196,7 +196,7 @@ def make_raw(recipe: EnvironmentRecipe, draws: bool, make: MakeEnv | None = None
     options = {**recipe.options, **({"render_mode": "rgb_array"} if draws else {})}
     name = recipe.id or "the environment"
     try:
-        env = _named(recipe, options) if make is None else _limited(make(), recipe)
+        env = _named(recipe, options) if make is None else make()
         for wrapper in recipe.wrappers if make is None else ():
             env = _class_named(wrapper["entry_point"], gymnasium.Wrapper)(env, **(wrapper["kwargs"] or {}))
     except RnemWorldError:
@@ -209,6 +209,8 @@ def make_raw(recipe: EnvironmentRecipe, draws: bool, make: MakeEnv | None = None
         ) from error
     if not isinstance(env, gymnasium.Env):
         raise ConfigError(f"{name} is a {type(env).__name__}, expected an environment (gymnasium.Env)")
+    if make is not None:
+        env = _limited(env, recipe)
     if draws and env.render_mode != "rgb_array":
         modes = (env.metadata or {}).get("render_modes", [])
         env.close()
