@@ -139,7 +139,10 @@ CASES = {
     "unknown id, trained on": ("train --env CartPol-v1 --world-model", ["did you mean 'CartPole-v1'"]),
     "frames of balls": ("collect --env balls --size 48", ["--size", "other environments"]),
     "balls' preset for others": ("train --env CartPole-v1 --preset stove", ["--preset names balls"]),
-    "a game's rewards for others": ("collect --env CartPole-v1 --reward raw", ["--reward is for --env atari"]),
+    "a game's rewards for others": (
+        "collect --env CartPole-v1 --reward raw",
+        ["--reward is for --env atari"],
+    ),
     "frames of data that is there": ("train --env CartPole-v1 --size 48 --data x.h5", ["--size", "--data"]),
     "unknown preset, collected": ("collect --preset stov", ["stov", "did you mean 'stove'"]),
     "unknown preset, evaluated": ("evaluate run --data stov", ["stov", "did you mean 'stove'"]),
