@@ -35,11 +35,13 @@ class Following:
         recipe: The recipe's name.
         model: A key of :data:`rnem_world.models.config.MODELS`; None is the recipe's own.
         options: What is otherwise in all stages, nested.
+        start_from: What the first stage takes its weights of; None is the recipe's own.
     """
 
     recipe: str
     model: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
 
     @classmethod
     def read(cls, run: Path) -> Following:
@@ -51,7 +53,7 @@ class Following:
         path = run / RECIPE_FILE
         try:
             values = json.loads(path.read_text())
-            return cls(values["recipe"], values["model"], values["options"])
+            return cls(values["recipe"], values["model"], values["options"], values["start_from"])
         except OSError as error:
             raise CheckpointError(f"{run} holds no training by a recipe: train without --resume") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -147,7 +149,7 @@ def follow(
             f"{run} already holds a run: continue it with --resume, or choose another folder with --out"
         )
     write_json(run / RECIPE_FILE, asdict(following))
-    before, left, trainer = chosen.start_from, max_minutes, None
+    before, left, trainer = following.start_from or chosen.start_from, max_minutes, None
     for number, (stage, config) in enumerate(zip(chosen.stages, configs, strict=True), start=1):
         place, limit = stage_run(chosen, stage, run), config.training.max_updates or 0
         checkpoints = updates_of(place)

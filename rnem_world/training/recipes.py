@@ -89,51 +89,70 @@ class Recipe:
         return next(earlier for earlier in reversed(before) if earlier.collect)
 
 
-def _paper32() -> Recipe:
-    """R-NEM on frames of 32 x 32, on one ball and then on two; docs/binding.md says why."""
-    training: dict[str, Any] = {
-        "batch_size": 16,
-        "loss": {"inter_weight": 0.5},
-        "noise": {"per_sequence": True},
-        "optimizer": {"clip_norm": 300.0, "clip_by": "global"},
-        "valid_size": 64,
-        "patience": 100,
+_TRAINING: dict[str, Any] = {
+    "batch_size": 16,
+    "loss": {"inter_weight": 0.5},
+    "noise": {"per_sequence": True},
+    "optimizer": {"clip_norm": 300.0, "clip_by": "global"},
+    "valid_size": 64,
+    "patience": 100,
+    "save_epochs": (1, 2, 3, 4),
+}
+# The first steps, in which slots still sort themselves out, aren't learned from: docs/binding.md says why.
+_COLD = (0.0,) * 8
+
+
+def _stage(name: str, preset: str, slots: int, training: Mapping[str, Any], sequences: int) -> Stage:
+    """A stage on balls, with what the stages of the paper's models have in common."""
+    collect = {
+        "what": "balls",
+        "preset": preset,
+        "num_train": sequences,
+        "num_valid": 64,
+        "num_test": 128,
+        "seed": 3,
     }
-    falling = {"schedule": "linear", "schedule_after": 300, "schedule_updates": 500}
-    cold = (0.0,) * 8 + (1.0,) * 12
-    sizes = {"num_valid": 64, "num_test": 128, "seed": 3}
+    return Stage(name, {"model": {"slots": slots}, "training": merged(_TRAINING, training)}, (collect,))
+
+
+def _falling(updates: int) -> dict[str, Any]:
+    """As many updates, over the last two fifths of which the learning rate falls."""
+    after = updates * 3 // 5
+    schedule = {"schedule": "linear", "schedule_after": after, "schedule_updates": updates}
+    return {"optimizer": schedule, "max_updates": updates}
+
+
+def _paper(size: int, updates: tuple[int, int]) -> Recipe:
+    """The paper's model on one ball and then on two, by so many updates of each."""
+    one, two = updates
+    cold = {"sequence_steps": 20, "step_weights": _COLD + (1.0,) * 12}
     return Recipe(
-        "the paper's R-NEM on 32 x 32: learns on one ball and on two, and gives each of four a slot",
+        f"the paper's R-NEM on {size} x {size}: learns from one ball and from two, and binds four",
         (
-            Stage(
-                "one-ball",
-                {
-                    "model": {"slots": 3},
-                    "training": merged(training, {"sequence_steps": 12, "max_updates": 300}),
-                },
-                ({"what": "balls", "preset": "balls1mass32", "num_train": 3000, **sizes},),
-            ),
-            Stage(
-                "two-balls",
-                {
-                    "model": {"slots": 5},
-                    "training": merged(
-                        training,
-                        {
-                            "sequence_steps": 20,
-                            "step_weights": cold,
-                            "optimizer": falling,
-                            "max_updates": 500,
-                        },
-                    ),
-                },
-                ({"what": "balls", "preset": "balls2mass32", "num_train": 4000, **sizes},),
-            ),
+            _stage("one-ball", f"balls1mass{size}", 3, {"sequence_steps": 12, "max_updates": one}, 3000),
+            _stage("two-balls", f"balls2mass{size}", 5, merged(cold, _falling(two)), 4000),
         ),
     )
 
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType({"paper32": _paper32()})
+def _curtain(size: int, updates: int) -> Recipe:
+    """Two balls, now and then behind a curtain, for so long that they come out again."""
+    cold = {"sequence_steps": 30, "step_weights": _COLD + (1.0,) * 22}
+    training = merged(cold, _falling(updates))
+    return Recipe(
+        f"goes on from a model of paper{size} (--start-from) with a curtain that hides balls",
+        (_stage("curtain", f"balls2curtain{size}", 5, training, 4000),),
+    )
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "paper32": _paper(32, (300, 500)),
+        "paper64": _paper(64, (1000, 3000)),
+        "curtain32": _curtain(32, 250),
+        "curtain64": _curtain(64, 1500),
+    }
+)
 """By name."""
 
 

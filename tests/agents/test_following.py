@@ -11,6 +11,7 @@ from rnem_world.agents.collecting import collect
 from rnem_world.agents.following import Following, follow
 from rnem_world.errors import CheckpointError, OutputError
 from rnem_world.training import checkpoint, trainer
+from rnem_world.training.recipes import RECIPES, recipe
 
 SMALL = "--recipe paper32 --hidden-size 16 --batch-size 4 --threads 1"
 
@@ -19,9 +20,11 @@ SMALL = "--recipe paper32 --hidden-size 16 --batch-size 4 --threads 1"
 def place(tmp_path_factory) -> Path:
     """A folder with a little data for each stage, so that nothing is collected."""
     folder = tmp_path_factory.mktemp("recipe")
-    sizes = {"num_train": 8, "num_valid": 4, "num_test": 0, "frames": 21, "progress": False}
-    for stage, preset in (("one-ball", "balls1mass32"), ("two-balls", "balls2mass32")):
-        collect("balls", folder / "data" / f"paper32-{stage}.h5", preset=preset, **sizes)
+    sizes = {"num_train": 8, "num_valid": 4, "num_test": 0, "frames": 31, "progress": False}
+    for name in RECIPES:
+        if name.endswith("32"):
+            for stage in recipe(name).stages:
+                collect(**{**stage.collect[0], **sizes}, out=folder / "data" / f"{name}-{stage.name}.h5")
     return folder
 
 
@@ -52,6 +55,11 @@ def test_the_stages_follow_one_another_and_the_last_is_the_run(train, place, mon
     assert [config.model.slots for config in configs] == [3, 5]
     assert {config.model.core for config in configs} == {"rnn"}
     assert {config.training.seed for config in configs} == {5}
+    further = train(
+        f"--recipe curtain32 --start-from runs/all {SMALL[17:]} --max-updates 1 --model rnn_em --out runs/on"
+    )
+    assert further.code == 0, further
+    assert started == [str(first), str(run)]
     again = train("--resume --out runs/all")
     assert again.code == 0
     assert "all stages are complete" in again.out

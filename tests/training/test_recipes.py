@@ -40,7 +40,7 @@ def test_a_stage_that_collects_nothing_takes_the_data_before_it():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: recipe("paper"), "no recipe 'paper': did you mean 'paper32'"),
+        (lambda: recipe("paper"), "no recipe 'paper': did you mean"),
         (lambda: Stage("a", {"training": {"epochs": 3}}), "max_updates"),
         (lambda: Recipe("", ()), "one is needed"),
         (lambda: Recipe("", (Stage("a", LIMIT, COLLECT), Stage("a", LIMIT))), "a name of its own"),
