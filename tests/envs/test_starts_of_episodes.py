@@ -74,7 +74,7 @@ def test_data_without_a_beginning_gives_pieces_of_episodes(tmp_path):
         tmp_path / "later.h5", length=500, frames=20, sizes={"training": 1, "test": 2}, offset=1
     )
     starts = starts_from_dataset(path, context_frames=4)
-    assert starts.packed.shape[:2] == (2, 4)
+    assert starts.packed.shape[:2] == (3, 4)
     with pytest.raises(DataError, match="no episode of"):
         starts_from_dataset(write_streams(tmp_path / "short.h5", length=3), context_frames=9)
 
