@@ -238,6 +238,7 @@ class SequenceLoader:
         self.number_of_sequences = self._count()
         self._memory = _MemoryCopy(dataset, split, self.arrays, self.number_of_sequences)
         self.in_memory = self._memory.bytes_needed <= config.memory_gigabytes * 1e9
+        self.bytes_in_memory = self._memory.bytes_needed if self.in_memory else 0
 
     def __len__(self) -> int:
         """The number of batches that this process gives in an epoch."""
