@@ -66,6 +66,8 @@ def group() -> None:
 
 def main() -> None:
     """Runs the command line; the entry point of ``rnem-world``."""
+    # Modules of a user's own, which ids and policies may name, are found here too, after all that is installed.
+    sys.path.append(os.getcwd())
     try:
         group(prog_name="rnem-world")
     except RnemWorldError as error:

@@ -45,8 +45,13 @@ def section(name: str, command: click.Command) -> str:
         f"{name} {usage} [OPTIONS]".replace("  ", " "),
         "```",
         "",
-        *(["| option | |", "|---|---|", *rows] if rows else []),
+        *(stacked(["| option | |", "|---|---|", *rows]) if rows else []),
     ])  # fmt: skip
+
+
+def stacked(table: list[str]) -> list[str]:
+    """Lets the cells of a table's rows stand below one another on narrow screens; see docs/style.css."""
+    return ['<div class="stacked" markdown>', "", *table, "", "</div>"]
 
 
 def flags(option: click.Option) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 from rnem_world.config import described
 from rnem_world.training.config import RunConfig
-from site_pages.commands import cell
+from site_pages.commands import cell, stacked
 
 
 def options() -> str:
@@ -38,14 +39,15 @@ def dataclass_in(hint: Any) -> type | None:
 
 def table(path: str, cls: type) -> str:
     """Writes the options of one dataclass that are no groups themselves."""
-    hints, meanings = typing.get_type_hints(cls), described(cls)
+    hints = typing.get_type_hints(cls)
+    meanings = {name: cell(re.sub(r":\w+:(?=`)", "", text)) for name, text in described(cls).items()}
     rows = [
-        f"| `{field.name}` | {default_of(field)} | {cell(meanings[field.name])} |"
+        f"| `{field.name}` | {default_of(field)} | {meanings[field.name]} |"
         for field in dataclasses.fields(cls)
         if dataclass_in(hints[field.name]) is None
     ]
     title = f"## `{path}`" if path else "## Outside of all groups"
-    return "\n".join([title, "", "| option | default | |", "|---|---|---|", *rows])
+    return "\n".join([title, "", *stacked(["| option | default | |", "|---|---|---|", *rows])])
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:

@@ -23,19 +23,19 @@ def zoo() -> str:
 
 
 def section(name: str) -> str:
-    """Writes one world. Its card's headings go one level down, below the page's."""
+    """Writes one world. Its card's headings go one level down, and the pages that it mentions become links."""
     folder = SHIPPED / name
     title, _, card = (folder / "README.md").read_text().partition("\n")
     facts = facts_of(folder)
     return "\n".join([
         f"## {title.removeprefix('# ')} {{ #{name} }}",
         "",
-        f"![{name}: {title.partition(': ')[2]}]({picture(name).as_posix()}){{ .dream }}",
+        f"![{name}: {title.partition(': ')[2]}]({picture(name).as_posix()})",
         "",
         "| " + " | ".join(facts) + " |",
         "|" + "---|" * len(facts),
         "| " + " | ".join(facts.values()) + " |",
-        re.sub(r"^#", "##", card, flags=re.MULTILINE),
+        re.sub(r"docs/([\w-]+)\.md", r"[\1](\1.md)", re.sub(r"^#", "##", card, flags=re.MULTILINE)),
     ])  # fmt: skip
 
 
