@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,18 +14,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnem_world import physics
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import BASELINES, Agent, baseline
+from rnem_world.agents.mixture import MixedAgent, parse_mixture
 from rnem_world.config import build
 from rnem_world.data.collector import CollectorConfig, Source, check_out_is_free, collect_dataset
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.errors import ConfigError, OutputError, suggest
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from rnem_world.envs.atari import AtariVectorEnv
     from rnem_world.envs.balls import BouncingBallsVectorEnv
 
 DATA_FOLDER = Path("data")
 """Where datasets are that are named by their preset or game."""
+
+ARCHIVE = ".zip"
+"""How the file of a policy ends that stable-baselines3 saved."""
 
 CONSOLES = 4
 """Games that run side by side in one process: so few that each runs through several episodes in a shard."""
@@ -40,7 +49,8 @@ class Collection:
         frames: Frames of a sequence.
         seed: Seed of everything.
         shard_size: Sequences that a process collects and writes at once.
-        policy: Who acts: one of `rnem_world.agents.base.BASELINES`.
+        policy: Who acts: one of `rnem_world.agents.base.BASELINES`, or several with weights, each of which plays that
+            part of the episodes; see `rnem_world.agents.mixture.parse_mixture`.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -92,8 +102,9 @@ class BallsCollection(Collection):
 
     def __post_init__(self) -> None:
         rules = physics.preset(self.preset)
-        if self.policy not in BASELINES:
-            raise ConfigError(f"no policy {self.policy!r}: {suggest(self.policy, BASELINES)}")
+        for player in parse_mixture(self.policy):
+            if player.name not in BASELINES:
+                raise ConfigError(f"no policy {player.name!r}: {suggest(player.name, BASELINES)}")
         if not rules.player and self.policy != Collection.policy:
             raise ConfigError(
                 f"the policy {self.policy} was given, and in {self.preset} nobody plays: leave it out"
@@ -120,7 +131,7 @@ class BallsCollection(Collection):
             package_version=rnem_world.__version__,
         )
         return Source(
-            partial(_make_balls, rules=rules), partial(_make_baseline, policy=self.policy), attributes
+            partial(_make_balls, rules=rules), partial(_make_players, policy=self.policy), attributes
         )
 
 
@@ -158,16 +169,18 @@ class AtariCollection(Collection):
         # The working directory may be another one when they are opened.
         if isinstance(self.background, str | os.PathLike):
             object.__setattr__(self, "background", Path(self.background).absolute())
-        if self.is_trained:
-            if not Path(self.policy).is_file():
+        for player in parse_mixture(self.policy):
+            if player.name.endswith(ARCHIVE):
+                if not Path(player.name).is_file():
+                    raise ConfigError(
+                        f"there is no policy {player.name}; expected a .zip that stable-baselines3 saved"
+                    )
+            elif player.name not in BASELINES:
                 raise ConfigError(
-                    f"there is no policy {self.policy}; expected a .zip that stable-baselines3 saved"
+                    f"no policy {player.name!r}: {suggest(player.name, BASELINES)}, or the path of a .zip"
                 )
-            object.__setattr__(self, "policy", str(Path(self.policy).absolute()))
-        elif self.policy not in BASELINES:
-            raise ConfigError(
-                f"no policy {self.policy!r}: {suggest(self.policy, BASELINES)}, or the path of a .zip"
-            )
+        if self.trained:
+            object.__setattr__(self, "policy", _with_whole_paths(self.policy))
         elif self.trust_policy or self.policy_frames:
             flag = "--trust-policy" if self.trust_policy else "--policy-frames"
             raise ConfigError(
@@ -178,12 +191,13 @@ class AtariCollection(Collection):
     def files(self) -> tuple[Path, ...]:
         """The policy and the background, where these are files."""
         background = (self.background,) if isinstance(self.background, Path) else ()
-        return (Path(self.policy), *background) if self.is_trained else background
+        return (*self.trained, *background)
 
     @property
-    def is_trained(self) -> bool:
-        """Whether a trained policy plays, and not a baseline."""
-        return self.policy.endswith(".zip")
+    def trained(self) -> tuple[Path, ...]:
+        """The files of the trained policies among those who play."""
+        names = (player.name for player in parse_mixture(self.policy))
+        return tuple(Path(name) for name in names if name.endswith(ARCHIVE))
 
     @property
     def name(self) -> str:
@@ -221,16 +235,13 @@ class AtariCollection(Collection):
             "frame_skip": FRAME_SKIP,
             "repeat_probability": REPEAT_PROBABILITY,
             "reward": self.reward,
-            "policy": Path(self.policy).name,
+            "policy": _without_folders(self.policy),
         }
-        make_agent = partial(_make_baseline, policy=self.policy)
-        if self.is_trained:
-            frames = self.policy_frames or "grayscale"
-            make_agent = partial(_make_trained, policy=self.policy, trusted=self.trust_policy, frames=frames)
-            try:
-                settings["policy_crc32"] = zlib.crc32(Path(self.policy).read_bytes())
-            except OSError as error:
-                raise OutputError(f"can't read {self.policy}: {error.strerror}") from error
+        frames = self.policy_frames or "grayscale"
+        make_agent = partial(_make_players, policy=self.policy, trusted=self.trust_policy, frames=frames)
+        if self.trained:
+            sums = [_checksum(path) for path in self.trained]
+            settings["policy_crc32"] = sums[0] if len(sums) == 1 else sums
             settings["policy_frames"] = frames
         if rules.background is not None:
             settings |= {"rule": RULE, "background": to_text(rules.background)}
@@ -265,9 +276,10 @@ COLLECTIONS: dict[str, type[BallsCollection | AtariCollection]] = {
 
 
 def collect(
-    what: str | Collection,
+    what: str | Callable[[], gymnasium.Env[Any, Any]] | Collection,
     out: Path | str | None = None,
     *,
+    policy: str | Callable[..., Any] | None = None,
     workers: int = 1,
     keep_shards: bool = False,
     overwrite: bool = False,
@@ -277,8 +289,12 @@ def collect(
     """Collects a dataset; a collection that was interrupted goes on when it is asked for again.
 
     Args:
-        what: A collection, or ``"balls"`` or ``"atari"`` and the options of `BallsCollection` or `AtariCollection`.
+        what: ``"balls"`` or ``"atari"``, with the options of `BallsCollection` or `AtariCollection`; any other
+            environment by its Gymnasium id (``MODULE:ID``, ``MODULE:CLASS``), or a function that makes one, with those
+            of `rnem_world.agents.any_collection.any_collection`; or a collection.
         out: The file to write, or with ``keep_shards`` the folder; without it ``data/NAME.h5`` (or ``data/NAME``).
+        policy: Who acts: a name, or several with weights, see `Collection`; for other environments also a function
+            ``policy(observation)`` or ``policy(observation, generator)``, which is shown what the environment shows.
         workers: Processes.
         keep_shards: Whether to leave a folder of shards, which can be read as one dataset.
         overwrite: Whether ``out`` may be replaced.
@@ -294,22 +310,24 @@ def collect(
         OutputError: If the dataset can't be written.
         RnemWorldError: As the collection's ``source``.
     """
-    if isinstance(what, str):
-        if what not in COLLECTIONS:
-            raise ConfigError(f"no environment {what!r} to collect from: {suggest(what, COLLECTIONS)}")
-        collection: Collection = build(COLLECTIONS[what], options)
-    elif options:
-        raise ConfigError(f"a collection was given, and beside it {', '.join(options)}: put them into it")
-    else:
+    if isinstance(what, Collection):
+        if options or policy is not None:
+            names = [*options, *(["policy"] if policy is not None else [])]
+            raise ConfigError(f"a collection was given, and beside it {', '.join(names)}: put them into it")
         collection = what
+    else:
+        collection = make_collection(what, policy, options)
     place = (
         DATA_FOLDER / (collection.name if keep_shards else f"{collection.name}.h5")
         if out is None
         else Path(out)
     ).absolute()
     check_out_is_free(place, overwrite, collection.files)
+    source = collection.source()
+    if workers > 1:
+        _check_travels(source)
     return collect_dataset(
-        collection.source(),
+        source,
         collection.sizes(),
         place,
         workers=workers,
@@ -317,6 +335,50 @@ def collect(
         keep_shards=keep_shards,
         overwrite=overwrite,
     )
+
+
+def make_collection(
+    what: str | Callable[[], gymnasium.Env[Any, Any]],
+    policy: str | Callable[..., Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Collection:
+    """Makes a collection, see `collect` for the arguments.
+
+    Raises:
+        ConfigError: If an argument makes no sense.
+    """
+    given = dict(options or {})
+    if isinstance(what, str) and what in COLLECTIONS:
+        if policy is not None and not isinstance(policy, str):
+            raise ConfigError(
+                f"the policy of {what} is {policy!r}, expected a name: functions play elsewhere"
+            )
+        return build(COLLECTIONS[what], given if policy is None else {**given, "policy": policy})
+    if isinstance(what, str) and ":" not in what and "-v" not in what and "/" not in what:
+        near = suggest(what, COLLECTIONS)
+        raise ConfigError(
+            f"no environment {what!r} to collect from: {near}, or a Gymnasium id such as CartPole-v1"
+        )
+    from rnem_world.agents.any_collection import any_collection
+
+    if policy is not None:
+        given["policy" if isinstance(policy, str) else "player"] = policy
+    return any_collection(what, given)
+
+
+def _check_travels(source: Source) -> None:
+    """Refuses functions that can't be handed to another process.
+
+    Raises:
+        ConfigError: If one can't.
+    """
+    try:
+        pickle.dumps(source)
+    except Exception as error:  # pickling raises errors of many kinds
+        raise ConfigError(
+            f"several processes can't share what was given ({str(error).splitlines()[0]}): give functions that are "
+            "defined in a module, or workers=1"
+        ) from error
 
 
 def _make_balls(num_envs: int, rules: physics.BallsConfig) -> BouncingBallsVectorEnv:
@@ -331,12 +393,50 @@ def _make_atari(num_envs: int, game: str, obs_type: str, reward: str, background
     return AtariVectorEnv(num_envs, game, obs_type, reward, background, autoreset_mode="Disabled")
 
 
-def _make_baseline(env: Any, generator: np.random.Generator, policy: str) -> Agent:
-    return baseline(policy, int(env.single_action_space.n), generator)
+def _make_players(
+    env: Any, generator: np.random.Generator, policy: str, trusted: bool = False, frames: Any = "grayscale"
+) -> Agent:
+    """Makes who plays: one agent, or several of which each plays some of the episodes."""
+    players = parse_mixture(policy)
+    if len(players) == 1:
+        return _make_player(env, generator, players[0].name, trusted, frames)
+    draws, *generators = generator.spawn(1 + len(players))
+    agents = [
+        _make_player(env, own, player.name, trusted, frames)
+        for own, player in zip(generators, players, strict=True)
+    ]
+    return MixedAgent(agents, [player.share for player in players], draws)
 
 
-def _make_trained(env: Any, generator: np.random.Generator, policy: str, trusted: bool, frames: Any) -> Agent:
+def _make_player(env: Any, generator: np.random.Generator, name: str, trusted: bool, frames: Any) -> Agent:
+    if not name.endswith(ARCHIVE):
+        return baseline(name, ActionSpace.of(env.single_action_space), generator)
     from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 
-    model = load_sb3_policy(Path(policy), trusted, int(generator.integers(2**31)))
+    model = load_sb3_policy(Path(name), trusted, int(generator.integers(2**31)))
     return TrainedPolicyAgent(model, env, frames)
+
+
+def _with_whole_paths(policy: str) -> str:
+    """Names trained policies by whole paths: the working directory may be another one when they are opened."""
+    return _renamed(policy, lambda name: str(Path(name).absolute()))
+
+
+def _without_folders(policy: str) -> str:
+    """Names trained policies by their files alone, as a dataset does that goes elsewhere."""
+    return _renamed(policy, lambda name: Path(name).name)
+
+
+def _renamed(policy: str, rename: Callable[[str], str]) -> str:
+    players = parse_mixture(policy)
+    names = [rename(player.name) if player.name.endswith(ARCHIVE) else player.name for player in players]
+    if len(players) == 1:
+        return names[0]
+    return ",".join(f"{name}:{player.share:g}" for name, player in zip(names, players, strict=True))
+
+
+def _checksum(path: Path) -> int:
+    try:
+        return zlib.crc32(path.read_bytes())
+    except OSError as error:
+        raise OutputError(f"can't read {path}: {error.strerror}") from error

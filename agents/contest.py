@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import BASELINES, Agent, baseline
 from rnem_world.agents.config import REAL_BALLS, ContestConfig
 from rnem_world.agents.dynamics import (
@@ -23,13 +23,18 @@ from rnem_world.agents.dynamics import (
 from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.policy import read_policy_config, saw_slots
 from rnem_world.agents.scores import Played, Score, compared, play
+from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.ids import make_environment
 from rnem_world.envs.learned import LearnedVectorEnv
-from rnem_world.envs.real import make_environment, world_of
+from rnem_world.envs.real import REAL_ENVIRONMENT, has_recipe, world_of
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.seeding import numpy_generator, torch_generator
+
+USUAL_STEPS, STEPS_WITHOUT_LIMIT = 100, 1000
+"""Steps of an episode where the user doesn't say: of our environments, and of others that have no limit."""
 
 Entrant = tuple[Agent, VectorEnv[Any, Any, Any]]
 """An agent, and the environments in which it acts."""
@@ -37,6 +42,10 @@ Entrant = tuple[Agent, VectorEnv[Any, Any, Any]]
 
 class Contest:
     """Lets all agents of a configuration play.
+
+    Attributes:
+        env: Gymnasium id of the real environment.
+        steps: Steps of an episode.
 
     Args:
         config: Who plays what.
@@ -47,15 +56,23 @@ class Contest:
 
     def __init__(self, config: ContestConfig) -> None:
         self.config = config
+        self.steps = config.steps or USUAL_STEPS
+        self.env, self._options = config.env, dict(config.env_options)
+        if not config.env:
+            self.env = REAL_BALLS
+            if has_recipe(config.checkpoint) and "preset" not in self._options:
+                self.env, self._options = REAL_ENVIRONMENT, {"checkpoint": config.checkpoint, **self._options}
         self.world: World | None = World.load(config.checkpoint, config.device) if config.agents else None
         with closing(self.real(1)) as env:
+            if config.steps is None and isinstance(env, AnyVectorEnv):
+                self.steps = env.own_limit or STEPS_WITHOUT_LIMIT
             if self.world is not None:
                 self.world.check_spaces(env.single_observation_space, env.single_action_space)
             self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
             if isinstance(env, BouncingBallsVectorEnv):
                 BallsDynamics(env.rules)  # refuses balls without a player before anything is played
         if config.oracle and not self.has_oracle:
-            raise ConfigError(f"{config.env} has no oracle, only {REAL_BALLS} has: leave out the oracle")
+            raise ConfigError(f"{self.env} has no oracle, only {REAL_BALLS} has: leave out the oracle")
 
     def real(self, number: int) -> VectorEnv[Any, Any, Any]:
         """Makes real environments.
@@ -63,8 +80,8 @@ class Contest:
         Raises:
             RnemWorldError: If there is no such environment, or it refuses its options.
         """
-        options = {**self.config.env_options, "max_episode_steps": self.config.steps}
-        return make_environment(self.config.env, number, options)
+        options = {**self._options, "max_episode_steps": self.steps}
+        return make_environment(self.env, number, options)
 
     def dream(self, number: int, obs_type: str = "frame") -> LearnedVectorEnv:
         """Makes dreamt environments."""
@@ -75,7 +92,7 @@ class Contest:
             obs_type=obs_type,
             imagination=config.imagination,
             device=config.device,
-            max_episode_steps=config.steps,
+            max_episode_steps=self.steps,
         )
 
     def play(self, progress: bool = True) -> list[Score]:
@@ -92,7 +109,7 @@ class Contest:
                 agent, env = make(dreaming, config.episodes)
                 with closing(env):
                     played[dreaming][name] = play(
-                        agent, env, config.seed, config.steps, title if progress else None
+                        agent, env, config.seed, self.steps, title if progress else None
                     )
         return compared(played[False], played[True], self._oracle_of(played[False]))
 
@@ -131,14 +148,8 @@ class Contest:
 
     def _baseline(self, name: str, dreaming: bool, number: int) -> Entrant:
         env = self.dream(number) if dreaming else self.real(number)
-        space = env.single_action_space
-        if not isinstance(space, spaces.Discrete):
-            env.close()
-            raise ConfigError(
-                f"the actions of {self.config.env} are {space}, expected some to choose from (Discrete)"
-            )
         generator = numpy_generator(self.config.seed, "baseline", name)
-        return baseline(name, int(space.n), generator, int(space.start)), env
+        return baseline(name, ActionSpace.of(env.single_action_space), generator), env
 
     def _planner(self, text: str, dreaming: bool, number: int) -> Entrant:
         world = self._world()
@@ -147,8 +158,8 @@ class Contest:
         planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, generator)
         if dreaming:
             dream = self.dream(number)
-            return PlannerAgent(planner, dreamt_states(dream)), dream
-        return PlannerAgent(planner, WatchedState(world).observe), self.real(number)
+            return PlannerAgent(planner, dreamt_states(dream), world.actions), dream
+        return PlannerAgent(planner, WatchedState(world).observe, world.actions), self.real(number)
 
     def _oracle(self, text: str, dreaming: bool, number: int) -> Entrant:
         env: Any = self.real(number)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from jaxtyping import Bool, Float, Int64, Integer, UInt8
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from rnem_world.device import to_host
@@ -25,7 +25,7 @@ from rnem_world.envs.uncertainty import read_calibration
 from rnem_world.envs.vector import ONLY, BatchedVectorEnv, SingleEnv
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.evaluation.pictures import colour_grouping
+from rnem_world.evaluation.pictures import colour_grouping, coloured
 
 ObservationType = Literal["frame", "slots"]
 INFOS = (*DETAILS, "disagreement")
@@ -50,7 +50,8 @@ class DreamOptions:
         starts: Where dreams begin: a dataset, a file of starts (`rnem-world export --starts` makes them), `Starts`,
             or ``"real"`` or ``"real:PRESET"`` to simulate new ones; None takes the checkpoint's own. Worlds of Atari
             games begin in the real game: ``"real"`` (None too, if the checkpoint has no starts) or ``"real:GAME"``
-            take 512 starts of a random policy, which are played once and kept in the user's cache folder.
+            take 512 starts of a random policy, which are played once and kept in the user's cache folder; so do worlds
+            of any other environment, of which ``"real"`` plays 256.
         details: What ``info`` holds, any of ``gamma`` (K, H, W), ``prediction`` (K, C, H, W), ``attention`` (K, K),
             ``centroids`` (K, 2) in pixels, x first, ``masses`` (K,) in pixels, ``slot_rewards`` (K,). Attention and
             rewards are those of the last step, 0 after a reset; the others have to be drawn, which latent imagination
@@ -215,9 +216,9 @@ class LearnedVectorEnv(BatchedVectorEnv):
         for member, dreams in zip(self.members, begun[1:], strict=True):
             member.begin(places, dreams)
 
-    def advance(self, actions: Integer[np.ndarray, " n"], waiting: Bool[np.ndarray, " n"]) -> Transition:
+    def advance(self, actions: Shaped[np.ndarray, "n ..."], waiting: Bool[np.ndarray, " n"]) -> Transition:
         """Imagines one transition of all N, and copies what it shows to the host with one transfer."""
-        chosen = self._on_device(actions)
+        chosen = self.world.encoded(actions)
         outcome = self.dreams.step(chosen)
         for member in self.members:
             member.step(chosen)
@@ -253,8 +254,7 @@ class LearnedVectorEnv(BatchedVectorEnv):
         picture = self.dreams.pictures()
         frame, gamma = to_host([picture.frame, picture.gamma[:, :, 0]])
         grey = frame.mean(axis=1)
-        shown = frame if frame.shape[1] in (1, 3) else frame.max(axis=1, keepdims=True)
-        left = np.broadcast_to(shown.transpose(0, 2, 3, 1), (*grey.shape, 3))
+        left = coloured(frame.transpose(0, 2, 3, 1))
         both = np.concatenate([left, colour_grouping(gamma, grey)], axis=2)
         factor = -(-RENDERED_SIZE // self.world.frame_shape[0])
         pictures = (both * 255.0).round().astype(np.uint8)
@@ -328,7 +328,7 @@ class LearnedEnv(SingleEnv):
     when they are first drawn, and from then on only picked; ``env.batch.starts.prepare()`` encodes all at once.
 
     The options of a reset are ``start``, the number of a start; or ``frames``, (T, H, W, C) with T >= 2, uint8 0..255,
-    bool, or floats in [0, 1], and ``actions``, the T - 1 integers between them: the dream goes on from the last frame;
+    bool, or floats in [0, 1], and ``actions``, the T - 1 actions between them: the dream goes on from the last frame;
     and ``edits``, see `edit`. For a vector environment each is one for all, or N of them.
 
     Args:
@@ -412,16 +412,16 @@ def _load_members(world: World, options: DreamOptions) -> list[World]:
         ConfigError: If one has other frames or actions.
         CheckpointError: If there is no such checkpoint.
     """
-    expected = (world.frame_shape, world.number_of_actions)
+    expected = (world.frame_shape, world.actions)
     ensemble = (
         () if isinstance(options.ensemble, str | Path) else options.ensemble
     )  # a tuple since it was checked
     members = [World.load(checkpoint, options.device) for checkpoint in ensemble]
     for member in members:
-        given = (member.frame_shape, member.number_of_actions)
-        if given != expected:
+        if (member.frame_shape, member.actions) != expected:
             raise ConfigError(
-                f"the ensemble's world {member.folder.name} has frames and actions {given}, expected {expected}"
+                f"the ensemble's world {member.folder.name} has frames {member.frame_shape} and the actions "
+                f"{member.action_space}, expected {world.frame_shape} and {world.action_space}"
             )
     return members
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Num
 from numpy.typing import NDArray
 
+from rnem_world.envs.episodes import check_actions
+from rnem_world.envs.played_starts import played_starts
 from rnem_world.envs.real import is_game, real_game, real_rules
 from rnem_world.envs.starts import (
     FEWEST_FRAMES,
@@ -97,7 +100,7 @@ class StartSource:
         self.number_of_starts: int | None = None
         first = self._worlds[0][0]
         kind, _, name = starts.partition(":") if isinstance(starts, str) else ("", "", "")
-        if kind == REAL and not is_game(first):
+        if kind == REAL and not is_game(first) and first.config.recipe is None:
             self._rules = real_rules(first, name or None)
         else:
             self._starts = own_starts(first) if starts is None else _find_starts(first, starts)
@@ -186,16 +189,24 @@ def check_starts(world: World, starts: Starts) -> None:
     Raises:
         ConfigError: If their frames or actions aren't those of this world.
     """
-    most = int(starts.actions.max(initial=0))
-    if starts.shape != world.frame_shape or most >= world.number_of_actions:
+    known, done = world.actions, starts.actions
+    fits = starts.shape == world.frame_shape
+    if world.takes_actions:
+        fits &= done.shape[2:] == known.stored_shape and (done.dtype == np.float32) == (known.kind == "box")
+        fits = fits and (known.kind == "box" or bool((done < np.array(known.sizes)).all()))
+    if not fits:
+        kind = "real numbers" if done.dtype == np.float32 else f"whole numbers up to {done.max(initial=0)}"
+        each = f"{done.shape[2]} " if done.ndim == 3 else ""
         raise ConfigError(
-            f"the starts have frames {starts.shape} and actions up to {most}, the world {world.folder.name} has "
-            f"frames {world.frame_shape} and actions up to {world.number_of_actions - 1}: give starts of this world"
+            f"the starts have frames {starts.shape} and actions of {each}{kind}, the world {world.folder.name} has "
+            f"frames {world.frame_shape} and the actions {world.action_space}: give starts of this world"
         )
 
 
 def own_starts(world: World) -> Starts:
-    """Finds where dreams begin if the user doesn't say: the checkpoint's own starts, the real game, or its data.
+    """Finds where dreams begin if the user doesn't say.
+
+    That is in the checkpoint's own starts, in the real game, in its data, or in what is played of its environment.
 
     Raises:
         DataError: If there are none.
@@ -209,6 +220,8 @@ def own_starts(world: World) -> Starts:
     data = world.config.data_path
     if data is not None and data.exists():
         return starts_from_dataset(data)
+    if world.config.recipe is not None:
+        return played_starts(world)
     raise DataError(
         f"{world.folder} has no starts ({STARTS_FILE}) and its data {world.config.data!r} isn't there: give "
         "starts=DATASET, a file of `rnem-world export RUN --starts DATASET`, or starts='real:PRESET'"
@@ -219,6 +232,13 @@ def _find_starts(world: World, starts: str | Path | Starts) -> Starts:
     if isinstance(starts, Starts):
         return starts
     if isinstance(starts, str) and starts.partition(":")[0] == REAL:
+        if world.config.recipe is not None:
+            if starts != REAL:
+                raise ConfigError(
+                    f"starts is {starts!r}, and {world.folder.name} knows its environment, "
+                    f"{world.config.environment}: give starts='real'"
+                )
+            return played_starts(world)
         return game_starts(real_game(world, starts.partition(":")[2] or None))
     path = Path(starts)
     return read_starts(path) if path.suffix == ".npz" else starts_from_dataset(path)
@@ -226,7 +246,7 @@ def _find_starts(world: World, starts: str | Path | Starts) -> Starts:
 
 def check_context(
     world: World, options: dict[str, Any], number: int, rows: NDArray[np.int64]
-) -> tuple[NDArray[Any], Int64[np.ndarray, "m s"]]:
+) -> tuple[NDArray[Any], Num[np.ndarray, "m s ..."]]:
     """Checks ``options["frames"]`` and ``options["actions"]``, a user's own start.
 
     Args:
@@ -236,8 +256,8 @@ def check_context(
         rows: Those that are reset.
 
     Returns:
-        The frames, (m, t, h, w, c) as `World.known_frames` gives them, and the actions of the environments that are
-        reset.
+        The frames, (m, t, h, w, c) as `World.known_frames` gives them, and the actions as the model takes them, of
+        the environments that are reset.
 
     Raises:
         ConfigError: If they don't fit the world or one another.
@@ -257,24 +277,30 @@ def check_context(
         raise ConfigError(
             f"options['frames'] holds {steps + 1} frames, expected at least {FEWEST_FRAMES} (16 are usual)"
         )
-    actions = options.get("actions")
-    if actions is None:
-        if world.number_of_actions > 1:
+    given = options.get("actions")
+    if given is None:
+        if world.actions.sizes != (1,):
             raise ConfigError(
                 f"options has frames and no actions: give the {steps} actions between the frames"
             )
         actions = np.zeros(steps, dtype=np.int64)
-    actions = np.asarray(actions)
-    if actions.dtype.kind not in "iu" or actions.shape not in ((steps,), (number, steps)):
-        raise ConfigError(
-            f"options['actions'] have the shape {actions.shape} and dtype {actions.dtype}, expected ({steps},) "
-            f"integers, one between each two of the frames, or {number} times that"
-        )
-    if actions.min() < 0 or actions.max() >= world.number_of_actions:
-        raise ConfigError(
-            f"options['actions'] lie between {actions.min()} and {actions.max()}, expected 0 to "
-            f"{world.number_of_actions - 1}"
-        )
+    else:
+        actions = _encoded_actions(world, np.asarray(given), steps, number)
     frames = frames[rows] if each else np.broadcast_to(frames, (len(rows), *frames.shape))
-    actions = actions[rows] if actions.ndim == 2 else np.broadcast_to(actions, (len(rows), steps))
-    return frames, actions.astype(np.int64)
+    single = actions.ndim == 1 + len(world.actions.stored_shape)
+    actions = np.broadcast_to(actions, (len(rows), *actions.shape)) if single else actions[rows]
+    return frames, actions
+
+
+def _encoded_actions(world: World, given: NDArray[Any], steps: int, number: int) -> NDArray[Any]:
+    """Checks actions between frames, and gives them as the model takes them, for one environment or for each."""
+    own = world.action_space.shape or ()
+    axes = given.shape[: given.ndim - len(own)]
+    if axes not in ((steps,), (number, steps)):
+        expected = ", ".join(map(str, (steps, *own))) + ("" if own else ",")
+        raise ConfigError(
+            f"options['actions'] have the shape {given.shape} and dtype {given.dtype}, expected ({expected}), one "
+            f"action of {world.action_space} between each two of the frames, or {number} times that"
+        )
+    flat = check_actions(given.reshape(-1, *own), math.prod(axes), world.action_space, "options['actions']")
+    return world.actions.encode(flat).reshape(*axes, *world.actions.stored_shape)

@@ -17,10 +17,13 @@ COMMANDS = {
     "train": "Train R-NEM or one of its baselines.",
     "evaluate": "Evaluate a trained model on a dataset.",
     "rollout": "Let a trained model imagine, and write the video.",
+    "import-tf": "Turn a checkpoint of the original TensorFlow program into one of ours.",
     "export": "Write a trained model as a small folder to ship.",
     "agent": "Train, evaluate and improve agents, in dreams and in reality.",
     "play": "Play in a learned world in the browser.",
     "env": "Look at learned worlds as environments, measure them, film them.",
+    "doctor": "Say what works here, or how a run fares, with advice.",
+    "reproduce": "Show which claims of the R-NEM paper hold.",
     "bench": "Measure how fast this machine runs the model.",
 }
 
@@ -33,12 +36,13 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports ``rnem_world.cli.<name>`` and returns its ``command``."""
+        """Imports the command's module in ``rnem_world.cli`` and returns its ``command``."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"rnem_world.cli.{cmd_name}").command
+        module = f"rnem_world.cli.{cmd_name.replace('-', '_')}"
+        command = importlib.import_module(module).command
         if not isinstance(command, click.Command):
-            raise TypeError(f"rnem_world.cli.{cmd_name}.command is no click command")
+            raise TypeError(f"{module}.command is no click command")
         return command
 
     def resolve_command(
@@ -63,6 +67,8 @@ def group() -> None:
 
 def main() -> None:
     """Runs the command line; the entry point of ``rnem-world``."""
+    # Modules of a user's own, which ids and policies may name, are found here too, after all that is installed.
+    sys.path.append(os.getcwd())
     try:
         group(prog_name="rnem-world")
     except RnemWorldError as error:

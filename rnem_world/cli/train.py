@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,18 @@ from rnem_world.cli.arguments import (
     add_flags,
     flags_of,
     given_values,
+    lasting,
     resolve_data,
     resolve_device,
     resolve_game,
+)
+from rnem_world.cli.environments import (
+    FRAME_NAMES,
+    check_unused,
+    collected,
+    flag_of,
+    frame_options,
+    given_options,
 )
 from rnem_world.config import build, merged, read_options_file, set_path
 from rnem_world.distributed import from_torchrun
@@ -51,7 +61,13 @@ FIXED = flags_of(
     "environment",
     default="balls",
     show_default=True,
-    help="Where data comes from, and whose usual options hold: balls or atari.",
+    help="Where data comes from, and whose usual options hold: balls, atari, or any environment of Gymnasium by its id "
+    "(MODULE:ID imports MODULE first; MODULE:CLASS needs no id).",
+)
+@frame_options
+@click.option("--policy", help="Who acts where data is collected, see `rnem-world collect`.")
+@click.option(
+    "--trust-policy", is_flag=True, default=None, help="Unpickle the policy, see `rnem-world collect`."
 )
 @click.option("--game", help=f"atari: the game. [{GAME}]")
 @click.option(
@@ -74,6 +90,12 @@ FIXED = flags_of(
     "--world-model",
     is_flag=True,
     help="Train a model to dream in: actions, rewards, motion, gated slots, closed loops; see docs/world-model.md.",
+)
+@click.option(
+    "--recipe",
+    "recipe_name",
+    help="Train in stages, each with its own data and options: paper32, for example; see docs/paper.md. Other flags "
+    "hold for all stages.",
 )
 @click.option("--config", "options_file", type=click.Path(path_type=Path), help="Options as YAML or JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [runs/MODEL-DATA]")
@@ -98,6 +120,13 @@ def command(out: Path | None, resume: bool, device: str, threads: int | None, **
         # torch reads it when it is imported.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _check(parameters)
+    if parameters["recipe_name"] is not None or (resume and out is not None and _is_followed(out)):
+        if processes.world_size > 1:
+            raise ConfigError(
+                "a recipe is trained by one process: leave torchrun out, or train stage by stage with --start-from"
+            )
+        _follow(out, resume, device, threads, parameters)
+        return
     config, data = _resumed(out, parameters) if resume else _new(parameters)
     for name in ("schedule_updates", "schedule_after", "final_learning_rate"):
         # A resumed run may keep such options, which then do nothing.
@@ -129,13 +158,101 @@ def command(out: Path | None, resume: bool, device: str, threads: int | None, **
         report(f"validation loss {trainer.evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")
 
 
+def _follow(
+    out: Path | None,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    parameters: dict[str, Any],
+) -> None:
+    """Trains by a recipe, or goes on with it."""
+    from rnem_world.agents.following import Following, follow
+    from rnem_world.training.recipes import recipe
+
+    name, model = parameters["recipe_name"], parameters["model_name"]
+    own = (
+        "data",
+        "preset",
+        "game",
+        "architecture",
+        "options_file",
+        "feed_actions",
+        "world_model",
+    )
+    said = [flag for flag in own if parameters[flag]] + ["env"] * (parameters["environment"] != "balls")
+    if said:
+        flag = said[0].replace("options_file", "config").replace("_", "-")
+        raise ConfigError(f"--{flag} was given beside --recipe, which says that itself: leave it out")
+    flags = given_values([*RESUMABLE, *FIXED], parameters)
+    if parameters["slots"] is not None:
+        set_path(flags, "model.slots", parameters["slots"])
+    max_minutes = flags.get("training", {}).pop("max_minutes", None)
+    if not resume:
+        recipe(name)
+        out = out or Path("runs") / "-".join(part for part in (name, model) if part)
+        following = Following(name, model, flags, _lasting(parameters["start_from"]))
+    else:
+        if out is None:
+            raise ConfigError("--resume needs --out, the folder of the run to continue")
+        following = Following.read(out)
+        if name not in (None, following.recipe):
+            raise ConfigError(
+                f"{out} is trained by the recipe {following.recipe}, not {name}: leave --recipe out"
+            )
+        chosen = [parameters[choice] for choice in ("model_name", "slots", "start_from")]
+        if given_values(FIXED, parameters) or chosen != [None] * 3:
+            raise ConfigError(
+                "--resume continues the run as it was configured: leave out the model's and the data's options, or "
+                "begin a new run in another folder"
+            )
+        following = replace(following, options=merged(following.options, flags))
+    trainer = follow(
+        following,
+        out,
+        resume=resume,
+        max_minutes=max_minutes,
+        device=resolve_device(device, threads),
+        workers=os.cpu_count() or 1,
+        report=click.echo,
+    )
+    if trainer is None:
+        click.echo(f"all stages are complete; evaluate with `rnem-world evaluate {out}`")
+        return
+    if trainer.signal is not None:
+        sys.exit(128 + trainer.signal)
+    if trainer.is_interrupted:
+        click.echo(f"go on with `rnem-world train --resume --out {out}`")
+    else:
+        click.echo(f"evaluate with `rnem-world evaluate {out}`")
+
+
+def _lasting(start_from: str | None) -> str | None:
+    """Names the weights to start from so that a run that goes on elsewhere finds them too."""
+    return None if start_from is None else lasting(start_from)
+
+
+def _is_followed(run: Path) -> bool:
+    from rnem_world.agents.following import is_followed
+
+    return is_followed(run)
+
+
 def _check(parameters: dict[str, Any]) -> None:
     """Refuses names that don't exist and flags that belong to other environments."""
     environment, game, model = (parameters[name] for name in ("environment", "game", "model_name"))
-    if environment not in ENVIRONMENTS:
-        raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}")
-    if parameters["preset"] is not None and environment == "atari":
-        raise ConfigError("--preset names balls: with --env atari give --game, or leave it out")
+    is_known = environment in ENVIRONMENTS
+    if not is_known and difflib.get_close_matches(environment, ENVIRONMENTS, 1, cutoff=0.6):
+        raise ConfigError(
+            f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}, or a Gymnasium id"
+        )
+    if is_known:
+        check_unused(environment, _of_data(parameters), COLLECTED, "other environments (--env ID)")
+    elif parameters["data"] is not None and _of_data(parameters):
+        flag = flag_of(next(iter(_of_data(parameters))))
+        raise ConfigError(f"{flag} is for data that is collected, and --data was given: leave one out")
+    if parameters["preset"] is not None and environment != "balls":
+        cure = "give --game, or leave it out" if environment == "atari" else "leave it out"
+        raise ConfigError(f"--preset names balls: with --env {environment} {cure}")
     if game is not None and environment != "atari":
         raise ConfigError(f"--game {game} is for --env atari: add that, or leave it out")
     if model is not None and model not in MODELS:
@@ -153,6 +270,7 @@ def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, P
         given_values(FIXED, parameters)
         or parameters["feed_actions"]
         or parameters["world_model"]
+        or _of_data(parameters)
         or any(parameters[choice] is not None for choice in choices)
     ):
         raise ConfigError(
@@ -179,15 +297,28 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
         if parameters[name] is not None:
             set_path(flags, f"model.{name}", parameters[name])
     file = {} if parameters["options_file"] is None else read_options_file(parameters["options_file"])
-    usual = usual_options(model or "r_nem", parameters["environment"], is_world_model)
+    environment = parameters["environment"]
+    usual = usual_options(
+        model or "r_nem", environment if environment in ENVIRONMENTS else "any", is_world_model
+    )
     values = merged(merged(usual, file), flags)
     parameters["architecture"] = values["model"].get("architecture")
     config = build(RunConfig, values)
     data = parameters["data"] or config.data
-    if parameters["environment"] == "atari" and not data:
+    if environment == "atari" and not data:
         return config, resolve_game(parameters["game"] or GAME)
+    if environment not in ENVIRONMENTS and not data:
+        return config, collected(environment, _of_data(parameters), click.echo)
     data = data or parameters["preset"] or ("avoid" if is_world_model else "balls4mass64")
     return config, resolve_data(data, **(WORLD_DATA if is_world_model else {}))
+
+
+COLLECTED = (*FRAME_NAMES, "policy", "trust_policy")
+"""What may be said about data that is collected from any environment."""
+
+
+def _of_data(parameters: dict[str, Any]) -> dict[str, Any]:
+    return given_options({name: parameters[name] for name in COLLECTED})
 
 
 def _run_name(model: ModelConfig, data: Path) -> str:

@@ -43,9 +43,11 @@ class Batch:
         groups: Which object a pixel belongs to, 0 for the background.
         collisions: 1 where an object is touching another; (b, t, 1, 1, 1) if the dataset has only
             whole events.
-        actions: Numbers of actions.
+        actions: Numbers of actions; or of others what :class:`~rnem_world.actions.ActionSpace` stores, (b, t, d).
         rewards: Rewards.
         terminations: Whether the transition ends the episode.
+        truncations: Whether the episode is cut off after the transition.
+        is_first: Whether the frame begins an episode: the transition to it is none.
         lives: The lives that are left.
         positions: The balls' centres in units of the box.
         velocities: The balls' velocities in units a frame.
@@ -56,9 +58,11 @@ class Batch:
     indices: Int64[Tensor, " b"]
     groups: UInt8[Tensor, "b t h w"] | None = None
     collisions: UInt8[Tensor, "b t #c #h #w"] | None = None
-    actions: Int64[Tensor, "b t"] | None = None
+    actions: Int64[Tensor, "b t *d"] | Float32[Tensor, "b t d"] | None = None
     rewards: Float32[Tensor, "b t"] | None = None
     terminations: Bool[Tensor, "b t"] | None = None
+    truncations: Bool[Tensor, "b t"] | None = None
+    is_first: Bool[Tensor, "b t"] | None = None
     lives: UInt8[Tensor, "b t"] | None = None
     positions: Float32[Tensor, "b t n 2"] | None = None
     velocities: Float32[Tensor, "b t n 2"] | None = None
@@ -80,8 +84,9 @@ def read_batch(
     indices: Sequence[int],
     number_of_frames: int | None = None,
     arrays: Iterable[str] | None = None,
+    starts: int | Sequence[int] | Array = 0,
 ) -> Batch:
-    """Reads the beginnings of chosen sequences, without a loader.
+    """Reads chosen sequences or pieces of them, without a loader.
 
     Args:
         dataset: The dataset.
@@ -89,12 +94,13 @@ def read_batch(
         indices: Which sequences.
         number_of_frames: How many frames of each; all if None.
         arrays: Which arrays besides the frames; all if None.
+        starts: The first frame of each, or of all.
 
     Raises:
         DataError: If something isn't there or is damaged.
     """
     names = _select_arrays(dataset, split, arrays)
-    arrays_read = _fetch(dataset, split, names, indices, 0, number_of_frames)
+    arrays_read = _fetch(dataset, split, names, indices, starts, number_of_frames)
     return _make_batch(arrays_read, np.asarray(indices, dtype=np.int64), dataset.attributes.maximum_value)
 
 
@@ -125,7 +131,8 @@ def _fetch(
     read = dataset.read(split, indices, arrays, starts, length)
     for name, array in read.items():
         if name in ("actions", "rewards") and array.size:
-            wrong = find_wrong_value(name, array, dataset.attributes.number_of_actions, 255)
+            said = dataset.attributes
+            wrong = find_wrong_value(name, array, said.number_of_actions, 255, said.action_space)
             if wrong is not None:
                 frame = wrong.frame + int(np.broadcast_to(starts, np.shape(indices))[wrong.sequence])
                 raise DataError(
@@ -145,13 +152,11 @@ def _batch_first(name: str, array: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(array, 1, 0))
 
 
-def _batch_shape(name: str, info: SplitInfo, stored_shape: tuple[int, ...]) -> tuple[int, ...]:
+def _batch_shape(name: str, info: SplitInfo, tail: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape of one frame of an array as a batch holds it."""
     if name in ("features", "collisions"):
         return (info.channels, info.height, info.width)
-    if name == "groups":
-        return (info.height, info.width)
-    return () if name == "actions" else stored_shape[2:]
+    return (info.height, info.width) if name == "groups" else tail
 
 
 def _make_batch(arrays: Mapping[str, Array], indices: Array, maximum_value: int) -> Batch:
@@ -233,6 +238,7 @@ class SequenceLoader:
         self.number_of_sequences = self._count()
         self._memory = _MemoryCopy(dataset, split, self.arrays, self.number_of_sequences)
         self.in_memory = self._memory.bytes_needed <= config.memory_gigabytes * 1e9
+        self.bytes_in_memory = self._memory.bytes_needed if self.in_memory else 0
 
     def __len__(self) -> int:
         """The number of batches that this process gives in an epoch."""
@@ -330,16 +336,17 @@ class _MemoryCopy:
         self, dataset: Dataset, split: Split, arrays: Sequence[str], number_of_sequences: int
     ) -> None:
         self._dataset, self._split = dataset, split
-        info, stored = dataset.info(split), dataset.stored(split)
+        info = dataset.info(split)
         binary = dataset.attributes.maximum_value == 1
-        self._shapes = {name: _batch_shape(name, info, stored[name].shape) for name in arrays}
+        self._shapes = {name: _batch_shape(name, info, dataset.decoded_tail(split, name)) for name in arrays}
+        self._dtypes = {name: dataset.schema(name).dtype for name in arrays}
         self._packed = {name for name in arrays if name == "collisions" or (name == "features" and binary)}
         self._rows, self._frames = number_of_sequences, info.number_of_frames
         self._arrays: dict[str, Array] = {}
         self.bytes_needed = (
             self._rows
             * self._frames
-            * sum(int(np.prod(self._kept_shape(name))) * ARRAYS[name].dtype.itemsize for name in arrays)
+            * sum(int(np.prod(self._kept_shape(name))) * self._dtypes[name].itemsize for name in arrays)
         )
 
     def _kept_shape(self, name: str) -> tuple[int, ...]:
@@ -355,11 +362,11 @@ class _MemoryCopy:
         if self._arrays:
             return
         arrays = {
-            name: np.empty((self._rows, self._frames, *self._kept_shape(name)), ARRAYS[name].dtype)
+            name: np.empty((self._rows, self._frames, *self._kept_shape(name)), self._dtypes[name])
             for name in self._shapes
         }
         decoded = self._frames * sum(
-            int(np.prod(shape)) * ARRAYS[name].dtype.itemsize for name, shape in self._shapes.items()
+            int(np.prod(shape)) * self._dtypes[name].itemsize for name, shape in self._shapes.items()
         )
         block = max(1, _BLOCK_BYTES // decoded)
         with tqdm(total=self._rows, desc=f"reading {self._split}", unit="seq", disable=None) as progress:

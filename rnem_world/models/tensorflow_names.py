@@ -1,18 +1,21 @@
 """The names and layouts that the original TensorFlow program gave to the parameters.
 
-They let in its checkpoints (dumped to arrays) and the reference numbers that were made with it. TensorFlow stores
+They let in its checkpoints and the reference numbers that were made with it. TensorFlow stores
 fully connected weights as (inputs, outputs) and convolutions as (height, width, inputs, outputs).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rnem_world.errors import CheckpointError
+from rnem_world.models.config import ARCHITECTURES, MODELS, CoreName, ImageArchitecture, ModelConfig
 from rnem_world.models.cores import LongShortTermMemoryCore, RecurrentCore, RelationalCore
 from rnem_world.models.vision import Decoder, Encoder
 from rnem_world.models.world_model import WorldModel
@@ -106,6 +109,69 @@ def tensorflow_parameters(model: WorldModel) -> dict[str, Tensor]:
             ):
                 names |= _norm(f"{scope}/{gate}", norm)
     return {f"{SCOPE}/{name}": tensor for name, tensor in names.items()}
+
+
+def model_config_of(arrays: Mapping[str, np.ndarray], slots: int | None = None) -> ModelConfig:
+    """Finds out which model variables belong to, by their names and shapes.
+
+    Args:
+        arrays: The variables, by name.
+        slots: Number of slots, which no variable tells; None takes the paper's.
+
+    Raises:
+        CheckpointError: If they are of no model of the original, or of layers that have no name here.
+        ConfigError: If the model can't run with so few slots.
+    """
+    shapes = {
+        name.removesuffix(":0").removeprefix(f"{SCOPE}/"): array.shape for name, array in arrays.items()
+    }
+    architecture = _architecture_of(shapes)
+    options: dict[str, Any] = {}
+    layers = [name for name in shapes if re.fullmatch(r"NPE/fully_connected(_\d+)?/weights", name)]
+    core: CoreName
+    if layers:
+        # Four layers, two more with attention, one more with actions.
+        attends, acts = len(layers) >= 6, len(layers) % 2 == 1
+        core = "relational" if attends else "relational_no_attention"
+        options["hidden_size"] = shapes.get("LayerNormR0/LayerNorm/beta", (0,))[0]
+        if acts:
+            options["number_of_actions"], options["action_size"] = shapes["NPE/fully_connected/weights"]
+        if attends:
+            options["attention_size"] = shapes.get(f"NPE/fully_connected_{3 + acts}/biases", (0,))[0]
+    elif "basic_rnn_cell/kernel" in shapes:
+        core, options["hidden_size"] = "rnn", shapes["basic_rnn_cell/kernel"][1]
+    elif "layer_norm_basic_lstm_cell/kernel" in shapes:
+        core, options["hidden_size"] = "lstm", shapes["layer_norm_basic_lstm_cell/kernel"][1] // 4
+    else:
+        raise CheckpointError("the variables are of no recurrent network that the original program has")
+    if slots is None:
+        # An RNN of several slots is RNN-EM, which is the one that finds objects.
+        usual = max(number for kind, number in MODELS.values() if kind == core)
+        slots = 4 if architecture == "conv84" and usual > 1 else usual
+    return ModelConfig(core=core, architecture=architecture, slots=slots, **options)
+
+
+def _architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Finds the architecture with such convolutions; the other layers are checked when they are loaded."""
+
+    def found(pattern: str) -> list[tuple[int, ...]]:
+        names = [match for name in shapes if (match := re.fullmatch(pattern, name))]
+        return [shapes[match[0]] for match in sorted(names, key=lambda match: int(match[1]))]
+
+    encoder = found(r"InputWrapper(\d+)/Conv/weights")
+    decoder = found(r"OutputWrapper(\d+)/Conv/weights")
+    known = {name: image for name, image in ARCHITECTURES.items() if isinstance(image, ImageArchitecture)}
+    for name, image in known.items():
+        layers = [(layer.kernel, layer.kernel, layer.channels) for layer in image.convolutions]
+        layers += [(layer.kernel, layer.kernel, layer.channels) for layer in image.upsamplings]
+        if layers == [(*shape[:2], shape[3]) for shape in (*encoder, *decoder) if len(shape) == 4]:
+            return name
+    raise CheckpointError(
+        f"the variables have convolutions of the shapes {[*encoder, *decoder]}, which are those of none of "
+        f"{', '.join(known)}"
+        if encoder or decoder
+        else f"there are no variables of R-NEM (such as {SCOPE}/InputWrapper1/Conv/weights): it is another program's"
+    )
 
 
 def from_tensorflow_layout(array: Tensor) -> Tensor:

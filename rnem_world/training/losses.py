@@ -36,6 +36,10 @@ class SequenceBatch(NamedTuple):
             ``own_frames``. None nowhere.
         imagined: Float (b,), the weight of each sequence in the prior code's loss; those that have one are imagined to
             train it. They are 1 on average over the batches of all processes. None trains it on none.
+        begins: Bool (b, t), where the step's target is the first frame of an episode: the slots begin anew there. None
+            if none is.
+        weights: Float (b, t), of each sequence in a step's losses, 1 on average over the batches of all processes: 0
+            where an episode begins, for nothing leads there. None for 1 everywhere.
     """
 
     frames: Tensor
@@ -46,6 +50,8 @@ class SequenceBatch(NamedTuple):
     own_frames: Bool[np.ndarray, "b t"] | None = None
     expected_codes: Bool[np.ndarray, "b t"] | None = None
     imagined: Float32[np.ndarray, " b"] | None = None
+    begins: Bool[np.ndarray, "b t"] | None = None
+    weights: Float32[Tensor, "b t"] | None = None
 
     def rows(self, rows: slice) -> SequenceBatch:
         """Takes some of the sequences."""
@@ -98,6 +104,7 @@ class SequenceLoss(nn.Module):
         batch: SequenceBatch,
         step_weights: Float[Tensor, " t"],
         with_gammas: bool = False,
+        first: SlotState | None = None,
     ) -> SequenceLosses:
         """Computes the loss.
 
@@ -106,7 +113,9 @@ class SequenceLoss(nn.Module):
             batch: The sequences.
             step_weights: Weight of each step.
             with_gammas: Whether to return the responsibilities.
+            first: The slots before the first frame of an episode, where any begins within; None takes ``state``.
         """
+        first = state if first is None else first
         losses: list[Tensor] = []
         head_losses: list[Tensor] = []
         gammas: list[Tensor] = []
@@ -116,6 +125,7 @@ class SequenceLoss(nn.Module):
         prior = frames.new_zeros(())
         own_frames = _Mask(batch.own_frames, frames.device)
         expected_codes = _Mask(batch.expected_codes, frames.device)
+        begins = _Mask(batch.begins, frames.device)
         if batch.imagined is not None and batch.imagined.any():
             options = self.prior_code
             prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
@@ -135,17 +145,21 @@ class SequenceLoss(nn.Module):
             loss = likelihood.training_loss(
                 transition.logits, transition.prediction, state.gamma, target, self.pixels, frames[:, step]
             )
-            losses.append(loss.mean())
+            losses.append(_weighted_mean(loss, batch.weights, step))
             if with_gammas:
                 gammas.append(state.gamma[:, :, 0])
             if transition.heads is not None:
-                head_losses.append(self._head_loss(transition.heads, batch, step))
+                head_loss = self._head_loss(transition.heads, batch, step)
+                head_losses.append(_weighted_mean(head_loss, batch.weights, step))
             shown = target
             own = own_frames.at(step + 1)
             if own is not None:
                 drawn = likelihood.own_frame(transition.prediction.detach())
                 shown = torch.where(own[:, None, None, None], drawn, target)
                 state = self.model.update(transition, shown)
+            anew = begins.at(step)
+            if anew is not None:
+                state = state.where(anew, first)
         steps = torch.stack(losses)
         total = (steps * step_weights).sum() / step_weights.sum()
         heads = steps.new_zeros(())
@@ -160,13 +174,15 @@ class SequenceLoss(nn.Module):
             state,
         )
 
-    def _head_loss(self, heads: HeadOutput, batch: SequenceBatch, step: int) -> Tensor:
-        loss = heads.termination.new_zeros(())
+    def _head_loss(self, heads: HeadOutput, batch: SequenceBatch, step: int) -> Float[Tensor, " b"]:
+        loss = torch.zeros_like(heads.termination)
         if batch.rewards is not None:
             error = heads.rewards.sum(dim=1) - batch.rewards[:, step]
-            loss = loss + self.heads.reward_weight * error.square().mean()
+            loss = loss + self.heads.reward_weight * error.square()
         if batch.terminations is not None:
-            ends = F.binary_cross_entropy_with_logits(heads.termination, batch.terminations[:, step])
+            ends = F.binary_cross_entropy_with_logits(
+                heads.termination, batch.terminations[:, step], reduction="none"
+            )
             loss = loss + self.heads.termination_weight * ends
         return loss
 
@@ -216,6 +232,12 @@ def prior_code_loss(
     return torch.stack(losses).mean()
 
 
+def _weighted_mean(
+    losses: Float[Tensor, " b"], weights: Float[Tensor, "b t"] | None, step: int
+) -> Float[Tensor, ""]:
+    return losses.mean() if weights is None else (losses * weights[:, step]).mean()
+
+
 class _Mask:
     """A mask of sequences and steps, known to the host and the device; None is empty."""
 
@@ -228,6 +250,18 @@ class _Mask:
         if self._tensor is None or step >= len(self._steps) or not self._steps[step]:
             return None
         return self._tensor[:, step]
+
+
+def without_beginnings(
+    own_frames: Bool[np.ndarray, "b t"], is_first: Bool[np.ndarray, "b t"]
+) -> Bool[np.ndarray, "b t"]:
+    """Ends closed loops where an episode begins: what comes then can't be dreamt.
+
+    Args:
+        own_frames: Where they lie, from :func:`draw_own_frames`.
+        is_first: Where the frame of that step begins an episode.
+    """
+    return own_frames & ~np.logical_or.accumulate(own_frames & is_first, axis=1)
 
 
 def draw_own_frames(

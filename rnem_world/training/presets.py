@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.schema import Split
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models.config import FAMILIES, MODELS, architecture_for
+from rnem_world.models.config import FAMILIES, MODELS, ActionsConfig, architecture_for
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
@@ -52,7 +52,7 @@ WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 10
 # Sequences that frames are read from where a few frames of the data are wanted.
 MOST_SEQUENCES = 200
 
-ENVIRONMENTS = ("balls", "atari")
+ENVIRONMENTS = ("balls", "atari", "any")
 # The paper's options for Atari (`enc_dec_84_atari`, which follows from the size of the frames) ...
 ATARI: dict[str, Any] = {
     "model": {"slots": 4},
@@ -77,6 +77,18 @@ ATARI_WORLD: dict[str, Any] = {
     },
 }
 
+# What a world model of any other environment takes instead: things move far or hardly at all, and frames are few.
+ANY: dict[str, Any] = {"training": {"sequence_steps": 24, "batch_size": 32, "window": "random"}}
+ANY_WORLD: dict[str, Any] = {
+    "training": {
+        "sequence_steps": 48,
+        "chunk_steps": 12,
+        "batch_size": 16,
+        "loss": {"motion_weight": 5.0},
+        "noise": {"probability": 0.01, "per_sequence": True},
+    },
+}
+
 
 def paper_model(
     model: str = "r_nem", environment: str = "balls", options: Mapping[str, Any] | None = None
@@ -85,7 +97,7 @@ def paper_model(
 
     Args:
         model: A key of :data:`rnem_world.models.config.MODELS`.
-        environment: ``balls`` or a preset of theirs, or ``atari``.
+        environment: ``balls`` or a preset of theirs, ``atari``, or ``any`` for others.
         options: What shall be otherwise, nested, for example ``{"training": {"batch_size": 16}}``.
 
     Raises:
@@ -98,7 +110,7 @@ def world_model(environment: str = "balls", options: Mapping[str, Any] | None = 
     """Gives the configuration of a model to dream in.
 
     Args:
-        environment: ``balls`` or a preset of theirs, ``avoid`` for example, or ``atari``.
+        environment: ``balls`` or a preset of theirs, ``avoid`` for example, ``atari``, or ``any`` for others.
         options: What shall be otherwise, nested, for example ``{"model": {"slots": 6}}``.
 
     Raises:
@@ -113,7 +125,7 @@ def usual_options(model: str, environment: str, is_world_model: bool = False) ->
 
     Args:
         model: A key of :data:`rnem_world.models.config.MODELS`.
-        environment: ``balls`` or a preset of theirs, or ``atari``.
+        environment: ``balls`` or a preset of theirs, ``atari``, or ``any`` for others.
         is_world_model: Whether to train a world model.
 
     Raises:
@@ -129,6 +141,8 @@ def usual_options(model: str, environment: str, is_world_model: bool = False) ->
     values: dict[str, Any] = {"model": {"core": core, "slots": slots}}
     if is_world_model:
         values = merged(values, WORLD_MODEL)
+    if environment == "any":
+        values = merged(values, ANY_WORLD if is_world_model else ANY)
     if environment == "atari":
         values = merged(values, ATARI_WORLD if is_world_model else ATARI)
         if slots == 1:  # one stays one
@@ -163,10 +177,10 @@ def fit_model_to(
     info = dataset.info("training")
     if takes_all:
         architecture = architecture or architecture_for(info.height, info.width, "projection")
-        feed_actions = feed_actions or info.number_of_actions is not None
+        feed_actions = feed_actions or info.action_space is not None
         if "rewards" not in info.arrays:
             config = replace(config, model=replace(config.model, heads=False))
-    if feed_actions and info.number_of_actions is None:
+    if feed_actions and info.action_space is None:
         raise ConfigError(
             f"--feed-actions: {dataset.path} holds no actions; collect from an environment with a player "
             "(`rnem-world collect --preset control`) or leave the flag out"
@@ -178,13 +192,13 @@ def fit_model_to(
         )
     architecture = architecture or architecture_for(info.height, info.width)
     size = (info.height, info.width) if architecture in FAMILIES else None
-    actions = info.number_of_actions if feed_actions else None
     model = replace(
         config.model,
         architecture=architecture,
         size=size,
         channels=info.channels,
-        number_of_actions=actions or 0,
+        number_of_actions=(info.number_of_actions or 0) if feed_actions else 0,
+        actions=_actions(dataset) if feed_actions else None,
     )
     noise = config.training.noise
     if dataset.attributes.maximum_value != 1:
@@ -196,9 +210,37 @@ def fit_model_to(
         model=model,
         training=replace(config.training, noise=noise),
         environment=dataset.attributes.environment_id,
+        action_space=dataset.attributes.action_space,
+        recipe=dataset.attributes.settings.get("recipe"),
     )
     check_trains(config, dataset)
     return config
+
+
+def _actions(dataset: Dataset) -> ActionsConfig | None:
+    """Describes actions that are more than one whole number; what has no bounds gets those of the training data."""
+    space = dataset.attributes.action_space
+    if space is None or space.kind == "discrete":
+        return None
+    if space.kind != "box":
+        return ActionsConfig(space.kind, sizes=space.sizes)
+    low, high = list(space.low), list(space.high)
+    if None in low or None in high:
+        rows = range(dataset.info("training").number_of_sequences)
+        actions = dataset.read("training", rows, ("actions",))["actions"].reshape(-1, space.length)
+        least, greatest = actions.min(axis=0), actions.max(axis=0)
+        # An action that is always the same needs some width to lie in.
+        width = np.where(greatest > least, greatest - least, 1.0)
+        low = [float(end) if known is None else known for known, end in zip(low, least, strict=True)]
+        high = [
+            float(begin + size) if known is None else known
+            for known, begin, size in zip(high, least, width, strict=True)
+        ]
+    return ActionsConfig("box", low=_known(low), high=_known(high))
+
+
+def _known(bounds: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(bound for bound in bounds if bound is not None)
 
 
 def check_trains(config: RunConfig, dataset: Dataset) -> None:
@@ -250,6 +292,13 @@ def check_fits(config: RunConfig, info: SplitInfo) -> None:
             f"the data has {given} and the model was made for {model.number_of_actions}: choose data of the same "
             "environment, or train without --feed-actions"
         )
+    known, space = model.actions, info.action_space
+    if known is not None and (space is None or (space.kind, space.length) != (known.kind, known.length)):
+        given = "no actions" if space is None else space.described
+        raise ConfigError(
+            f"the data has {given} and the model was made for {known.kind} actions of {known.length} numbers: choose "
+            "data of the same environment, or train without --feed-actions"
+        )
 
 
 def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str]:
@@ -264,6 +313,8 @@ def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str
     if config.model.takes_actions:
         dataset.require(split, ["actions"])
         names.append("actions")
+    if "is_first" in there:
+        names.append("is_first")
     return names
 
 
