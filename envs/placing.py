@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from rnem_world.envs.dream import DreamBatch, DreamsSnapshot, details_of_picture
@@ -51,7 +51,7 @@ class Put:
 @torch.inference_mode()
 @own_precision
 def put_objects(
-    batch: DreamBatch, past: Sequence[DreamsSnapshot], actions: Int64[Tensor, "s ..."], puts: Sequence[Put]
+    batch: DreamBatch, past: Sequence[DreamsSnapshot], actions: Num[Tensor, "s ..."], puts: Sequence[Put]
 ) -> DreamsSnapshot:
     """Puts objects of one dream elsewhere.
 
@@ -59,7 +59,7 @@ def put_objects(
         batch: Whose dream it is, or is to be.
         past: The dream as it was, one snapshot a step, the last one now. `PAST_STEPS` before now are enough; with fewer
             than `FEWEST_STEPS` the object is taken to stand still.
-        actions: What was done between them, one less.
+        actions: What was done between them, one less, as `World.encoded` gives them.
         puts: What goes where. All of them look at the dream as it is now, so that two objects can change places.
 
     Returns:
@@ -73,7 +73,7 @@ def put_objects(
         batch.check_snapshot(snapshot, 1)
     if len(actions) != len(past) - 1:
         raise ConfigError(f"{len(past)} snapshots and {len(actions)} actions are given, expected one less")
-    now, model = past[-1], batch.world.model
+    now = past[-1]
     picture = _Seen.of(batch, now.dreams).picture
     shifts = _shifts(batch, picture, puts)
     if len(actions) >= FEWEST_STEPS:
@@ -81,8 +81,7 @@ def put_objects(
         edited = _watched(batch, [each.dreams for each in past[-len(steps) - 1 :]], steps, puts, shifts)
         if not _misses(batch, picture, edited, puts):
             return replace(now, dreams=edited, memory=None)
-    known = model.action_embedding
-    nothing = torch.zeros(STILL_STEPS) if known is None else known.zeros(STILL_STEPS)
+    nothing = batch.world.no_actions(STILL_STEPS)
     edited = _watched(batch, [now.dreams] * (STILL_STEPS + 1), nothing, puts, shifts)
     missed = _misses(batch, picture, edited, puts)
     if missed:

@@ -135,7 +135,7 @@ class Imagining:
 
         Args:
             frames: (t, h, w, c), 0 to 255.
-            actions: (t - 1, ...), what was done between them.
+            actions: (t - 1, ...), what was done between them, as actions are stored.
         """
         seen = self.world.inputs(self.world.frames_for_model(frames[None]))
         done = torch.from_numpy(actions[None]).to(self.world.device)
@@ -146,7 +146,7 @@ class Imagining:
 
         Args:
             dreams: One each.
-            actions: What is done in them.
+            actions: What is done in them, as actions are stored.
         """
         if not dreams:
             return []
@@ -181,8 +181,10 @@ class Imagining:
         Raises:
             ConfigError: If that isn't possible.
         """
-        done = torch.from_numpy(np.stack(actions)) if actions else torch.zeros(0, dtype=torch.int64)
-        return self._whole(put_objects(self._batch(1), past, done.to(self.world.device), puts))
+        done = self.world.no_actions(0)
+        if actions:
+            done = torch.from_numpy(np.stack(actions)).to(self.world.device)
+        return self._whole(put_objects(self._batch(1), past, done, puts))
 
     def _whole(self, dreams: DreamsSnapshot) -> DreamsSnapshot:
         """Gives a changed dream the memory that uncertainty needs, which begins with the change."""

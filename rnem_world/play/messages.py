@@ -14,9 +14,9 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rnem_world.actions import ActionSpace
 from rnem_world.config import build
 from rnem_world.errors import ConfigError, suggest
 
@@ -163,14 +163,14 @@ Command: TypeAlias = (
 _KINDS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
 
 
-def read_command(text: str, slots: int, frame: tuple[int, int, int], actions: spaces.Space[Any]) -> Command:
+def read_command(text: str, slots: int, frame: tuple[int, int, int], actions: ActionSpace) -> Command:
     """Reads and checks what a page sent.
 
     Args:
         text: The message.
         slots: Slots of a dream.
         frame: (h, w, c) of a frame.
-        actions: What can be done.
+        actions: What can be done; actions are sent as they are stored.
 
     Raises:
         json.JSONDecodeError: If it is no JSON.
@@ -218,35 +218,35 @@ def _check_numbers(command: Command, slots: int, frame: tuple[int, int, int]) ->
         raise ConfigError(f"seed is {command.seed}, expected 0 to {2**63 - 1}")
 
 
-def read_action(given: Any, space: spaces.Space[Any]) -> NDArray[Any]:
-    """Reads an action as JSON has it: a number, or a list of them.
+def read_action(given: Any, known: ActionSpace) -> NDArray[Any]:
+    """Reads a stored action as JSON has it: a number, or a list of them.
 
     Args:
         given: What was sent.
-        space: What can be done.
+        known: What can be done.
 
     Returns:
-        One action, int64 or float32, with the space's shape.
+        One action, () or (d,), int64 or float32; real numbers are brought within their bounds.
 
     Raises:
-        ConfigError: If it is none of the space.
+        ConfigError: If it is none of these.
     """
     numbers = given if isinstance(given, list) else [given]
-    shape: tuple[int, ...] = space.shape or ()
-    real = isinstance(space, spaces.Box)
-    kinds: tuple[type, ...] = (int, float) if real else (int,)
+    is_box = known.kind == "box"
+    kinds: tuple[type, ...] = (int, float) if is_box else (int,)
     if (
-        len(numbers) != math.prod(shape)
-        or isinstance(given, list) != bool(shape)
+        isinstance(given, list) != bool(known.stored_shape)
+        or len(numbers) != known.length
         or not all(type(number) in kinds and abs(number) < 2**31 for number in numbers)
+        or not (is_box or all(0 <= number < size for number, size in zip(numbers, known.sizes, strict=True)))
     ):
-        raise ConfigError(f"the action is {str(given)[:60]}, expected one of {space}")
-    array = np.array(numbers, dtype=np.float32 if real else np.int64).reshape(shape)
-    if isinstance(space, spaces.Box):
-        return array.clip(space.low, space.high).astype(np.float32)
-    if not space.contains(array.astype(space.dtype) if shape else int(array)):
-        raise ConfigError(f"the action is {str(given)[:60]}, expected one of {space}")
-    return array
+        raise ConfigError(f"the action is {str(given)[:60]}, expected {known.described}")
+    if is_box:
+        numbers = [
+            min(max(number, -math.inf if low is None else low), math.inf if high is None else high)
+            for number, low, high in zip(numbers, known.low, known.high, strict=True)
+        ]
+    return np.array(numbers, dtype=known.stored_dtype).reshape(known.stored_shape)
 
 
 def write_text(kind: str, **values: Any) -> str:

@@ -286,7 +286,7 @@ class PlayServer:
             if len(text.encode()) > LARGEST_MESSAGE:
                 return TOO_LARGE, f"a command has at most {LARGEST_MESSAGE} bytes"
             try:
-                command = read_command(text, self._imagining.slots, world.frame_shape, world.action_space)
+                command = read_command(text, self._imagining.slots, world.frame_shape, world.actions)
                 stage.take(visitor, command)
             except json.JSONDecodeError:
                 return NO_JSON, "commands are JSON"

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rnem_world.actions import ActionSpace
 from rnem_world.envs.dream import DreamsSnapshot
 from rnem_world.envs.editing import Remove as RemoveEdit
 from rnem_world.envs.placing import PAST_STEPS, Put
@@ -20,7 +20,7 @@ from rnem_world.errors import ConfigError, RnemWorldError
 from rnem_world.play import messages
 from rnem_world.play.imagining import Imagining, View, emptiest_slot
 from rnem_world.play.lanes import DreamMoment, Lane
-from rnem_world.play.messages import Command, LaneName, write_picture
+from rnem_world.play.messages import Command, LaneName, read_action, write_picture
 from rnem_world.play.reality import Reality, RealMoment
 
 HISTORY, FORGOTTEN = 900, 50
@@ -50,7 +50,7 @@ class Visit:
         self._imagining = imagining
         self._make_reality = make_reality
         self._generator = np.random.default_rng(seed)
-        self._nothing = nothing(imagining.world.action_space)
+        self._nothing = nothing(imagining.world.actions)
         self._kept: dict[int, tuple[int, Lane[DreamMoment]]] = {}
         self._reality: Reality | None = None
         self.playing = False
@@ -265,7 +265,7 @@ class Visit:
 
     def _forget(self) -> None:
         number = FORGOTTEN
-        while self._real is not None and self._real.moments[number].state is None:
+        while self._real is not None and not self._real.moments[number].is_copied:
             number -= 1  # the first one left has to have a copy of the environment
         for lane in self.every_lane.values():
             lane.forget(number)
@@ -335,8 +335,6 @@ def _rounded(attention: NDArray[Any] | None) -> list[list[float]] | None:
     return None if attention is None else attention.astype(np.float64).round(3).tolist()
 
 
-def nothing(space: spaces.Space[Any]) -> NDArray[Any]:
-    """Gives the action that is done until a visitor chooses one: number 0, or 0 within the bounds."""
-    if isinstance(space, spaces.Box):
-        return np.clip(np.zeros(space.shape), space.low, space.high).astype(np.float32)
-    return np.zeros(space.shape or (), dtype=np.int64)
+def nothing(known: ActionSpace) -> NDArray[Any]:
+    """Gives the stored action that is done until a visitor chooses one: 0, or what is nearest to it within bounds."""
+    return read_action(0 if known.is_discrete else [0] * known.length, known)

@@ -7,15 +7,16 @@ import json
 
 import numpy as np
 import pytest
-from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rnem_world.actions import ActionSpace
 from rnem_world.errors import ConfigError
 from rnem_world.play import messages
 from rnem_world.play.messages import read_action, read_command
+from rnem_world.play.visit import nothing
 
-FRAME, NINE = (32, 48, 1), spaces.Discrete(9)
+FRAME, NINE = (32, 48, 1), ActionSpace.discrete(9)
 
 
 def read(text: str) -> messages.Command:
@@ -96,18 +97,38 @@ def test_no_json_raises_anything_else(value, kind):
             read(json.dumps(message))
 
 
+BOX = ActionSpace("box", low=(-1.0, None), high=(1.0, 2.0), shape=(2,), dtype="float32")
+SEVERAL = ActionSpace("multi_discrete", (2, 3), starts=(5, 5), shape=(2,))
+BITS = ActionSpace("multi_binary", (2, 2, 2), shape=(3,), dtype="int8")
+
+
 def test_actions_of_every_kind():
-    box = spaces.Box(np.float32([-1, 0]), np.float32([1, 2]))
-    np.testing.assert_array_equal(read_action([0.5, 9], box), np.float32([0.5, 2]))
-    assert read_action([0.5, 9], box).dtype == np.float32
-    np.testing.assert_array_equal(read_action([1, 2], spaces.MultiDiscrete([2, 3])), [1, 2])
-    np.testing.assert_array_equal(read_action([1, 0, 1], spaces.MultiBinary(3)), [1, 0, 1])
-    for space, wrong in (
-        (box, [0.5]),
-        (box, 0.5),
-        (spaces.MultiDiscrete([2, 3]), [2, 0]),
-        (spaces.MultiBinary(3), [0, 0, 2]),
-        (spaces.Discrete(3), 2**40),
+    np.testing.assert_array_equal(read_action([0.5, 9], BOX), np.float32([0.5, 2]))
+    np.testing.assert_array_equal(read_action([-7, -9], BOX), np.float32([-1, -9]))
+    assert read_action([0.5, 9], BOX).dtype == np.float32
+    np.testing.assert_array_equal(read_action([1, 2], SEVERAL), [1, 2])
+    np.testing.assert_array_equal(read_action([1, 0, 1], BITS), [1, 0, 1])
+    for known, wrong in (
+        (BOX, [0.5]),
+        (BOX, 0.5),
+        (BOX, [float("inf"), 0]),
+        (BOX, [True, 0]),
+        (SEVERAL, [2, 0]),
+        (SEVERAL, [5, 5]),
+        (BITS, [0, 0, 2]),
+        (NINE, 2**40),
     ):
         with pytest.raises(ConfigError):
-            read_action(wrong, space)
+            read_action(wrong, known)
+
+
+@pytest.mark.parametrize("known", [BOX, SEVERAL, BITS, NINE], ids=lambda known: known.kind)
+def test_nothing_is_an_action_of_every_kind(known):
+    action = nothing(known)
+    assert action.shape == known.stored_shape
+    assert not action.any()
+
+
+def test_nothing_is_within_bounds():
+    above = ActionSpace("box", low=(2.0,), high=(3.0,), shape=(1,), dtype="float32")
+    np.testing.assert_array_equal(nothing(above), np.float32([2.0]))

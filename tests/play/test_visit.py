@@ -6,16 +6,15 @@ import json
 
 import numpy as np
 import pytest
-from gymnasium import spaces
 from pages import read_picture
 
 from rnem_world.errors import ConfigError
-from rnem_world.play import messages
+from rnem_world.play import messages, visit
 from rnem_world.play.facts import facts_of
 from rnem_world.play.imagining import Imagining
 from rnem_world.play.reality import Reality
 from rnem_world.play.turns import Task, make_turn
-from rnem_world.play.visit import FORGOTTEN, HISTORY, Visit, nothing
+from rnem_world.play.visit import Visit
 
 ACTIONS = [3, 3, 1, 0, 7, 7, 5, 2]
 
@@ -210,13 +209,17 @@ def test_a_kept_moment_can_be_returned_to_from_another_dream(player):
     assert "no moment was kept" in player.refused[-1]
 
 
-def test_what_has_been_is_forgotten_in_time(player):
+def test_what_has_been_is_forgotten_in_time(player, monkeypatch):
+    history, forgotten = 40, 15
+    monkeypatch.setattr(visit, "HISTORY", history)
+    monkeypatch.setattr(visit, "FORGOTTEN", forgotten)
     player.do(messages.Real(True))
     player.do(messages.Play(True))
-    for _ in range(HISTORY + 2 * FORGOTTEN + 5):
+    steps = history + 2 * forgotten + 5
+    for _ in range(steps):
         picture = player.do(due=True)
-    assert HISTORY <= picture["last"] - picture["first"] <= HISTORY + FORGOTTEN
-    assert picture["last"] == picture["time"] == HISTORY + 2 * FORGOTTEN + 5
+    assert history <= picture["last"] - picture["first"] <= history + forgotten
+    assert picture["last"] == picture["time"] == steps
     oldest = player.do(messages.Seek(0))
     assert oldest["time"] == oldest["first"] > 0
     assert player.act([1])[-1]["time"] == oldest["first"] + 1  # the real environment can go on from there too
@@ -244,17 +247,6 @@ def test_many_visits_in_one_turn_go_the_same_way_as_each_alone(imagining):
         together = read_picture(sent[seed][-1], player.facts)
         alone = Player(imagining, seed=seed).act([0] * 5)[-1]
         np.testing.assert_array_equal(together["lanes"]["dream"]["frame"], alone["lanes"]["dream"]["frame"])
-
-
-def test_nothing_is_an_action_of_every_space():
-    for space in (
-        spaces.Discrete(3),
-        spaces.MultiDiscrete([2, 3]),
-        spaces.MultiBinary(4),
-        spaces.Box(np.float32([-1, 2]), np.float32([1, 3])),
-    ):
-        action = nothing(space)
-        assert space.contains(action if space.shape else int(action))
 
 
 def test_a_game_that_is_over_stands_still(player, monkeypatch):
