@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 
@@ -78,7 +78,9 @@ class Learner:
         check_shares(self.options, processes)
         self.device = next(model.parameters()).device
         execute_layers(model, self.options.execution.precision, self.options.execution.compile)
-        self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
+        hold_still(model, self.options.train_only)
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(learning, self.options.optimizer)
         self.loss = SequenceLoss(
             model, self.options.loss, self.options.head_loss, self.options.prior_code
         ).to(self.device)
@@ -164,7 +166,9 @@ class Learner:
             with nullcontext() if part is parts[-1] else self.processes.holding_back(self.parallel_loss):
                 rows = chunk.rows(part.rows)
                 result = self.parallel_loss(part.state, rows, weights, with_gammas=with_score)
-                (result.loss / len(parts)).backward()
+                # Where only some parts learn, a chunk may have nothing for them.
+                if result.loss.requires_grad:
+                    (result.loss / len(parts)).backward()
             part.state = result.state.detach()
             shared = torch.stack([result.loss.detach(), result.heads, result.prior])
             measured.append(torch.cat([shared, result.steps]))
@@ -216,6 +220,7 @@ class Learner:
             if self.model.prior_code is not None and loop.latent_fraction > 0.0:
                 is_latent = torch.rand(size, 1, generator=self.host_generator) < loop.latent_fraction
                 expected_codes = own_frames & is_latent.numpy()[rows]
+        imagined = self._imagined(whole.frames.shape[0], start, updates)
         return SequenceBatch(
             whole.frames[:, start : start + length + 1],
             part(whole.noise),
@@ -224,7 +229,8 @@ class Learner:
             part(whole.terminations),
             own_frames,
             expected_codes,
-            self._imagined(whole.frames.shape[0], start, updates),
+            imagined,
+            None if imagined is None else self._imagined_before(whole.frames.shape[0]),
         )
 
     def _imagined(self, batch_size: int, start: int, updates: int) -> Float32[np.ndarray, " b"] | None:
@@ -241,6 +247,16 @@ class Learner:
         is_chosen = np.arange(size) * number % size < number
         return (is_chosen * np.float32(size / number))[self.processes.rows(size)]
 
+    def _imagined_before(self, batch_size: int) -> Int64[np.ndarray, " b"] | None:
+        """Draws for how long each sequence is imagined before it trains the prior code."""
+        most = self.options.prior_code.before
+        if most == 0:
+            return None
+        size = batch_size * self.processes.world_size
+        drawn = torch.randint(1, most + 1, (size,), generator=self.host_generator)
+        drawn *= torch.randint(2, (size,), generator=self.host_generator)
+        return drawn.numpy()[self.processes.rows(size)]
+
     def _update(self, means: Float[Tensor, " n"], updates: int) -> list[float]:
         """Moves the weights by the gradient; figures and gradient are those of all processes together.
 
@@ -252,12 +268,14 @@ class Learner:
             The figures: the host waits for the device once in an update, here.
         """
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm_there = torch.stack(torch._foreach_norm(gradients)).norm()
+        norm_there = means.new_zeros(())
+        if gradients:
+            norm_there = torch.stack(torch._foreach_norm(gradients)).norm()
         *figures, norm = torch.cat([means, norm_there[None]]).tolist()
         for what, value in (("loss", figures[0]), ("gradient's norm", norm)):
             if not math.isfinite(value):
                 raise TrainingError(f"the {what} is {value} at update {updates + 1}")
-        if self.options.optimizer.clip_factor is not None:
+        if gradients and self.options.optimizer.clip_factor is not None:
             self._clip_outlier(gradients, norm, self.options.optimizer.clip_factor)
         clip_gradients(self.model.parameters(), self.options.optimizer)
         for group in self.optimizer.param_groups:
@@ -288,6 +306,24 @@ def check_shares(options: TrainingConfig, processes: Processes) -> None:
             f"batch_size is {options.batch_size}, which {processes.world_size} processes with {options.accumulate} "
             f"micro-batches each (accumulate) can't share evenly: give a --batch-size that is a multiple of {parts}"
         )
+
+
+def hold_still(model: WorldModel, train_only: Sequence[str]) -> None:
+    """Lets only some parts of a model learn.
+
+    Args:
+        model: The model.
+        train_only: The parts, by the names of its modules; empty for all.
+
+    Raises:
+        ConfigError: If the model has no such part.
+    """
+    parts = dict(model.named_children())
+    for part in train_only:
+        if part not in parts:
+            raise ConfigError(f"train_only names {part}, which this model hasn't: it has {', '.join(parts)}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not train_only or name.split(".")[0] in train_only)
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
