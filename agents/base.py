@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from rnem_world.actions import ActionSpace
 from rnem_world.errors import ConfigError, suggest
 
 Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -28,14 +29,14 @@ class Agent(Protocol):
             begun: Which of the N.
         """
 
-    def act(self, observations: Any) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: Any) -> NDArray[Any]:
         """Chooses the next actions.
 
         Args:
             observations: What the N environments show, (n, ...), or several such arrays by name.
 
         Returns:
-            Numbers of actions.
+            N actions, as the environments take them.
         """
 
 
@@ -47,18 +48,19 @@ class _Baseline:
     """What the baselines share.
 
     Args:
-        number_of_actions: How many there are.
+        actions: What there is to do; a number stands for so many actions, from 0 on.
         generator: Where chance comes from.
-        start: The first of them; most environments count from 0.
 
     Raises:
         ConfigError: If there are no actions.
     """
 
-    def __init__(self, number_of_actions: int, generator: np.random.Generator, start: int = 0) -> None:
-        if number_of_actions < 1:
-            raise ConfigError(f"number_of_actions is {number_of_actions}, expected at least 1")
-        self.number_of_actions, self.start = number_of_actions, start
+    def __init__(self, actions: ActionSpace | int, generator: np.random.Generator) -> None:
+        if isinstance(actions, int):
+            if actions < 1:
+                raise ConfigError(f"the number of actions is {actions}, expected at least 1")
+            actions = ActionSpace.discrete(actions)
+        self.actions = actions
         self._generator = generator
 
     def reset(self, num_envs: int) -> None:
@@ -67,13 +69,31 @@ class _Baseline:
     def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
         """Nothing to do: an action that is held across a reset does no harm."""
 
+    def _drawn(self, number: int) -> NDArray[Any]:
+        """Draws stored actions evenly; real numbers that have no bounds from a standard normal distribution."""
+        actions = self.actions
+        if actions.is_discrete:
+            return self._generator.integers(actions.sizes[0], size=number)
+        if actions.kind != "box":
+            return self._generator.integers(actions.sizes, size=(number, actions.length))
+        even, normal = self._generator.random((number, actions.length)), None
+        columns = []
+        for index, (low, high) in enumerate(zip(actions.low, actions.high, strict=True)):
+            if low is not None and high is not None:
+                columns.append(low + (high - low) * even[:, index])
+                continue
+            # Drawn for all numbers at once, so that none depends on which of the others have bounds.
+            normal = self._generator.standard_normal(even.shape) if normal is None else normal
+            columns.append(normal[:, index])
+        return np.stack(columns, axis=1)
+
 
 class RandomAgent(_Baseline):
     """Draws every action evenly."""
 
-    def act(self, observations: Observations) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: Observations) -> NDArray[Any]:
         """Draws one action for each observation."""
-        return self.start + self._generator.integers(self.number_of_actions, size=_number_of(observations))
+        return self.actions.decode(self._drawn(_number_of(observations)))
 
 
 class RepeatedRandomAgent(_Baseline):
@@ -81,27 +101,29 @@ class RepeatedRandomAgent(_Baseline):
 
     def reset(self, num_envs: int) -> None:
         """Lets every environment draw with its next step."""
-        self._actions = np.zeros(num_envs, dtype=np.int64)
+        self._held: NDArray[Any] | None = None
         self._remaining = np.zeros(num_envs, dtype=np.int64)
 
-    def act(self, observations: Observations) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: Observations) -> NDArray[Any]:
         """Draws an action where the last one has been held long enough."""
         n = _number_of(observations)
         # All environments draw, needed or not, so that the stream doesn't depend on who needs one.
-        drawn = self._generator.integers(self.number_of_actions, size=n)
+        drawn = self._drawn(n)
         hold = self._generator.integers(SHORTEST_HOLD, LONGEST_HOLD, size=n, endpoint=True)
         over = self._remaining == 0
-        self._actions = np.where(over, drawn, self._actions)
+        each = over.reshape(-1, *[1] * (drawn.ndim - 1))
+        self._held = drawn if self._held is None else np.where(each, drawn, self._held)
         self._remaining = np.where(over, hold, self._remaining) - 1
-        return self.start + self._actions
+        return self.actions.decode(self._held)
 
 
 class StayAgent(_Baseline):
-    """Always chooses the first action, 0 most often."""
+    """Always chooses the first action, 0 most often; of real numbers 0, or what is next to it within their bounds."""
 
-    def act(self, observations: Observations) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: Observations) -> NDArray[Any]:
         """Chooses it for each observation."""
-        return np.full(_number_of(observations), self.start, dtype=np.int64)
+        shape = (_number_of(observations), *self.actions.stored_shape)
+        return self.actions.decode(np.zeros(shape, self.actions.stored_dtype))
 
 
 def _number_of(observations: Observations) -> int:
@@ -117,7 +139,7 @@ BASELINES: dict[str, type[RandomAgent | RepeatedRandomAgent | StayAgent]] = {
 
 
 def baseline(
-    name: str, number_of_actions: int, generator: np.random.Generator, start: int = 0
+    name: str, actions: ActionSpace | int, generator: np.random.Generator
 ) -> RandomAgent | RepeatedRandomAgent | StayAgent:
     """Makes a baseline by its name.
 
@@ -126,4 +148,4 @@ def baseline(
     """
     if name not in BASELINES:
         raise ConfigError(f"no policy {name!r}: {suggest(name, BASELINES)}")
-    return BASELINES[name](number_of_actions, generator, start)
+    return BASELINES[name](actions, generator)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnem_world import physics
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import BASELINES, Agent, baseline
 from rnem_world.agents.mixture import MixedAgent, parse_mixture
 from rnem_world.config import build
@@ -355,7 +356,7 @@ def _make_players(
 
 def _make_player(env: Any, generator: np.random.Generator, name: str, trusted: bool, frames: Any) -> Agent:
     if not name.endswith(ARCHIVE):
-        return baseline(name, int(env.single_action_space.n), generator)
+        return baseline(name, ActionSpace.of(env.single_action_space), generator)
     from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 
     model = load_sb3_policy(Path(name), trusted, int(generator.integers(2**31)))

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import BASELINES, Agent, baseline
 from rnem_world.agents.config import REAL_BALLS, ContestConfig
 from rnem_world.agents.dynamics import (
@@ -131,14 +131,8 @@ class Contest:
 
     def _baseline(self, name: str, dreaming: bool, number: int) -> Entrant:
         env = self.dream(number) if dreaming else self.real(number)
-        space = env.single_action_space
-        if not isinstance(space, spaces.Discrete):
-            env.close()
-            raise ConfigError(
-                f"the actions of {self.config.env} are {space}, expected some to choose from (Discrete)"
-            )
         generator = numpy_generator(self.config.seed, "baseline", name)
-        return baseline(name, int(space.n), generator, int(space.start)), env
+        return baseline(name, ActionSpace.of(env.single_action_space), generator), env
 
     def _planner(self, text: str, dreaming: bool, number: int) -> Entrant:
         world = self._world()
@@ -147,8 +141,8 @@ class Contest:
         planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, generator)
         if dreaming:
             dream = self.dream(number)
-            return PlannerAgent(planner, dreamt_states(dream)), dream
-        return PlannerAgent(planner, WatchedState(world).observe), self.real(number)
+            return PlannerAgent(planner, dreamt_states(dream), world.actions), dream
+        return PlannerAgent(planner, WatchedState(world).observe, world.actions), self.real(number)
 
     def _oracle(self, text: str, dreaming: bool, number: int) -> Entrant:
         env: Any = self.real(number)

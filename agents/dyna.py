@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
 from rnem_world.agents.collecting import BallsCollection
 from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig, moved
@@ -86,7 +87,7 @@ class ExploringAgent:
     def __init__(self, policy: Agent, world: World, share: float, generator: np.random.Generator) -> None:
         self._policy, self._share, self._generator = policy, share, generator
         self._watching = WatchedState(world)
-        self._random = RepeatedRandomAgent(world.number_of_actions, generator)
+        self._random = RepeatedRandomAgent(world.actions, generator)
 
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments."""
@@ -100,12 +101,13 @@ class ExploringAgent:
         self._policy.restart(begun)
         self._begun |= begun
 
-    def act(self, observations: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Watches the frames (n, h, w, c) and chooses the next actions."""
         self._watching.observe(observations, self._actions, self._begun)
         self._begun[:] = False
         chosen, drawn = self._policy.act(self._watching.slots()), self._random.act(observations)
-        self._actions = np.where(self._generator.random(len(chosen)) < self._share, drawn, chosen)
+        explores = self._generator.random(len(chosen)) < self._share
+        self._actions = np.where(explores.reshape(-1, *[1] * (drawn.ndim - 1)), drawn, chosen)
         return self._actions.copy()
 
 
@@ -196,9 +198,8 @@ class Loop:
         collect_dataset(source, collection.sizes(), out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
-        actions = int(env.single_action_space.n)
         if number == 0:
-            return RepeatedRandomAgent(actions, generator)
+            return RepeatedRandomAgent(ActionSpace.of(env.single_action_space), generator)
         from rnem_world.agents.policy_agent import load_policy
 
         world = World.load(self._world(number - 1), self.device)

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,11 +48,12 @@ class Dynamics(Protocol[State]):
     simulator converts. Planners take the same actions to have the same consequences.
 
     Attributes:
-        action_space: The actions of one world: ``Discrete`` from 0, or a bounded one-dimensional ``Box``.
+        action_space: The actions of one world: ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, from 0 and flat, or
+            a bounded one-dimensional ``Box``.
         device: Where tensors live.
     """
 
-    action_space: spaces.Discrete | spaces.Box
+    action_space: spaces.Space[Any]
     device: torch.device
 
     def size(self, state: State) -> int:
@@ -63,7 +64,7 @@ class Dynamics(Protocol[State]):
 
         Args:
             state: N worlds.
-            actions: Int64 (n,) for discrete actions, float32 (n, d) for continuous ones.
+            actions: Int64 (n,) or (n, d) for whole numbers, float32 (n, d) for real ones.
         """
 
     def select(self, state: State, indices: Int64[Tensor, " m"]) -> State:
@@ -75,8 +76,21 @@ class Dynamics(Protocol[State]):
 
 StateSource = Callable[[NDArray[Any], NDArray[Any] | None, Bool[np.ndarray, " n"]], State]
 """Tells how n environments stand, as the state of some dynamics. It is called once a step, with what the environments
-show, (n, ...); with the actions that have led there, (n,) or (n, d), None at the start; and with which of them show the
-first observation of an episode, all at the start."""
+show, (n, ...); with the actions that have led there, as these take them, None at the start; and with which of them show
+the first observation of an episode, all at the start."""
+
+
+def planned_actions(world: World) -> spaces.Space[Any]:
+    """Gives the actions among which planners choose in a world: as its model is given them, and within bounds."""
+    known, model = world.actions, world.config.model.actions
+    if known.is_discrete:
+        return spaces.Discrete(known.sizes[0])
+    if known.kind == "multi_binary":
+        return spaces.MultiBinary(known.length)
+    if known.kind == "multi_discrete" or model is None:
+        return spaces.MultiDiscrete(np.array(known.sizes, np.int64))
+    # Where the environment has no bounds, the model has those of its data.
+    return spaces.Box(np.array(model.low, np.float32), np.array(model.high, np.float32))
 
 
 class LearnedDynamics:
@@ -97,7 +111,7 @@ class LearnedDynamics:
         world.model.check_imagination(imagination)
         self.world = world
         self.imagination: Any = imagination
-        self.action_space: spaces.Discrete | spaces.Box = world.action_space
+        self.action_space: spaces.Space[Any] = planned_actions(world)
         self.device = world.device
 
     def size(self, state: DreamState) -> int:
@@ -105,7 +119,7 @@ class LearnedDynamics:
         return len(state.theta)
 
     @torch.no_grad()
-    def step(self, state: DreamState, actions: Int64[Tensor, " n"]) -> DynamicsStep[DreamState]:
+    def step(self, state: DreamState, actions: Num[Tensor, "n ..."]) -> DynamicsStep[DreamState]:
         """Imagines one transition of all dreams."""
         step = step_dreams(self.world, state, actions, self.imagination, self.world.engine())
         if step.rewards is None or step.termination is None:
@@ -149,8 +163,7 @@ class WatchedState:
         if actions is None:
             self._filter = SlotFilter(self._world, len(observations))
         else:
-            done = torch.from_numpy(np.asarray(actions, dtype=np.int64)).to(device)
-            self._filter.step(done, self._world.frames_for_model(observations))
+            self._filter.step(self._world.encoded(actions), self._world.frames_for_model(observations))
         if begun.any():
             rows = torch.from_numpy(np.flatnonzero(begun)).to(device)
             self._filter.reset(rows, self._world.frames_for_model(observations[begun]))
@@ -183,7 +196,7 @@ class BallsDynamics:
                 "these balls have no player, and a planner nothing to do: choose a preset with a player"
             )
         self.rules = rules
-        self.action_space: spaces.Discrete | spaces.Box = spaces.Discrete(number_of_actions(rules))
+        self.action_space: spaces.Space[Any] = spaces.Discrete(number_of_actions(rules))
         self.device = torch.device("cpu")
 
     def size(self, state: BallsState) -> int:

@@ -67,6 +67,7 @@ class MCTSPlanner(Planner[State]):
                 f"mcts needs discrete actions, and these are {dynamics.action_space}: use icem or mppi"
             )
         super().__init__(dynamics, config, generator)
+        self._actions = int(dynamics.action_space.n)
 
     def forget(self, worlds: Bool[Tensor, " n"] | None = None) -> None:
         """Forgets the last plan, for all worlds or for some."""

@@ -6,7 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from gymnasium import spaces
@@ -51,7 +51,7 @@ class Plan:
     """What a planner has found for n worlds.
 
     Attributes:
-        actions: What to do now: int64 (n,), or float32 (n, d).
+        actions: What to do now: int64 (n,) or (n, d), or float32 (n, d).
         values: Float (n,), the return that the planner expects within its horizon.
         simulations: How many sequences or leaves it has tried in each world.
     """
@@ -79,7 +79,7 @@ class Planner(ABC, Generic[State]):
         self.dynamics = dynamics
         self.config = config
         self._generator = generator
-        self._actions = action_count(dynamics.action_space)
+        self._drawn_numbers = drawn_numbers(dynamics.action_space)
         self._incumbent: Tensor | None = None
 
     @abstractmethod
@@ -110,18 +110,28 @@ class Deadline:
         return time.monotonic() >= self._end
 
 
-def action_count(space: spaces.Space[object]) -> int:
-    """Returns the number of discrete actions, or the size of a continuous action.
+def drawn_numbers(space: spaces.Space[Any]) -> int:
+    """Counts the random numbers that a planner draws for one action: one a value to choose, or one a real number.
 
     Raises:
         ConfigError: If planners can't draw from such a space.
     """
     if isinstance(space, spaces.Discrete) and space.start == 0:
         return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        return 2 * int(space.shape[0])
     if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
         return int(space.shape[0])
-    raise ConfigError(
-        f"planners can't act in the action space {space}: expected Discrete from 0, or a bounded Box with one axis"
+    raise refused(space)
+
+
+def refused(space: spaces.Space[Any]) -> ConfigError:
+    """Makes the error for a space that planners can't draw from."""
+    return ConfigError(
+        f"planners can't act in the action space {space}: expected Discrete, MultiDiscrete or MultiBinary, flat and "
+        "from 0, or a bounded Box with one axis"
     )
 
 
@@ -139,7 +149,7 @@ def follow(
     Args:
         dynamics: The world.
         state: N worlds, which stay as they are.
-        actions: Int64 (n, h) for discrete actions, float32 (n, h, d) for continuous ones.
+        actions: Int64 (n, h) where an action is one whole number, else (n, h, d), float32 for real numbers.
         weights: What the first rewards are worth; 0 where the episode is over.
         discount: By how much a reward is worth less with every step.
         action_repeat: Steps for which each action is held.
@@ -174,7 +184,7 @@ def sequence_returns(
     Args:
         dynamics: The world.
         state: N worlds, which stay as they are.
-        sequences: Int64 (n, p, h) for discrete actions, float32 (n, p, h, d) for continuous ones.
+        sequences: Int64 (n, p, h) where an action is one whole number, else (n, p, h, d), float32 for real numbers.
         discount: By how much a reward is worth less with every step.
         action_repeat: Steps for which each action is held.
         rows: Largest number of worlds that are stepped at once; bounds the memory.

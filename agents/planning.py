@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.dynamics import Dynamics, State, StateSource
 from rnem_world.agents.mcts import MCTSConfig, MCTSPlanner
 from rnem_world.agents.planner import Planner, PlannerConfig
@@ -89,11 +90,15 @@ class PlannerAgent(Generic[State]):
     Args:
         planner: Finds the actions.
         source: Tells how the environments stand: `WatchedState.observe`, `dreamt_states` or `simulator_states`, say.
+        actions: What the environments take; None if that is what the planner gives.
     """
 
-    def __init__(self, planner: Planner[State], source: StateSource[State]) -> None:
+    def __init__(
+        self, planner: Planner[State], source: StateSource[State], actions: ActionSpace | None = None
+    ) -> None:
         self.planner = planner
         self._source = source
+        self._space = actions
 
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments."""
@@ -108,7 +113,7 @@ class PlannerAgent(Generic[State]):
         self._begun |= begun
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Chooses the next actions: int64 (n,), or float32 (n, d).
+        """Chooses the next actions, as the environments take them.
 
         Raises:
             ConfigError: If the source looks at another number of environments.
@@ -122,6 +127,7 @@ class PlannerAgent(Generic[State]):
             )
         self._begun[:] = False
         if self._actions is None or self._steps % self.planner.config.action_repeat == 0:
-            self._actions = np.asarray(self.planner.plan(state).actions.cpu().numpy())
+            planned = np.asarray(self.planner.plan(state).actions.cpu().numpy())
+            self._actions = planned if self._space is None else self._space.decode(planned)
         self._steps += 1
         return self._actions.copy()

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.config import PolicyConfig
 from rnem_world.agents.policy import (
     Space,
@@ -317,9 +318,10 @@ class TrainedPolicyAgent:
             raise ConfigError(
                 f"the policy was trained on observations {shape}, expected stacked 84x84 frames"
             )
-        if actions != env.single_action_space.n:
+        known = ActionSpace.of(env.single_action_space).sizes[0]
+        if actions != known:
             raise ConfigError(
-                f"the policy knows {actions} actions, and the game has {env.single_action_space.n}: choose the policy "
+                f"the policy knows {actions} actions, and the game has {known}: choose the policy "
                 "of this game"
             )
         self._stack = _FrameStack(self._depth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from rnem_world.agents.planner import action_count
+from rnem_world.agents.planner import drawn_numbers, refused
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,42 @@ class Categorical:
         """Makes the given worlds' actions equally likely."""
         even = 1.0 / self.probabilities.shape[2]
         return Categorical(torch.where(worlds[:, None, None], even, self.probabilities))
+
+
+@dataclass(frozen=True)
+class MultiCategorical:
+    """Several independent discrete choices in each action: whole numbers, or bits.
+
+    Attributes:
+        choices: One distribution for each number of an action.
+    """
+
+    choices: tuple[Categorical, ...]
+
+    def sample(self, noise: Float[Tensor, "n p a h"]) -> Int64[Tensor, "n p h d"]:
+        """Turns noise into sequences; it has a number for every value of every choice."""
+        parts = noise.split([choice.probabilities.shape[2] for choice in self.choices], dim=2)
+        drawn = [choice.sample(part) for choice, part in zip(self.choices, parts, strict=True)]
+        return torch.stack(drawn, dim=3)
+
+    def refit(
+        self, sequences: Int64[Tensor, "n p h d"], weights: Float[Tensor, "n p"], keep: float
+    ) -> MultiCategorical:
+        """Takes the weighted frequencies of every choice."""
+        columns = zip(self.choices, sequences.unbind(dim=3), strict=True)
+        return MultiCategorical(tuple(choice.refit(column, weights, keep) for choice, column in columns))
+
+    def mode(self) -> Int64[Tensor, "n h d"]:
+        """Returns the likeliest value of every choice."""
+        return torch.stack([choice.mode() for choice in self.choices], dim=2)
+
+    def shifted(self, steps: int) -> MultiCategorical:
+        """Drops actions that have been done, as `Categorical.shifted` does."""
+        return MultiCategorical(tuple(choice.shifted(steps) for choice in self.choices))
+
+    def restarted(self, worlds: Bool[Tensor, " n"]) -> MultiCategorical:
+        """Makes the given worlds' values equally likely."""
+        return MultiCategorical(tuple(choice.restarted(worlds) for choice in self.choices))
 
 
 @dataclass(frozen=True)
@@ -111,21 +148,29 @@ class Gaussian:
         return torch.maximum(torch.minimum(actions, self.high), self.low)
 
 
-Proposal = Categorical | Gaussian
+Proposal = Categorical | MultiCategorical | Gaussian
 """One distribution over sequences of h actions for each of n worlds."""
 
 
-def uninformed(
-    space: spaces.Discrete | spaces.Box, worlds: int, horizon: int, device: torch.device
-) -> Proposal:
+def uninformed(space: spaces.Space[Any], worlds: int, horizon: int, device: torch.device) -> Proposal:
     """Returns the distribution before any search: even, or wide around the middle of the bounds.
 
     Raises:
         ConfigError: If planners can't draw from the space.
     """
-    count = action_count(space)
+    count = drawn_numbers(space)
+
+    def even(values: int) -> Categorical:
+        return Categorical(torch.full((worlds, horizon, values), 1.0 / values, device=device))
+
     if isinstance(space, spaces.Discrete):
-        return Categorical(torch.full((worlds, horizon, count), 1.0 / count, device=device))
+        return even(count)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical(tuple(even(int(values)) for values in space.nvec))
+    if isinstance(space, spaces.MultiBinary):
+        return MultiCategorical((even(2),) * (count // 2))
+    if not isinstance(space, spaces.Box):
+        raise refused(space)
     low = torch.as_tensor(space.low, dtype=torch.float32, device=device)
     high = torch.as_tensor(space.high, dtype=torch.float32, device=device)
     mean = ((low + high) / 2).expand(worlds, horizon, count).contiguous()

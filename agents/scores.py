@@ -293,7 +293,7 @@ def dream_beside_reality(
         actions = agent.act(frames)
         frames, _, terminations, truncations, _ = real.step(actions)
         seen.append(_frame(real, frames))
-        done.append(int(actions[0]))
+        done.append(actions[0])
         if terminations[0] or truncations[0]:
             break
     if len(seen) <= CONTEXT_FRAMES:
@@ -307,7 +307,7 @@ def dream_beside_reality(
     )
     dreamt = [*shown[: CONTEXT_FRAMES - 1], imagined[0]]
     for action in actions[CONTEXT_FRAMES - 1 :]:
-        imagined, *_ = dream.step(np.array([action]))
+        imagined, *_ = dream.step(action[None])
         dreamt.append(imagined[0])
     return shown, np.stack(dreamt)
 

@@ -128,7 +128,7 @@ class SequencePlanner(Planner[State]):
         return chosen[:, None]
 
     def _drawn(self, proposal: Proposal, worlds: int, iteration: int) -> Tensor:
-        shape = (worlds, self._population(iteration), self._actions, self.config.horizon)
+        shape = (worlds, self._population(iteration), self._drawn_numbers, self.config.horizon)
         return proposal.sample(coloured_noise(shape, self.config.noise_exponent, self._generator))
 
     def _returns(self, state: State, sequences: Tensor) -> Float[Tensor, "n p"]:

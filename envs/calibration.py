@@ -77,7 +77,7 @@ def measure_dreams(
         truth = read_truth(dataset, split, number, CONTEXT + horizon, world.device)
     positions, actions = truth.require_objects().positions, truth.actions
     if actions is None:
-        actions = torch.zeros(truth.frames.shape[:2], dtype=torch.int64, device=world.device)
+        actions = world.no_actions(*truth.frames.shape[:2])
     dreams = DreamBatch(world, number, None, imagination, measures_uncertainty=True)
     context = world.model.likelihood.quantise(truth.frames[:, :CONTEXT])
     everyone = torch.arange(number, device=world.device)

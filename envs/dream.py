@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 import torch
 from gymnasium.error import ResetNeeded
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Num, UInt8
 from torch import Tensor
 
 from rnem_world.envs.engine import Engine
@@ -103,7 +103,7 @@ def _replaced(tensor: Tensor | None, rows: Tensor, others: Tensor | None) -> Ten
 def step_dreams(
     world: World,
     dreams: DreamState,
-    actions: Int64[Tensor, " n"],
+    actions: Num[Tensor, "n ..."],
     imagination: DreamImagination,
     engine: Engine,
 ) -> DreamStep:
@@ -112,7 +112,7 @@ def step_dreams(
     Args:
         world: The world.
         dreams: The dreams.
-        actions: One action each.
+        actions: One action each, as `World.encoded` gives them.
         imagination: ``latent`` or ``pixels``.
         engine: What computes it, of this world.
     """
@@ -199,11 +199,11 @@ class DreamBatch:
 
     @torch.inference_mode()
     @own_precision
-    def step(self, actions: Int64[Tensor, " n"]) -> DreamOutcome:
+    def step(self, actions: Num[Tensor, "n ..."]) -> DreamOutcome:
         """Imagines one transition of every dream.
 
         Args:
-            actions: One each, in range.
+            actions: One each, in range, as `World.encoded` gives them.
 
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset.

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from gymnasium import spaces
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rnem_world.envs.dream import DreamBatch, DreamsSnapshot
+from rnem_world.envs.episodes import check_actions
 from rnem_world.envs.uncertainty import slot_masses
 from rnem_world.errors import ConfigError
 from rnem_world.models.layers import own_precision
@@ -207,9 +209,9 @@ class Counterfactual:
 
 def compare_futures(
     env: LearnedEnv,
-    actions: Sequence[int] | NDArray[Any],
+    actions: Sequence[Any] | NDArray[Any],
     edits: Sequence[Edit] | Edit = (),
-    other_actions: Sequence[int] | NDArray[Any] | None = None,
+    other_actions: Sequence[Any] | NDArray[Any] | None = None,
 ) -> Counterfactual:
     """Dreams on twice from where an environment is, which stays there.
 
@@ -226,9 +228,9 @@ def compare_futures(
         gymnasium.error.ResetNeeded: Before the first reset.
     """
     current = env.batch.dreams
-    number = current.world.number_of_actions
-    first = _check_sequence(actions, number)
-    second = first if other_actions is None else _check_sequence(other_actions, number)
+    space = env.action_space
+    first = _check_sequence(actions, space)
+    second = first if other_actions is None else _check_sequence(other_actions, space)
     if len(first) != len(second):
         raise ConfigError(f"{len(first)} actions and {len(second)} other actions are given, expected as many")
     now = replace(env.get_state().state.dreams, memory=None)
@@ -236,7 +238,7 @@ def compare_futures(
     rows = torch.arange(2, device=current.world.device)
     both.set_state(rows[:1], now)
     both.set_state(rows[1:], apply_edits(both, now, check_edits(edits, both.slots)))
-    done = torch.from_numpy(np.stack([first, second])).to(current.world.device)
+    done = torch.stack([current.world.encoded(first), current.world.encoded(second)])
     seen = [both.details(("centroids", "masses"))]
     rewards = []
     for column in done.unbind(dim=1):
@@ -250,12 +252,8 @@ def compare_futures(
     return Counterfactual(*arrays)
 
 
-def _check_sequence(actions: Sequence[int] | NDArray[Any], number: int) -> Int64[np.ndarray, " t"]:
+def _check_sequence(actions: Sequence[Any] | NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
     given = np.asarray(actions)
-    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-        raise ConfigError(
-            f"actions have the shape {given.shape} and dtype {given.dtype}, expected a row of integers"
-        )
-    if given.size and (given.min() < 0 or given.max() >= number):
-        raise ConfigError(f"actions lie between {given.min()} and {given.max()}, expected 0 to {number - 1}")
-    return given.astype(np.int64)
+    if given.size == 0:  # of a list without entries nobody knows the kind
+        return np.zeros((0, *(space.shape or ())), dtype=space.dtype)
+    return check_actions(given, len(given) if given.ndim else 1, space)

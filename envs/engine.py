@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError, suggest
@@ -35,7 +35,7 @@ class Engine(ABC):
 
     @abstractmethod
     def dream_step(
-        self, dreams: DreamState, actions: Int64[Tensor, " n"] | None, imagination: DreamImagination
+        self, dreams: DreamState, actions: Num[Tensor, "n ..."] | None, imagination: DreamImagination
     ) -> DreamStep:
         """Imagines one transition, as `WorldModel.dream_step` does."""
 
@@ -48,7 +48,7 @@ class Engine(ABC):
         self,
         state: SlotState,
         frame: Float[Tensor, "n c h w"],
-        actions: Int64[Tensor, " n"] | None,
+        actions: Num[Tensor, "n ..."] | None,
         following: Float[Tensor, "n c h w"],
     ) -> tuple[SlotState, Float[Tensor, "n k d"]]:
         """Watches one transition: predicts from a frame, and takes in the one that followed.
@@ -72,7 +72,7 @@ class TorchEngine(Engine):
 
     @own_precision
     def dream_step(
-        self, dreams: DreamState, actions: Int64[Tensor, " n"] | None, imagination: DreamImagination
+        self, dreams: DreamState, actions: Num[Tensor, "n ..."] | None, imagination: DreamImagination
     ) -> DreamStep:
         """See `Engine`."""
         return self._model.dream_step(dreams, actions, imagination)
@@ -87,7 +87,7 @@ class TorchEngine(Engine):
         self,
         state: SlotState,
         frame: Float[Tensor, "n c h w"],
-        actions: Int64[Tensor, " n"] | None,
+        actions: Num[Tensor, "n ..."] | None,
         following: Float[Tensor, "n c h w"],
     ) -> tuple[SlotState, Float[Tensor, "n k d"]]:
         """See `Engine`."""
@@ -136,7 +136,7 @@ class OnnxEngine(Engine):
         self._sessions: dict[str, Any] = {}
 
     def dream_step(
-        self, dreams: DreamState, actions: Int64[Tensor, " n"] | None, imagination: DreamImagination
+        self, dreams: DreamState, actions: Num[Tensor, "n ..."] | None, imagination: DreamImagination
     ) -> DreamStep:
         """See `Engine`."""
         name: GraphName = "latent_step" if imagination == "latent" else "pixels_step"
@@ -157,7 +157,7 @@ class OnnxEngine(Engine):
         self,
         state: SlotState,
         frame: Float[Tensor, "n c h w"],
-        actions: Int64[Tensor, " n"] | None,
+        actions: Num[Tensor, "n ..."] | None,
         following: Float[Tensor, "n c h w"],
     ) -> tuple[SlotState, Float[Tensor, "n k d"]]:
         """See `Engine`."""

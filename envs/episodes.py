@@ -1,4 +1,4 @@
-"""What environments of ours take and give: seeds, masks and rows, transitions, infos, and copies of their episodes."""
+"""What environments take and give: actions, seeds, masks and rows, transitions, infos, copies of their episodes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Shaped
 from numpy.typing import NDArray
 
 from rnem_world.errors import ConfigError
@@ -227,6 +228,55 @@ def reset_mask_of(given: Any, num_envs: int) -> Bool[np.ndarray, " n"]:
             f"options['reset_mask'] is {given!r}, expected {num_envs} booleans of which at least one is True"
         )
     return mask
+
+
+def check_actions(
+    actions: Any, number: int, space: spaces.Space[Any], what: str = "actions"
+) -> Shaped[np.ndarray, "n ..."]:
+    """Returns the actions as an array of the space's kind.
+
+    Real numbers may lie beyond their bounds, and count as the bound, as most environments take them.
+
+    Args:
+        actions: What a user gives.
+        number: N.
+        space: The actions of one environment: Discrete, MultiDiscrete, MultiBinary or Box.
+        what: What they are, for messages.
+
+    Raises:
+        ConfigError: If they aren't N actions of that kind, or one is out of range.
+    """
+    given = np.asarray(actions)
+    shape, kinds, noun = (number, *(space.shape or ())), "iu", "integers"
+    if isinstance(space, spaces.Box):
+        kinds, noun = "iuf", "numbers"
+    elif isinstance(space, spaces.MultiBinary):
+        kinds, noun = "iub", "zeros and ones"
+    if given.shape != shape or given.dtype.kind not in kinds:
+        raise ConfigError(
+            f"{what} have the shape {given.shape} and dtype {given.dtype}, expected {shape} {noun}"
+        )
+    if isinstance(space, spaces.Box):
+        if not np.isfinite(given).all():
+            raise ConfigError(f"{what} hold NaN or infinity, expected finite numbers")
+        clipped: Shaped[np.ndarray, "n ..."] = np.clip(given, space.low, space.high).astype(space.dtype)
+        return clipped
+    low, high = _bounds(space)
+    if (given < low).any() or (given > high).any():
+        expected = f"those of {space}" if np.ndim(low) else f"{low} to {high}"
+        raise ConfigError(f"{what} lie between {given.min()} and {given.max()}, expected {expected}")
+    return given
+
+
+def _bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:
+    """Gives the least and the greatest whole numbers of a space."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start), int(space.start + space.n) - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
+    raise ConfigError(f"the action space is {space}, expected Discrete, MultiDiscrete, MultiBinary or Box")
 
 
 def rows_of(rows: Sequence[int] | Array | None, num_envs: int) -> Int64[np.ndarray, " m"]:

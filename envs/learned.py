@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from jaxtyping import Bool, Float, Int64, Integer, UInt8
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from rnem_world.device import to_host
@@ -215,9 +215,9 @@ class LearnedVectorEnv(BatchedVectorEnv):
         for member, dreams in zip(self.members, begun[1:], strict=True):
             member.begin(places, dreams)
 
-    def advance(self, actions: Integer[np.ndarray, " n"], waiting: Bool[np.ndarray, " n"]) -> Transition:
+    def advance(self, actions: Shaped[np.ndarray, "n ..."], waiting: Bool[np.ndarray, " n"]) -> Transition:
         """Imagines one transition of all N, and copies what it shows to the host with one transfer."""
-        chosen = self._on_device(actions)
+        chosen = self.world.encoded(actions)
         outcome = self.dreams.step(chosen)
         for member in self.members:
             member.step(chosen)
@@ -328,7 +328,7 @@ class LearnedEnv(SingleEnv):
     when they are first drawn, and from then on only picked; ``env.batch.starts.prepare()`` encodes all at once.
 
     The options of a reset are ``start``, the number of a start; or ``frames``, (T, H, W, C) with T >= 2, uint8 0..255,
-    bool, or floats in [0, 1], and ``actions``, the T - 1 integers between them: the dream goes on from the last frame;
+    bool, or floats in [0, 1], and ``actions``, the T - 1 actions between them: the dream goes on from the last frame;
     and ``edits``, see `edit`. For a vector environment each is one for all, or N of them.
 
     Args:
@@ -412,16 +412,16 @@ def _load_members(world: World, options: DreamOptions) -> list[World]:
         ConfigError: If one has other frames or actions.
         CheckpointError: If there is no such checkpoint.
     """
-    expected = (world.frame_shape, world.number_of_actions)
+    expected = (world.frame_shape, world.actions)
     ensemble = (
         () if isinstance(options.ensemble, str | Path) else options.ensemble
     )  # a tuple since it was checked
     members = [World.load(checkpoint, options.device) for checkpoint in ensemble]
     for member in members:
-        given = (member.frame_shape, member.number_of_actions)
-        if given != expected:
+        if (member.frame_shape, member.actions) != expected:
             raise ConfigError(
-                f"the ensemble's world {member.folder.name} has frames and actions {given}, expected {expected}"
+                f"the ensemble's world {member.folder.name} has frames {member.frame_shape} and the actions "
+                f"{member.action_space}, expected {world.frame_shape} and {world.action_space}"
             )
     return members
 

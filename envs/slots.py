@@ -11,7 +11,7 @@ import torch
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Num, UInt8
 from torch import Tensor
 
 from rnem_world.envs.episodes import Array, reset_mask_of
@@ -71,7 +71,7 @@ class SlotFilter:
         """
         seen = self.world.inputs(frames)
         state = self.world.empty_slots(len(rows), self.slots)
-        stay = self.world.actions_for_model(torch.zeros_like(rows))
+        stay = self.world.actions_for_model(self.world.no_actions(len(rows)))
         for _ in range(self._settle_steps):
             state, output = self.world.engine(self._engine).observe(state, seen, stay, seen)
         if self._output is None:
@@ -89,11 +89,11 @@ class SlotFilter:
 
     @torch.inference_mode()
     @own_precision
-    def step(self, actions: Int64[Tensor, " n"], frames: Tensor) -> None:
+    def step(self, actions: Num[Tensor, "n ..."], frames: Tensor) -> None:
         """Shows the frames that followed the actions.
 
         Args:
-            actions: What was done.
+            actions: What was done, as `World.encoded` gives it.
             frames: What came of it, as `World.frames_for_model` gives it.
         """
         seen = self.world.inputs(frames)
@@ -124,7 +124,7 @@ class SlotFilter:
         return self.world.model.start_imagination(self._state, self.outputs(), self._frames)
 
 
-class SlotObservation(gymnasium.Wrapper[Array, np.int64, Array, np.int64], RecordConstructorArgs):
+class SlotObservation(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
     """Shows the slots of a world model that watches the environment's frames.
 
     The slots are those of `LearnedEnv` with ``obs_type="slots"``: what the model expected of the frame that is shown
@@ -168,11 +168,10 @@ class SlotObservation(gymnasium.Wrapper[Array, np.int64, Array, np.int64], Recor
         self.filter.reset(torch.zeros(1, dtype=torch.int64, device=device), self._watched(frame))
         return self._slots(), info
 
-    def step(self, action: np.int64) -> tuple[Array, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Array, Any, bool, bool, dict[str, Any]]:
         """Acts, and shows the slots what came of it."""
         frame, reward, terminated, truncated, info = self.env.step(action)
-        done = torch.tensor([int(action)], device=self.filter.world.device)
-        self.filter.step(done, self._watched(frame))
+        self.filter.step(self.filter.world.encoded(np.asarray(action)[None]), self._watched(frame))
         return self._slots(), reward, terminated, truncated, info
 
     def _watched(self, frame: Array) -> Tensor:
@@ -228,14 +227,13 @@ class SlotVectorObservation(VectorWrapper):
         """Acts, and shows the slots what came of it."""
         frames, rewards, terminations, truncations, info = self.env.step(actions)
         over = np.asarray(terminations | truncations)
-        device = self.filter.world.device
         shown = np.asarray(frames)
         begun = self._waiting
         if self._autoreset_mode is AutoresetMode.SAME_STEP and over.any():
             begun = over
             shown = shown.copy()
             shown[over] = np.stack(list(info["final_obs"][over]))
-        done = torch.from_numpy(np.array(actions, dtype=np.int64)).to(device)
+        done = self.filter.world.encoded(np.asarray(actions))
         self.filter.step(done, self.filter.world.frames_for_model(shown))
         if self._autoreset_mode is AutoresetMode.SAME_STEP and over.any():
             slots, final = self._slots(), np.full(self.num_envs, None, dtype=object)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Num
 from numpy.typing import NDArray
 
+from rnem_world.envs.episodes import check_actions
 from rnem_world.envs.real import is_game, real_game, real_rules
 from rnem_world.envs.starts import (
     FEWEST_FRAMES,
@@ -186,11 +188,17 @@ def check_starts(world: World, starts: Starts) -> None:
     Raises:
         ConfigError: If their frames or actions aren't those of this world.
     """
-    most = int(starts.actions.max(initial=0))
-    if starts.shape != world.frame_shape or most >= world.number_of_actions:
+    known, done = world.actions, starts.actions
+    fits = starts.shape == world.frame_shape
+    if world.takes_actions:
+        fits &= done.shape[2:] == known.stored_shape and (done.dtype == np.float32) == (known.kind == "box")
+        fits = fits and (known.kind == "box" or bool((done < np.array(known.sizes)).all()))
+    if not fits:
+        kind = "real numbers" if done.dtype == np.float32 else f"whole numbers up to {done.max(initial=0)}"
+        each = f"{done.shape[2]} " if done.ndim == 3 else ""
         raise ConfigError(
-            f"the starts have frames {starts.shape} and actions up to {most}, the world {world.folder.name} has "
-            f"frames {world.frame_shape} and actions up to {world.number_of_actions - 1}: give starts of this world"
+            f"the starts have frames {starts.shape} and actions of {each}{kind}, the world {world.folder.name} has "
+            f"frames {world.frame_shape} and the actions {world.action_space}: give starts of this world"
         )
 
 
@@ -226,7 +234,7 @@ def _find_starts(world: World, starts: str | Path | Starts) -> Starts:
 
 def check_context(
     world: World, options: dict[str, Any], number: int, rows: NDArray[np.int64]
-) -> tuple[NDArray[Any], Int64[np.ndarray, "m s"]]:
+) -> tuple[NDArray[Any], Num[np.ndarray, "m s ..."]]:
     """Checks ``options["frames"]`` and ``options["actions"]``, a user's own start.
 
     Args:
@@ -236,8 +244,8 @@ def check_context(
         rows: Those that are reset.
 
     Returns:
-        The frames, (m, t, h, w, c) as `World.known_frames` gives them, and the actions of the environments that are
-        reset.
+        The frames, (m, t, h, w, c) as `World.known_frames` gives them, and the actions as the model takes them, of
+        the environments that are reset.
 
     Raises:
         ConfigError: If they don't fit the world or one another.
@@ -257,24 +265,30 @@ def check_context(
         raise ConfigError(
             f"options['frames'] holds {steps + 1} frames, expected at least {FEWEST_FRAMES} (16 are usual)"
         )
-    actions = options.get("actions")
-    if actions is None:
-        if world.number_of_actions > 1:
+    given = options.get("actions")
+    if given is None:
+        if world.actions.sizes != (1,):
             raise ConfigError(
                 f"options has frames and no actions: give the {steps} actions between the frames"
             )
         actions = np.zeros(steps, dtype=np.int64)
-    actions = np.asarray(actions)
-    if actions.dtype.kind not in "iu" or actions.shape not in ((steps,), (number, steps)):
-        raise ConfigError(
-            f"options['actions'] have the shape {actions.shape} and dtype {actions.dtype}, expected ({steps},) "
-            f"integers, one between each two of the frames, or {number} times that"
-        )
-    if actions.min() < 0 or actions.max() >= world.number_of_actions:
-        raise ConfigError(
-            f"options['actions'] lie between {actions.min()} and {actions.max()}, expected 0 to "
-            f"{world.number_of_actions - 1}"
-        )
+    else:
+        actions = _encoded_actions(world, np.asarray(given), steps, number)
     frames = frames[rows] if each else np.broadcast_to(frames, (len(rows), *frames.shape))
-    actions = actions[rows] if actions.ndim == 2 else np.broadcast_to(actions, (len(rows), steps))
-    return frames, actions.astype(np.int64)
+    single = actions.ndim == 1 + len(world.actions.stored_shape)
+    actions = np.broadcast_to(actions, (len(rows), *actions.shape)) if single else actions[rows]
+    return frames, actions
+
+
+def _encoded_actions(world: World, given: NDArray[Any], steps: int, number: int) -> NDArray[Any]:
+    """Checks actions between frames, and gives them as the model takes them, for one environment or for each."""
+    own = world.action_space.shape or ()
+    axes = given.shape[: given.ndim - len(own)]
+    if axes not in ((steps,), (number, steps)):
+        expected = ", ".join(map(str, (steps, *own))) + ("" if own else ",")
+        raise ConfigError(
+            f"options['actions'] have the shape {given.shape} and dtype {given.dtype}, expected ({expected}), one "
+            f"action of {world.action_space} between each two of the frames, or {number} times that"
+        )
+    flat = check_actions(given.reshape(-1, *own), math.prod(axes), world.action_space, "options['actions']")
+    return world.actions.encode(flat).reshape(*axes, *world.actions.stored_shape)

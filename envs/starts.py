@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64, Integer, UInt8
+from jaxtyping import Bool, Num, UInt8
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ from rnem_world.envs.atari_frames import background_of, cache_path
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.errors import DataError, OutputError
 from rnem_world.io import atomic_file
-from rnem_world.physics import BallsConfig
+from rnem_world.physics import BallsConfig, number_of_actions
 from rnem_world.seeding import derive_seed, numpy_generator
 
 STARTS_FILE = "starts.npz"
@@ -50,13 +50,14 @@ class Starts:
 
     Attributes:
         packed: uint8 (n, t, m), the frames in a row: m is h * w * c, or an eighth of it as `numpy.packbits` has them.
-        actions: int64 (n, t - 1), what was done between them; zeros where nothing was.
+        actions: What was done between them, zeros where nothing was: (n, t - 1) whole numbers from 0 on, (n, t - 1, d)
+            where an action is several, float32 (n, t - 1, d) where it is real ones.
         shape: (h, w, c).
         is_binary: Whether they are black and white.
     """
 
     packed: NDArray[np.uint8]
-    actions: Int64[np.ndarray, "n s"]
+    actions: Num[np.ndarray, "n s ..."]
     shape: tuple[int, int, int]
     is_binary: bool = True
 
@@ -67,14 +68,14 @@ class Starts:
     def pack(
         cls,
         frames: Bool[np.ndarray, "n t h w c"] | UInt8[np.ndarray, "n t h w c"],
-        actions: Integer[np.ndarray, "n s"],
+        actions: Num[np.ndarray, "n s ..."],
     ) -> Starts:
         """Packs frames: booleans are black and white, bytes are greys or colours."""
         is_binary = frames.dtype == np.bool_
         rows = frames.reshape(*frames.shape[:2], -1)
         packed = np.packbits(rows, axis=2) if is_binary else np.ascontiguousarray(rows)
         height, width, channels = frames.shape[2:]
-        return cls(packed, actions.astype(np.int64), (height, width, channels), is_binary)
+        return cls(packed, _stored(actions), (height, width, channels), is_binary)
 
     def frames(
         self, rows: Sequence[int] | NDArray[Any] | slice
@@ -96,17 +97,24 @@ class Starts:
         return found.hexdigest()[:16]
 
 
+def _stored(actions: NDArray[Any]) -> NDArray[Any]:
+    return actions.astype(np.float32 if actions.dtype.kind == "f" else np.int64)
+
+
 def write_starts(path: Path, starts: Starts) -> None:
     """Writes starts as a compressed NumPy file, whole or not at all.
 
     Raises:
         OutputError: If it can't be written.
     """
+    actions = starts.actions
+    if actions.dtype.kind != "f":
+        actions = actions.astype(np.min_scalar_type(int(actions.max(initial=0))))
     with atomic_file(path) as temporary:
         np.savez_compressed(
             temporary,
             frames=starts.packed,
-            actions=starts.actions.astype(np.min_scalar_type(int(starts.actions.max(initial=0)))),
+            actions=actions,
             shape=np.array(starts.shape, dtype=np.int64),
             is_binary=np.array(starts.is_binary),
         )
@@ -129,19 +137,19 @@ def read_starts(path: Path) -> Starts:
         raise DataError(
             f"{path} is no whole file of starts ({error}): make one with `rnem-world export RUN --starts DATASET`"
         ) from error
-    fits = packed.dtype == np.uint8 and packed.ndim == 3 and shape.shape == (3,) and actions.ndim == 2
+    fits = packed.dtype == np.uint8 and packed.ndim == 3 and shape.shape == (3,) and actions.ndim in (2, 3)
     if fits:
         size = int(np.prod(shape))
-        fits = packed.shape[2] == (-(-size // 8) if is_binary else size) and actions.shape == (
+        fits = packed.shape[2] == (-(-size // 8) if is_binary else size) and actions.shape[:2] == (
             len(packed),
             packed.shape[1] - 1,
         )
-    if not fits or len(packed) < 1 or packed.shape[1] < FEWEST_FRAMES or actions.dtype.kind not in "iu":
+    if not fits or len(packed) < 1 or packed.shape[1] < FEWEST_FRAMES or actions.dtype.kind not in "iuf":
         raise DataError(
             f"{path} holds arrays that are no starts: frames {packed.shape}, actions {actions.shape}, shape {shape}"
         )
     height, width, channels = (int(size) for size in shape)
-    return Starts(packed, actions.astype(np.int64), (height, width, channels), is_binary)
+    return Starts(packed, _stored(actions), (height, width, channels), is_binary)
 
 
 def starts_from_dataset(
@@ -179,7 +187,7 @@ def starts_from_dataset(
         read = dataset.read(splits[0], rows, names, begins, context_frames)
         is_binary = dataset.attributes.maximum_value == 1
     features = read["features"].swapaxes(0, 1)
-    actions = read.get("actions", np.zeros((context_frames, n), dtype=np.int64))[:-1].T
+    actions = read.get("actions", np.zeros((context_frames, n), dtype=np.int64))[:-1].swapaxes(0, 1)
     ended = read.get("terminations", np.zeros((context_frames, n), dtype=np.bool_))[:-1].any(axis=0)
     if ended.all():
         raise DataError(
@@ -205,7 +213,7 @@ def simulated_starts(
         env.episodes.generators[row] = generator
     frames = [env.reset()[0]]
     drawn = -(-(context_frames - 1) // HELD_STEPS)
-    count = int(env.single_action_space.n)
+    count = number_of_actions(rules)
     held = np.stack([generator.integers(count, size=drawn) for generator in generators])
     actions = held.repeat(HELD_STEPS, axis=1)[:, : context_frames - 1]
     frames += [env.move(column).observations for column in actions.T]
@@ -244,7 +252,7 @@ def _play(game: str) -> Starts:
     emulator = Emulator(game)
     emulator.seed(derive_seed(0, "starts", game))
     generator = numpy_generator(0, "starts", game)
-    number_of_actions = len(emulator.action_names)
+    number = len(emulator.action_names)
     frames: list[NDArray[np.bool_]] = []
     actions: list[NDArray[np.int64]] = []
     with tqdm(total=NUMBER_OF_GAME_STARTS, desc=f"starts of {game}", unit="start", disable=None) as bar:
@@ -253,9 +261,9 @@ def _play(game: str) -> Starts:
             over = False
             # Each game begins elsewhere, so that starts aren't always of the same moments.
             for _ in range(int(generator.integers(SPACING))):
-                over = over or emulator.step(int(generator.integers(number_of_actions)))[1]
+                over = over or emulator.step(int(generator.integers(number)))[1]
             while not over and len(frames) < NUMBER_OF_GAME_STARTS:
-                done = generator.integers(number_of_actions, size=SPACING)
+                done = generator.integers(number, size=SPACING)
                 seen = [emulator.frame() != background]
                 for action in done.tolist():
                     _, over, _ = emulator.step(action)

@@ -7,6 +7,7 @@ copies are the business of the two classes here.
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
@@ -17,7 +18,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Int64, Integer
+from jaxtyping import Bool, Int64, Shaped
 
 from rnem_world.envs.episodes import (
     Array,
@@ -26,6 +27,7 @@ from rnem_world.envs.episodes import (
     Infos,
     Transition,
     autoreset_mode_of,
+    check_actions,
     check_count,
     check_snapshot,
     final_infos,
@@ -67,7 +69,7 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         self,
         num_envs: int,
         observation_space: spaces.Box,
-        action_space: spaces.Discrete,
+        action_space: spaces.Space[Any],
         max_episode_steps: int | None,
         autoreset_mode: AutoresetMode | str,
         render_mode: str | None,
@@ -84,7 +86,7 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         # A dictionary of one's own: others write into the one that all vector environments share.
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = observation_space
-        self.single_action_space: spaces.Discrete = action_space
+        self.single_action_space: spaces.Space[Any] = action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.episodes = Episodes(num_envs)
@@ -105,11 +107,11 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         """
 
     @abstractmethod
-    def advance(self, actions: Integer[np.ndarray, " n"], waiting: Bool[np.ndarray, " n"]) -> Transition:
+    def advance(self, actions: Shaped[np.ndarray, "n ..."], waiting: Bool[np.ndarray, " n"]) -> Transition:
         """Makes one step.
 
         Args:
-            actions: N of them, checked.
+            actions: N of them, checked, of the action space's shape and kind.
             waiting: Which environments begin anew right after: what is returned of these isn't looked at.
         """
 
@@ -187,7 +189,7 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         """Makes one step in every environment.
 
         Args:
-            actions: N integers.
+            actions: N of them, as the action space has them.
 
         Returns:
             Observations, rewards, terminations, truncations, infos.
@@ -226,7 +228,7 @@ class BatchedVectorEnv(VectorEnv[Array, Array, Array], ABC):
         """Makes a step without resetting anything; environments that wait for their reset show none.
 
         Args:
-            actions: N integers.
+            actions: N of them, as the action space has them.
 
         Raises:
             ConfigError: If the actions are of another kind.
@@ -312,7 +314,7 @@ ONLY = np.zeros(1, dtype=np.int64)
 """The row of a batch of one."""
 
 
-class SingleEnv(gymnasium.Env[Array, np.int64]):
+class SingleEnv(gymnasium.Env[Array, Any]):
     """One environment: the view of a batch of one, which neither resets by itself nor counts its steps' limit.
 
     Attributes:
@@ -374,7 +376,8 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
         """
         if self.batch.episodes.finished[0]:
             raise ResetNeeded("the episode has ended: reset the environment before the next step")
-        shown = self.batch.move(np.reshape(action, -1))
+        given, shape = np.asarray(action), self.action_space.shape or ()
+        shown = self.batch.move(given.reshape(1, *shape) if given.size == math.prod(shape) else given[None])
         info = {name: array[0] for name, array in shown.infos.items()}
         if self._window is not None:
             self._window.show(self.batch.pictures()[0])
@@ -419,24 +422,3 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
     def clone(self: Kind) -> Kind:
         """Returns another environment in the same state; what never changes, as weights, is shared."""
         return copy.deepcopy(self)
-
-
-def check_actions(actions: Any, number: int, space: spaces.Discrete) -> Integer[np.ndarray, " n"]:
-    """Returns the actions as an array.
-
-    Args:
-        actions: What a user gives.
-        number: N.
-        space: The actions of one environment, from 0 on.
-
-    Raises:
-        ConfigError: If they aren't N integers, or one is out of range.
-    """
-    given = np.asarray(actions)
-    if given.shape != (number,) or given.dtype.kind not in "iu":
-        raise ConfigError(
-            f"actions have the shape {given.shape} and dtype {given.dtype}, expected ({number},) integers"
-        )
-    if given.min() < 0 or given.max() >= space.n:
-        raise ConfigError(f"actions lie between {given.min()} and {given.max()}, expected 0 to {space.n - 1}")
-    return given

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Num, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rnem_world.actions import ActionSpace
 from rnem_world.device import choose_device
 from rnem_world.envs.engine import Engine, make_engine
 from rnem_world.errors import CheckpointError, ConfigError
@@ -50,8 +51,9 @@ class World:
 
     Attributes:
         frame_shape: (h, w, c) of a frame.
-        number_of_actions: How many actions it knows; 1 if it takes none.
-        action_space: The same as a space.
+        actions: What an action is, in the environment and as the model is given it.
+        action_space: The environment's, in terms of Gymnasium; one action if the model takes none.
+        number_of_actions: How many actions there are to choose from; 0 where an action isn't one whole number.
         ways: How it can imagine, the usual way first.
 
     Args:
@@ -77,8 +79,9 @@ class World:
         self.device = next(model.parameters()).device
         self.frame_shape = (*config.model.frame_size, config.model.channels)
         self.takes_actions = config.model.takes_actions
-        self.number_of_actions = max(config.model.number_of_actions, 1)
-        self.action_space = spaces.Discrete(self.number_of_actions)
+        self.actions = actions_of(config)
+        self.action_space: spaces.Space[Any] = self.actions.space()
+        self.number_of_actions = self.actions.sizes[0] if self.actions.is_discrete else 0
         self.ways = ("pixels",) if model.prior_code is None else ("latent", "pixels")
         self.chunk = CHUNKS.get(self.device.type, LARGEST_CHUNK)
         self._pools: OrderedDict[tuple[str, int], EncodedStarts] = OrderedDict()
@@ -194,9 +197,22 @@ class World:
         frame = None if state.frame is None else repeat(state.frame)
         return SlotState(repeat(state.theta), repeat(state.prediction), repeat(state.gamma), frame)
 
-    def actions_for_model(self, actions: Int64[Tensor, "b *s"]) -> Int64[Tensor, "b *s"] | None:
+    def actions_for_model(self, actions: Num[Tensor, "b ..."]) -> Num[Tensor, "b ..."] | None:
         """Gives the model the actions, or none if it was trained without."""
         return actions if self.takes_actions else None
+
+    def encoded(self, actions: Shaped[np.ndarray, "n ..."]) -> Num[Tensor, "n ..."]:
+        """Copies an environment's actions, (n, *shape), to the device as the model is given them: (n,) or (n, d)."""
+        return torch.from_numpy(np.ascontiguousarray(self.actions.encode(actions))).to(self.device)
+
+    def no_actions(self, *shape: int) -> Num[Tensor, "..."]:
+        """Makes actions that are all 0, as they stand where nothing was done.
+
+        Args:
+            *shape: How many, along one axis or several.
+        """
+        dtype = torch.int64 if self.actions.kind != "box" else torch.float32
+        return torch.zeros(*shape, *self.actions.stored_shape, dtype=dtype, device=self.device)
 
     def known_frames(self, frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
         """Turns real frames into such as the world knows: booleans for black and white, bytes for greys or colours.
@@ -233,13 +249,13 @@ class World:
     @torch.inference_mode()
     @own_precision
     def encode(
-        self, frames: Float[Tensor, "b t c h w"], actions: Int64[Tensor, "b s"], slots: int
+        self, frames: Float[Tensor, "b t c h w"], actions: Num[Tensor, "b s ..."], slots: int
     ) -> DreamState:
         """Watches real frames and starts to imagine after the last one.
 
         Args:
             frames: At least two, in [0, 1].
-            actions: What was done between them.
+            actions: What was done between them, as `encoded` gives it.
             slots: Number of slots.
         """
         parts = []
@@ -267,6 +283,21 @@ class World:
             while len(self._pools) > MOST_POOLS:
                 self._pools.popitem(last=False)
         return found
+
+
+def actions_of(config: RunConfig) -> ActionSpace:
+    """Says what an action of a run's world is: what its data says, or what can be told by the model alone."""
+    model = config.model
+    if config.action_space is not None:
+        return config.action_space
+    if model.actions is None:
+        return ActionSpace.discrete(max(model.number_of_actions, 1))
+    given, shape = model.actions, (model.actions.length,)
+    if given.kind == "box":
+        return ActionSpace("box", low=given.low, high=given.high, shape=shape, dtype="float32")
+    return ActionSpace(
+        given.kind, given.sizes, shape=shape, dtype="int8" if given.kind == "multi_binary" else "int64"
+    )
 
 
 _loading = threading.Lock()

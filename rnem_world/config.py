@@ -69,6 +69,9 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if isinstance(value, (list, tuple)):
             element = get_args(kind)[0]
             return tuple(_convert(element, entry, f"{path}[{index}]") for index, entry in enumerate(value))
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)

@@ -63,7 +63,7 @@ def info(checkpoint: str) -> None:
         "model": f"{model.core}, {model.architecture}, {parameters / 1e6:.2f} M parameters",
         "weights": world.fingerprint,
         "frames": f"{height} x {width} x {channels}",
-        "actions": world.number_of_actions,
+        "actions": world.actions.described,
         "slots": f"{model.slots} of {len(low)} numbers",
         "imagination": ", ".join(world.ways),
         "engine": world.engine().name,
@@ -183,7 +183,7 @@ def record(
         raise ConfigError(f"--steps is {steps}, it must be at least 1")
     resolve_device("cpu", threads)
     env = LearnedEnv(checkpoint, imagination=imagination, starts=starts, render_mode="rgb_array")
-    agent = baseline(policy, env.batch.world.number_of_actions, np.random.default_rng(seed))
+    agent = baseline(policy, env.batch.world.actions, np.random.default_rng(seed))
     agent.reset(1)
     frame, _ = env.reset(seed=seed)
     pictures, total = [env.batch.pictures()[0]], 0.0

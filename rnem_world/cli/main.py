@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "Write a trained model as a small folder to ship.",
     "agent": "Train, evaluate and improve agents, in dreams and in reality.",
     "env": "Look at learned worlds as environments, measure them, film them.",
+    "doctor": "Say what works here, or how a run fares, with advice.",
     "bench": "Measure how fast this machine runs the model.",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rnem_world.cli.arguments import (
     add_flags,
     flags_of,
     given_values,
+    lasting,
     resolve_data,
     resolve_device,
     resolve_game,
@@ -75,6 +76,12 @@ FIXED = flags_of(
     is_flag=True,
     help="Train a model to dream in: actions, rewards, motion, gated slots, closed loops; see docs/world-model.md.",
 )
+@click.option(
+    "--recipe",
+    "recipe_name",
+    help="Train in stages, each with its own data and options: paper32, for example; see docs/paper.md. Other flags "
+    "hold for all stages.",
+)
 @click.option("--config", "options_file", type=click.Path(path_type=Path), help="Options as YAML or JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [runs/MODEL-DATA]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out as if it had never stopped.")
@@ -98,6 +105,13 @@ def command(out: Path | None, resume: bool, device: str, threads: int | None, **
         # torch reads it when it is imported.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _check(parameters)
+    if parameters["recipe_name"] is not None or (resume and out is not None and _is_followed(out)):
+        if processes.world_size > 1:
+            raise ConfigError(
+                "a recipe is trained by one process: leave torchrun out, or train stage by stage with --start-from"
+            )
+        _follow(out, resume, device, threads, parameters)
+        return
     config, data = _resumed(out, parameters) if resume else _new(parameters)
     for name in ("schedule_updates", "schedule_after", "final_learning_rate"):
         # A resumed run may keep such options, which then do nothing.
@@ -127,6 +141,85 @@ def command(out: Path | None, resume: bool, device: str, threads: int | None, **
         sys.exit(128 + trainer.signal)
     if trainer.evaluation is not None:
         report(f"validation loss {trainer.evaluation.loss:.2f}; evaluate with `rnem-world evaluate {out}`")
+
+
+def _follow(
+    out: Path | None,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    parameters: dict[str, Any],
+) -> None:
+    """Trains by a recipe, or goes on with it."""
+    from rnem_world.agents.following import Following, follow
+    from rnem_world.training.recipes import recipe
+
+    name, model = parameters["recipe_name"], parameters["model_name"]
+    own = (
+        "data",
+        "preset",
+        "game",
+        "architecture",
+        "options_file",
+        "feed_actions",
+        "world_model",
+    )
+    said = [flag for flag in own if parameters[flag]] + ["env"] * (parameters["environment"] != "balls")
+    if said:
+        flag = said[0].replace("options_file", "config").replace("_", "-")
+        raise ConfigError(f"--{flag} was given beside --recipe, which says that itself: leave it out")
+    flags = given_values([*RESUMABLE, *FIXED], parameters)
+    if parameters["slots"] is not None:
+        set_path(flags, "model.slots", parameters["slots"])
+    max_minutes = flags.get("training", {}).pop("max_minutes", None)
+    if not resume:
+        recipe(name)
+        out = out or Path("runs") / "-".join(part for part in (name, model) if part)
+        following = Following(name, model, flags, _lasting(parameters["start_from"]))
+    else:
+        if out is None:
+            raise ConfigError("--resume needs --out, the folder of the run to continue")
+        following = Following.read(out)
+        if name not in (None, following.recipe):
+            raise ConfigError(
+                f"{out} is trained by the recipe {following.recipe}, not {name}: leave --recipe out"
+            )
+        chosen = [parameters[choice] for choice in ("model_name", "slots", "start_from")]
+        if given_values(FIXED, parameters) or chosen != [None] * 3:
+            raise ConfigError(
+                "--resume continues the run as it was configured: leave out the model's and the data's options, or "
+                "begin a new run in another folder"
+            )
+        following = replace(following, options=merged(following.options, flags))
+    trainer = follow(
+        following,
+        out,
+        resume=resume,
+        max_minutes=max_minutes,
+        device=resolve_device(device, threads),
+        workers=os.cpu_count() or 1,
+        report=click.echo,
+    )
+    if trainer is None:
+        click.echo(f"all stages are complete; evaluate with `rnem-world evaluate {out}`")
+        return
+    if trainer.signal is not None:
+        sys.exit(128 + trainer.signal)
+    if trainer.is_interrupted:
+        click.echo(f"go on with `rnem-world train --resume --out {out}`")
+    else:
+        click.echo(f"evaluate with `rnem-world evaluate {out}`")
+
+
+def _lasting(start_from: str | None) -> str | None:
+    """Names the weights to start from so that a run that goes on elsewhere finds them too."""
+    return None if start_from is None else lasting(start_from)
+
+
+def _is_followed(run: Path) -> bool:
+    from rnem_world.agents.following import is_followed
+
+    return is_followed(run)
 
 
 def _check(parameters: dict[str, Any]) -> None:

@@ -28,13 +28,13 @@ AXES = "NTHWC"
 TOLERANCE = 0.05
 """Floats may leave their range by this part of it, as resizing and filters make them, and are clipped then."""
 
-OF_TRANSITIONS = ("collisions", "events", "actions", "rewards", "terminations")
+OF_TRANSITIONS = ("collisions", "events", "actions", "rewards", "terminations", "truncations")
 """Arrays whose entry t belongs to the transition from frame t to t+1: one fewer than frames is enough."""
 
 _OTHER_WORDS = {
     **dict.fromkeys(("done", "dones", "terminals", "terminated"), "terminations"),
     **dict.fromkeys(("observations", "images", "video", "frames"), "features"),
-    **dict.fromkeys(("truncations", "truncated", "timeouts"), ""),  # they end no episode
+    **dict.fromkeys(("truncated", "timeouts"), "truncations"),
     **dict.fromkeys(("train",), "training"),
     **dict.fromkeys(("val", "valid", "eval"), "validation"),
     **dict.fromkeys(("num_actions", "n_actions", "actions"), "number_of_actions"),

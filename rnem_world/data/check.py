@@ -152,8 +152,10 @@ def _what_follows(dataset: Dataset) -> list[str]:
     if "training" not in dataset.splits:
         return notes
     info = dataset.info("training")
-    if info.number_of_actions is None:
+    if info.action_space is None:
         notes.append("actions: none, a world model won't have any (one action, which does nothing)")
+    elif info.number_of_actions is None:
+        notes.append(f"actions: {info.action_space.described}")
     else:
         counted = ""
         if "number_of_actions" in dataset.found_out:
@@ -191,9 +193,13 @@ def _check_dtypes(dataset: Dataset, split: Split) -> None:
     number_of_actions = dataset.attributes.number_of_actions
     for name, stored in dataset.stored(split).items():
         problem = None
-        if dataset.attributes.schema_version != ORIGINAL_LAYOUT and stored.dtype != ARRAYS[name].dtype:
-            problem = f"is stored as {stored.dtype}, expected {ARRAYS[name].dtype}"
-        if name == "actions" and len(stored.shape) == 3 and number_of_actions != stored.shape[2]:
+        if (
+            dataset.attributes.schema_version != ORIGINAL_LAYOUT
+            and stored.dtype != dataset.schema(name).dtype
+        ):
+            problem = f"is stored as {stored.dtype}, expected {dataset.schema(name).dtype}"
+        is_one_hot = name == "actions" and len(stored.shape) > len(dataset.schema(name).axes)
+        if is_one_hot and number_of_actions != stored.shape[2]:
             problem = (
                 f"has {stored.shape[2]} columns, but the file says there are {number_of_actions} actions"
             )
@@ -210,7 +216,9 @@ def _check_split(dataset: Dataset, split: Split) -> list[str]:
     with tqdm(total=total, desc=f"checking {split}", unit="seq", disable=None) as progress:
         for name in info.arrays:
             for first, values in _blocks(dataset, split, name):
-                wrong = find_wrong_value(name, values, info.number_of_actions, attributes.maximum_value)
+                wrong = find_wrong_value(
+                    name, values, info.number_of_actions, attributes.maximum_value, attributes.action_space
+                )
                 place: tuple[int, ...] = ()
                 if wrong is not None:
                     place, message = (
@@ -226,7 +234,7 @@ def _check_split(dataset: Dataset, split: Split) -> list[str]:
                     raise _Found(f"{where}: {message}", split, name, sequence, frame)
                 if name == "features":
                     blanks.add(values)
-                elif name == "terminations":
+                elif name == "terminations" and "is_first" not in info.arrays:
                     crossing += go_on_after_the_end(values)
                 progress.update(values.shape[1])
     where = f"{split}: "

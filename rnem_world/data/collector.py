@@ -74,6 +74,7 @@ class CollectorConfig:
         batch_size: Worlds that run side by side in one process.
         whole_episodes: Whether episodes run to their end and are cut into sequences, or each sequence is the
             start of an episode; see `Recorder`.
+        streams: Whether sequences go on across resets, which they mark; for episodes of any length.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -87,6 +88,7 @@ class CollectorConfig:
     shard_size: int = 500
     batch_size: int = 250
     whole_episodes: bool = False
+    streams: bool = False
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "num_train", "num_valid", "num_test", "seed")
@@ -304,17 +306,19 @@ def _collect_shard(job: _Job) -> _Job:
     config = job.config
     # All shards of a dataset use environments of one size: an agent's draws depend on it.
     num_envs = min(config.batch_size, config.shard_size, max(config.sequences.values()))
-    attributes = job.source.attributes
+    attributes, runs_on = job.source.attributes, config.whole_episodes or config.streams
     recorder = Recorder(
         config.number_of_frames,
         job.size,
         attributes.maximum_value,
-        with_actions=config.whole_episodes or (attributes.number_of_actions or 0) > 1,
+        with_actions=runs_on or (attributes.number_of_actions or 0) > 1,
         whole_episodes=config.whole_episodes,
+        streams=config.streams,
+        action_space=attributes.action_space,
     )
     keys = (job.split, job.number)
     with closing(job.source.make_vector_env(num_envs)) as env:
-        for start in range(1) if config.whole_episodes else range(0, job.size, num_envs):
+        for start in range(1) if runs_on else range(0, job.size, num_envs):
             agent = job.source.make_agent(env, numpy_generator(config.seed, "agent", *keys, start))
             seeds = [derive_seed(config.seed, *keys, start + row) for row in range(num_envs)]
             recorder.record(env, agent, seeds, _stopped)

@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from rnem_world.data.schema import ARRAYS, SPLITS, DatasetAttributes, Split
+from rnem_world.actions import ActionSpace
+from rnem_world.data.schema import SPLITS, ArraySchema, DatasetAttributes, Split, array_schema
 from rnem_world.data.shards import (
     READ_ERRORS,
     OpenFiles,
@@ -27,7 +28,14 @@ from rnem_world.data.shards import (
 )
 from rnem_world.errors import DataError, suggest
 
-_SAME = ("schema_version", "environment_id", "settings", "number_of_actions", "maximum_value")
+_SAME = (
+    "schema_version",
+    "environment_id",
+    "settings",
+    "number_of_actions",
+    "action_space",
+    "maximum_value",
+)
 
 Place = tuple[int, Split, int]
 """One sequence of a dataset: the number of the shard, the split and the row there."""
@@ -44,7 +52,8 @@ class SplitInfo:
         width: W in pixels.
         channels: C.
         arrays: The names of the arrays, in the order of the schema.
-        number_of_actions: A, or None without actions.
+        number_of_actions: A, or None without actions or if an action is more than one whole number.
+        action_space: What an action is; None without actions.
         actions_are_counted: Whether A was found out from those that occur; there may be more.
     """
 
@@ -55,6 +64,7 @@ class SplitInfo:
     channels: int
     arrays: tuple[str, ...]
     number_of_actions: int | None
+    action_space: ActionSpace | None = None
     actions_are_counted: bool = False
 
 
@@ -130,6 +140,10 @@ class Dataset:
             DataError: If the dataset lacks it.
         """
         stored = self.stored(split)
+        said, has_actions = self.attributes, "actions" in stored
+        action_space = said.action_space if has_actions else None
+        if has_actions and action_space is None and said.number_of_actions is not None:
+            action_space = ActionSpace.discrete(said.number_of_actions)
         frames, sequences, height, width, channels = stored["features"].shape
         return SplitInfo(
             number_of_sequences=sequences,
@@ -138,8 +152,9 @@ class Dataset:
             width=width,
             channels=channels,
             arrays=tuple(stored),
-            number_of_actions=self.attributes.number_of_actions if "actions" in stored else None,
-            actions_are_counted="actions" in stored and "number_of_actions" in self.found_out,
+            number_of_actions=said.number_of_actions if has_actions else None,
+            action_space=action_space,
+            actions_are_counted=has_actions and "number_of_actions" in self.found_out,
         )
 
     def stored(self, split: Split) -> dict[str, StoredArray]:
@@ -172,6 +187,17 @@ class Dataset:
             if name not in there:
                 raise DataError(f"{self.path} has no array {name!r} in {split!r}: {suggest(name, there)}")
 
+    def schema(self, name: str) -> ArraySchema:
+        """Says what an array looks like, actions as they are here."""
+        return array_schema(name, self.attributes.action_space)
+
+    def decoded_tail(self, split: Split, name: str) -> tuple[int, ...]:
+        """Returns the shape of an array's entry for one frame of one sequence, as `read` gives it."""
+        if name == "actions":
+            space = self.attributes.action_space
+            return () if space is None else space.stored_shape
+        return self.stored(split)[name].shape[2:]
+
     def read(
         self,
         split: Split,
@@ -196,7 +222,7 @@ class Dataset:
             DataError: If something isn't there or is damaged.
         """
         self.require(split, arrays)
-        info, stored = self.info(split), self.stored(split)
+        info = self.info(split)
         chosen = np.asarray(indices, dtype=np.int64)
         starts = np.broadcast_to(np.asarray(start, dtype=np.int64), chosen.shape)
         if length is None:
@@ -213,7 +239,7 @@ class Dataset:
                 f"{split!r} of {self.path} have {info.number_of_frames}, counted from 0"
             )
         result = {
-            name: np.empty((length, len(chosen), *_decoded_tail(name, stored[name])), ARRAYS[name].dtype)
+            name: np.empty((length, len(chosen), *self.decoded_tail(split, name)), self.schema(name).dtype)
             for name in arrays
         }
         for begin, end, shard, row in self._runs(split, chosen, starts):
@@ -261,11 +287,7 @@ class Dataset:
                 f"{place} can't be read ({first_line(error)}): the file is damaged; copy it again or make it "
                 "anew"
             ) from error
-        return decode(name, values, self.attributes.maximum_value, place)
-
-
-def _decoded_tail(name: str, stored: StoredArray) -> tuple[int, ...]:
-    return () if name == "actions" else stored.shape[2:]
+        return decode(name, values, self.attributes.maximum_value, place, self.attributes.action_space)
 
 
 def _together(parts: Sequence[StoredArray]) -> StoredArray:

@@ -43,9 +43,11 @@ class Batch:
         groups: Which object a pixel belongs to, 0 for the background.
         collisions: 1 where an object is touching another; (b, t, 1, 1, 1) if the dataset has only
             whole events.
-        actions: Numbers of actions.
+        actions: Numbers of actions; or of others what :class:`~rnem_world.actions.ActionSpace` stores, (b, t, d).
         rewards: Rewards.
         terminations: Whether the transition ends the episode.
+        truncations: Whether the episode is cut off after the transition.
+        is_first: Whether the frame begins an episode: the transition to it is none.
         lives: The lives that are left.
         positions: The balls' centres in units of the box.
         velocities: The balls' velocities in units a frame.
@@ -56,9 +58,11 @@ class Batch:
     indices: Int64[Tensor, " b"]
     groups: UInt8[Tensor, "b t h w"] | None = None
     collisions: UInt8[Tensor, "b t #c #h #w"] | None = None
-    actions: Int64[Tensor, "b t"] | None = None
+    actions: Int64[Tensor, "b t *d"] | Float32[Tensor, "b t d"] | None = None
     rewards: Float32[Tensor, "b t"] | None = None
     terminations: Bool[Tensor, "b t"] | None = None
+    truncations: Bool[Tensor, "b t"] | None = None
+    is_first: Bool[Tensor, "b t"] | None = None
     lives: UInt8[Tensor, "b t"] | None = None
     positions: Float32[Tensor, "b t n 2"] | None = None
     velocities: Float32[Tensor, "b t n 2"] | None = None
@@ -125,7 +129,8 @@ def _fetch(
     read = dataset.read(split, indices, arrays, starts, length)
     for name, array in read.items():
         if name in ("actions", "rewards") and array.size:
-            wrong = find_wrong_value(name, array, dataset.attributes.number_of_actions, 255)
+            said = dataset.attributes
+            wrong = find_wrong_value(name, array, said.number_of_actions, 255, said.action_space)
             if wrong is not None:
                 frame = wrong.frame + int(np.broadcast_to(starts, np.shape(indices))[wrong.sequence])
                 raise DataError(
@@ -145,13 +150,11 @@ def _batch_first(name: str, array: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(array, 1, 0))
 
 
-def _batch_shape(name: str, info: SplitInfo, stored_shape: tuple[int, ...]) -> tuple[int, ...]:
+def _batch_shape(name: str, info: SplitInfo, tail: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape of one frame of an array as a batch holds it."""
     if name in ("features", "collisions"):
         return (info.channels, info.height, info.width)
-    if name == "groups":
-        return (info.height, info.width)
-    return () if name == "actions" else stored_shape[2:]
+    return (info.height, info.width) if name == "groups" else tail
 
 
 def _make_batch(arrays: Mapping[str, Array], indices: Array, maximum_value: int) -> Batch:
@@ -330,16 +333,17 @@ class _MemoryCopy:
         self, dataset: Dataset, split: Split, arrays: Sequence[str], number_of_sequences: int
     ) -> None:
         self._dataset, self._split = dataset, split
-        info, stored = dataset.info(split), dataset.stored(split)
+        info = dataset.info(split)
         binary = dataset.attributes.maximum_value == 1
-        self._shapes = {name: _batch_shape(name, info, stored[name].shape) for name in arrays}
+        self._shapes = {name: _batch_shape(name, info, dataset.decoded_tail(split, name)) for name in arrays}
+        self._dtypes = {name: dataset.schema(name).dtype for name in arrays}
         self._packed = {name for name in arrays if name == "collisions" or (name == "features" and binary)}
         self._rows, self._frames = number_of_sequences, info.number_of_frames
         self._arrays: dict[str, Array] = {}
         self.bytes_needed = (
             self._rows
             * self._frames
-            * sum(int(np.prod(self._kept_shape(name))) * ARRAYS[name].dtype.itemsize for name in arrays)
+            * sum(int(np.prod(self._kept_shape(name))) * self._dtypes[name].itemsize for name in arrays)
         )
 
     def _kept_shape(self, name: str) -> tuple[int, ...]:
@@ -355,11 +359,11 @@ class _MemoryCopy:
         if self._arrays:
             return
         arrays = {
-            name: np.empty((self._rows, self._frames, *self._kept_shape(name)), ARRAYS[name].dtype)
+            name: np.empty((self._rows, self._frames, *self._kept_shape(name)), self._dtypes[name])
             for name in self._shapes
         }
         decoded = self._frames * sum(
-            int(np.prod(shape)) * ARRAYS[name].dtype.itemsize for name, shape in self._shapes.items()
+            int(np.prod(shape)) * self._dtypes[name].itemsize for name, shape in self._shapes.items()
         )
         block = max(1, _BLOCK_BYTES // decoded)
         with tqdm(total=self._rows, desc=f"reading {self._split}", unit="seq", disable=None) as progress:

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Integer
 from numpy.typing import NDArray
 
+from rnem_world.actions import ActionSpace
 from rnem_world.data.schema import EpisodeBatch
 from rnem_world.errors import DataError
 
@@ -57,6 +58,10 @@ class Recorder:
     frames yields nothing. The last frame of an episode has no transition out of it: its action and reward are 0, and
     its ``terminations`` repeats that of the transition that led there.
 
+    With ``streams`` nothing is left out: a sequence is the next T frames of a sub-environment, whatever episodes they
+    are of. Behind the last frame of an episode, which has no transition out of it, comes the first of the next one,
+    which ``is_first`` marks; ``truncations`` are stored beside ``terminations``.
+
     Where an environment says something about some sub-environments only (Gymnasium's masks ``_name``), nothing else is
     taken for theirs: a transition that nothing is said about has zeros, and a frame must be described as those before
     it were.
@@ -67,6 +72,8 @@ class Recorder:
         maximum_value: 1 for binary frames (an environment may show them as 0 and 255), or 255.
         with_actions: Whether actions, rewards and terminations are stored.
         whole_episodes: Whether episodes run to their end.
+        streams: Whether sequences go on across resets.
+        action_space: What the environment's actions are; whole numbers from 0 on if None.
     """
 
     def __init__(
@@ -76,10 +83,13 @@ class Recorder:
         maximum_value: int = 1,
         with_actions: bool = True,
         whole_episodes: bool = False,
+        streams: bool = False,
+        action_space: ActionSpace | None = None,
     ) -> None:
         self.number_of_frames, self.number_of_sequences = number_of_frames, number_of_sequences
         self._maximum_value, self._with_actions = maximum_value, with_actions
-        self._whole_episodes = whole_episodes
+        self._whole_episodes, self._streams = whole_episodes or streams, streams
+        self._action_space = action_space
         # The last T frames of every sub-environment: frame t of an episode is at t modulo T. Where all are taken they
         # are directly the place in the arrays that they go to.
         self._rings: dict[str, Array] = {}
@@ -94,12 +104,13 @@ class Recorder:
         seeds: Sequence[int],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Records one sequence from every sub-environment, or with ``whole_episodes`` until there is no more room.
+        """Records one sequence from every sub-environment; whole episodes and streams until there is no more room.
 
         Sequences that find no more room are dropped.
 
         Args:
-            env: The environment. For whole episodes it must not reset by itself, and honour ``options["reset_mask"]``.
+            env: The environment. For whole episodes and streams it must not reset by itself, and honour
+                ``options["reset_mask"]``.
             agent: Who acts.
             seeds: One for each sub-environment.
             stopped: Asked before every step; if it says True, the recording is given up.
@@ -118,14 +129,17 @@ class Recorder:
         self._direct = not self._whole_episodes and self._filled + n <= self.number_of_sequences
         observations, infos = env.reset(seed=list(seeds))  # type: ignore[arg-type]  # theirs take one seed each
         agent.reset(n)
+        begins = np.ones(n, np.bool_)
         while self._filled < self.number_of_sequences:
             if stopped():
                 raise InterruptedError("the recording was given up")
             place = seen % frames
             self._see(observations, infos, everywhere, place)
+            if self._streams:
+                self._put("is_first", everywhere, place, begins)
             actions = agent.act(observations)
             observations, rewards, terminations, truncations, infos = env.step(actions)
-            self._pass(infos, actions, rewards, terminations, place)
+            self._pass(infos, actions, rewards, terminations, truncations, place)
             seen, fresh = seen + 1, fresh + 1
             full = fresh == frames
             self._cut(full, seen)
@@ -143,17 +157,24 @@ class Recorder:
                 ended = np.flatnonzero(over)
                 self._end(observations, infos, ended, seen[ended] % frames, terminations)
                 seen[ended] += 1
-                self._cut(over & (seen >= frames), seen)
                 episodes, longest = episodes + len(ended), max(longest, int(seen[ended].max()))
-                if self._filled == 0 and episodes >= HOPELESS_EPISODES:
+                if self._streams:
+                    fresh[ended] += 1
+                    full = over & (fresh == frames)
+                    self._cut(full, seen)
+                    fresh[full] = 0
+                else:
+                    self._cut(over & (seen >= frames), seen)
+                    seen[ended] = fresh[ended] = 0
+                if self._filled == 0 and episodes >= HOPELESS_EPISODES and not self._streams:
                     raise DataError(
                         f"{episodes} episodes had {longest} frames at most, expected {frames}, the number of frames of "
                         "a sequence: record fewer frames (--frames)"
                     )
-                seen[ended] = fresh[ended] = 0
                 observations, begun = env.reset(options={"reset_mask": over})
                 infos = _infos_after_reset(begun, infos, over)
                 agent.restart(over)
+            begins = over
 
     def episodes(self) -> EpisodeBatch:
         """Returns what was recorded.
@@ -192,6 +213,7 @@ class Recorder:
         actions: Array,
         rewards: Array,
         terminations: Array,
+        truncations: Array,
         place: Integer[np.ndarray, " n"],
     ) -> None:
         """Puts a transition of all sub-environments into the rings."""
@@ -203,9 +225,13 @@ class Recorder:
             if name in self._rings:
                 self._rings[name][place[~known], rows[~known]] = 0
         if self._with_actions:
-            self._put("actions", rows, place, np.asarray(actions, dtype=np.int64))
+            space = self._action_space
+            stored = np.asarray(actions, dtype=np.int64) if space is None else space.encode(actions)
+            self._put("actions", rows, place, stored)
             self._put("rewards", rows, place, np.asarray(rewards, dtype=np.float32))
             self._put("terminations", rows, place, np.asarray(terminations, dtype=np.bool_))
+        if self._streams:
+            self._put("truncations", rows, place, np.asarray(truncations, dtype=np.bool_))
 
     def _end(
         self,
@@ -217,10 +243,11 @@ class Recorder:
     ) -> None:
         """Puts last frames into the rings, with a transition that nobody made."""
         self._see(observations, infos, ended, place)
-        for name in ("actions", "rewards", *OF_TRANSITIONS):
+        empty = ("actions", "rewards", "terminations", "truncations", "is_first", *OF_TRANSITIONS)
+        for name in empty:
             if name in self._rings:
                 self._rings[name][place, ended] = 0
-        if self._with_actions:
+        if self._with_actions and not self._streams:
             self._rings["terminations"][place, ended] = terminations[ended]
 
     def _put(

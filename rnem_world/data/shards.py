@@ -19,7 +19,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from rnem_world.data.schema import ARRAYS, ORIGINAL_LAYOUT, SPLITS, DatasetAttributes, Split
+from rnem_world.actions import ActionSpace
+from rnem_world.data.schema import (
+    ARRAYS,
+    ORIGINAL_LAYOUT,
+    SPLITS,
+    DatasetAttributes,
+    Split,
+    array_schema,
+)
 from rnem_world.errors import DataError, suggest
 
 SUFFIXES = (".h5", ".hdf5")
@@ -120,7 +128,7 @@ def inspect_file(path: Path, file: h5py.File) -> Shard:
         attributes = DatasetAttributes.from_hdf5(file.attrs, str(path))
         found: dict[str, Any] = {}
         splits = {
-            split: _inspect_split(path, split, file[split])
+            split: _inspect_split(path, split, file[split], attributes.action_space)
             for split in SPLITS
             if isinstance(file.get(split), h5py.Group)
         }
@@ -133,7 +141,7 @@ def inspect_file(path: Path, file: h5py.File) -> Shard:
             binary = all(_looks_binary(file[split]["features"]) for split in splits)
             found["maximum_value"] = 1 if binary else 255
         stored = {split: file[split]["actions"] for split, arrays in splits.items() if "actions" in arrays}
-        if attributes.number_of_actions is None and stored:
+        if attributes.number_of_actions is None and attributes.action_space is None and stored:
             columns = [actions.shape[2] for actions in stored.values() if actions.ndim == 3]
             if columns:  # one-hot
                 attributes = replace(attributes, number_of_actions=int(max(columns)))
@@ -157,15 +165,17 @@ def _count_actions(actions: h5py.Dataset, place: str) -> int:
     return int(numbers.max()) + 1
 
 
-def _inspect_split(path: Path, split: Split, group: h5py.Group) -> dict[str, StoredArray]:
+def _inspect_split(
+    path: Path, split: Split, group: h5py.Group, action_space: ActionSpace | None
+) -> dict[str, StoredArray]:
     arrays: dict[str, StoredArray] = {}
     sizes: dict[str, int] = {}
-    for name, schema in ARRAYS.items():
-        array = group.get(name)
+    for name in ARRAYS:
+        array, schema = group.get(name), array_schema(name, action_space)
         if not isinstance(array, h5py.Dataset):
             continue
-        if name == "actions" and array.ndim == len(schema.axes) + 1:
-            schema = replace(schema, axes=(*schema.axes, "actions"))  # noqa: PLW2901  # one-hot
+        if name == "actions" and array.ndim == 3 and len(schema.axes) == 2:
+            schema = replace(schema, axes=(*schema.axes, "actions"))  # one-hot
         try:
             schema.check_shape(array.shape, sizes)
         except DataError as error:
@@ -267,7 +277,13 @@ def _is_binary(array: NDArray[Any]) -> bool:
     return array.dtype.kind == "b" or bool(((array == 0) | (array == 1)).all())
 
 
-def decode(name: str, array: NDArray[Any], maximum_value: int, place: str) -> NDArray[Any]:
+def decode(
+    name: str,
+    array: NDArray[Any],
+    maximum_value: int,
+    place: str,
+    action_space: ActionSpace | None = None,
+) -> NDArray[Any]:
     """Converts an array as it was stored, without losing anything silently.
 
     Args:
@@ -275,6 +291,7 @@ def decode(name: str, array: NDArray[Any], maximum_value: int, place: str) -> ND
         array: Its values, time first.
         maximum_value: 1 or 255, what frames are to reach; floats in [0, 1] are scaled by 255 if it is 255.
         place: Where it stands, for error messages.
+        action_space: The file's.
 
     Returns:
         The values in the schema's dtype; one-hot actions as their numbers.
@@ -282,9 +299,10 @@ def decode(name: str, array: NDArray[Any], maximum_value: int, place: str) -> ND
     Raises:
         DataError: If the values can't be those of such an array.
     """
-    if name == "actions" and array.ndim == 3:
+    schema = array_schema(name, action_space)
+    if name == "actions" and array.ndim == 3 and len(schema.axes) == 2:
         return _decode_one_hot(array, place)
-    dtype = ARRAYS[name].dtype
+    dtype = schema.dtype
     if name == "features":
         return _decode_features(array, maximum_value, place)
     if dtype.kind == "f":

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from rnem_world.data.dataset import Dataset, Place
-from rnem_world.data.schema import ARRAYS, SCHEMA_VERSION, SPLITS, DatasetAttributes, EpisodeBatch, Split
+from rnem_world.data.schema import SCHEMA_VERSION, SPLITS, DatasetAttributes, EpisodeBatch, Split
 from rnem_world.data.shards import READ_ERRORS
 from rnem_world.errors import DataError
 from rnem_world.io import atomic_file
@@ -29,7 +30,7 @@ def write_shard(
     Args:
         path: The file; its folder is made if needed.
         splits: The sequences of each split, time first.
-        attributes: What the file says about itself; ``number_of_actions`` is needed with actions.
+        attributes: What the file says about itself; ``number_of_actions`` or ``action_space`` is needed with actions.
 
     Raises:
         DataError: If the sequences are wrong; nothing is written then.
@@ -40,10 +41,16 @@ def write_shard(
     for split, episodes in splits.items():
         if split not in SPLITS:
             raise DataError(f"{split!r} is no split, expected one of {', '.join(SPLITS)}")
-        if episodes.actions is not None and attributes.number_of_actions is None:
-            raise DataError(f"{split!r} has actions, but the attributes don't give number_of_actions")
+        if (
+            episodes.actions is not None
+            and attributes.number_of_actions is None
+            and attributes.action_space is None
+        ):
+            raise DataError(
+                f"{split!r} has actions, but the attributes give neither number_of_actions nor action_space"
+            )
         try:
-            episodes.validate(attributes.number_of_actions, attributes.maximum_value)
+            episodes.validate(attributes.number_of_actions, attributes.maximum_value, attributes.action_space)
         except DataError as error:
             raise DataError(f"{split!r} can't be written to {path}: {error}") from error
     with new_hdf5(Path(path)) as (file, check):
@@ -51,7 +58,7 @@ def write_shard(
         for split in SPLITS:
             if split in splits:
                 for name, values in splits[split].arrays().items():
-                    _create(file, split, name, values.shape)[...] = values
+                    _create(file, split, name, values.shape, values.dtype)[...] = values
                     check()
 
 
@@ -98,7 +105,7 @@ def merge_sequences(
                 continue
             for name, stored in dataset.stored(chosen[0][1]).items():
                 shape = (stored.shape[0], len(chosen), *stored.shape[2:])
-                target = _create(file, split, name, shape)
+                target = _create(file, split, name, shape, dataset.schema(name).dtype)
                 for row, place in enumerate(chosen):
                     _copy_chunk(dataset, name, place, target, row)
                     check()
@@ -108,7 +115,7 @@ def _copy_chunk(dataset: Dataset, name: str, place: Place, target: h5py.Dataset,
     shard, split, source_row = place
     path = dataset.shard_paths[shard]
     source = dataset.handle(shard, split, name)
-    if not _has_our_layout(name, source):
+    if not _has_our_layout(source, dataset.schema(name).dtype):
         raise DataError(
             f"{path}: {split}/{name} isn't stored as one compressed chunk a sequence, so it can't be merged; "
             "only files written by rnem-world can"
@@ -123,18 +130,20 @@ def _copy_chunk(dataset: Dataset, name: str, place: Place, target: h5py.Dataset,
     target.id.write_direct_chunk((0, row, *tail), chunk, mask)
 
 
-def _has_our_layout(name: str, array: h5py.Dataset) -> bool:
+def _has_our_layout(array: h5py.Dataset, dtype: np.dtype[Any]) -> bool:
     one_sequence = (array.shape[0], 1, *array.shape[2:])
     filters = array.id.get_create_plist()
     only_gzip = filters.get_nfilters() == 1 and filters.get_filter(0)[0] == h5py.h5z.FILTER_DEFLATE
-    return bool(array.chunks == one_sequence and only_gzip and array.dtype == ARRAYS[name].dtype)
+    return bool(array.chunks == one_sequence and only_gzip and array.dtype == dtype)
 
 
-def _create(file: h5py.File, split: Split, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
+def _create(
+    file: h5py.File, split: Split, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> h5py.Dataset:
     return file.require_group(split).create_dataset(
         name,
         shape=shape,
-        dtype=ARRAYS[name].dtype,
+        dtype=dtype,
         chunks=(shape[0], 1, *shape[2:]),
         compression="gzip",
         compression_opts=GZIP_LEVEL,

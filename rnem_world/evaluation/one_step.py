@@ -142,7 +142,7 @@ class _Sums:
         self.weights = torch.tensor(config.step_weights, device=self.device)
         self.sequences = 0
         self._totals: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}
 
     def add(self, batch: Batch) -> None:
         """Evaluates a batch, of which this process takes its rows.
@@ -172,22 +172,27 @@ class _Sums:
         collisions = None
         if batch.collisions is not None:
             collisions = send(batch.collisions[rows], self.device).to(torch.float32)
+        begins = None
+        count = torch.full((steps,), float(frames.shape[0]), device=self.device)
+        if batch.is_first is not None:
+            begins = send(batch.is_first[rows, 1 : steps + 1], self.device)
+            count = (~begins).sum(dim=0).to(count.dtype)
         inputs = likelihood.add_noise(frames[:, :-1], None if noise is None else noise[rows])
         totals: dict[str, list[Tensor]] = defaultdict(list)
         gammas: list[Tensor] = []
         for step, (transition, after) in enumerate(
-            observe(model, state.rows(rows), inputs, frames[:, 1:], actions)
+            observe(model, state.rows(rows), inputs, frames[:, 1:], actions, begins)
         ):
+            there = 1.0 if begins is None else (~begins[:, step]).to(frames.dtype)
             target, mask = frames[:, step + 1], None if collisions is None else collisions[:, step]
             for name, terms in self._losses(transition, after.gamma, target, mask).items():
-                totals[name].append(torch.stack([term.sum() for term in terms]))
+                totals[name].append(torch.stack([(term * there).sum() for term in terms]))
             if config.honest:
                 # The mixture's weights come from the model's own frame: no gamma here has seen the target.
                 own = likelihood.mix(transition.prediction, likelihood.soft_gamma(transition.prediction))
                 plain = "plain_bce" if likelihood.is_binary else "plain_error"
-                totals[plain].append(likelihood.frame_loss(own, target).sum())
+                totals[plain].append((likelihood.frame_loss(own, target) * there).sum())
             gammas.append(after.gamma[:, :, 0])
-        count = frames.shape[0]
         found = {name: (torch.stack(values), count) for name, values in totals.items()}
         if batch.groups is not None:
             groups = send(batch.groups[rows, 1 : steps + 1], self.device)
@@ -196,7 +201,7 @@ class _Sums:
         counts_in = is_shared or self.processes.is_first
         for name, (total, number) in found.items():
             self._totals[name] = self._totals.get(name, 0.0) + total.double() * counts_in
-            self._counts[name] = self._counts.get(name, 0) + number * counts_in
+            self._counts[name] = self._counts.get(name, 0.0) + number.double() * counts_in
         self.sequences += size
 
     def _losses(
@@ -212,15 +217,15 @@ class _Sums:
             losses["relational_upper_bound"] = likelihood.upper_bound_losses(logits, target, config, mask)
         return losses
 
-    def _scores(self, gammas: Tensor, groups: Tensor, before: int) -> dict[str, tuple[Tensor, int]]:
+    def _scores(self, gammas: Tensor, groups: Tensor, before: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Scores the grouping of sequences, of which there were some before; sums and counts by name."""
-        count, config = gammas.shape[0], self.config
+        count, config = gammas.new_tensor(float(gammas.shape[0])), self.config
         scores = vars(metrics.adjusted_rand_index(gammas, groups, self.weights))
         found = {name: (value * count, count) for name, value in scores.items()}
         if config.ami_sequences > 0:
-            room = max(min(config.ami_sequences - before, count), 0)
+            room = max(min(config.ami_sequences - before, gammas.shape[0]), 0)
             values, _ = metrics.adjusted_mutual_information(gammas[:room], groups[:room], self.weights)
-            found["ami"] = (values.sum().to(self.device), room)
+            found["ami"] = (values.sum().to(self.device), count.new_tensor(float(room)))
         if config.honest:
             found["fg_ari"] = (metrics.foreground_ari(gammas, groups).sum(dim=0), count)
             found["miou"] = (metrics.mean_iou(gammas, groups).sum(dim=0), count)
@@ -234,9 +239,12 @@ class _Sums:
         scores: dict[str, float] = {}
         curves: dict[str, list[float]] = {}
         for name, total in self._totals.items():
-            number = total.new_tensor([self._counts[name]])
+            number = self._counts[name].reshape(-1)
             merged = self.processes.sum(torch.cat([total.reshape(-1), number])).cpu()
-            mean = (merged[:-1] / merged[-1]).reshape(total.shape)
+            # Where every sequence begins anew nothing is measured.
+            counts = merged[total.numel() :].clamp(min=1.0)
+            sums = merged[: total.numel()].reshape(total.shape)
+            mean = sums / counts.reshape(-1, *[1] * (sums.ndim - 1)) if sums.ndim else sums / counts[0]
             if mean.ndim == 2:
                 curves[name] = mean[:, 0].tolist()
                 losses[name] = {}

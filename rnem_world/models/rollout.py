@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from rnem_world.errors import ConfigError
@@ -68,6 +68,7 @@ def observe(
     frames: Float[Tensor, "b t c h w"],
     targets: Float[Tensor, "b s c h w"],
     actions: Num[Tensor, "b n ..."] | None,
+    begins: Bool[Tensor, "b s"] | None = None,
 ) -> Iterator[tuple[Transition, SlotState]]:
     """Runs the model over real frames.
 
@@ -77,13 +78,18 @@ def observe(
         frames: The inputs, with noise if any; one more than the targets is allowed and not looked at.
         targets: The frames to predict, without noise: ``targets[:, t]`` follows ``frames[:, t]``.
         actions: The actions between them, at least as many as targets.
+        begins: Which targets are the first frame of an episode; None if none is. What was predicted of them means
+            nothing, and the slots begin there as before the first frame.
 
     Yields:
         For each step the prediction, and the slots after the E-step on its target.
     """
+    first = state
     for step in range(targets.shape[1]):
         transition = model.predict(state, frames[:, step], None if actions is None else actions[:, step])
         state = model.update(transition, targets[:, step])
+        if begins is not None:
+            state = state.where(begins[:, step], first)
         yield transition, state
 
 

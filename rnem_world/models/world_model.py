@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rnem_world.errors import ConfigError, suggest
@@ -56,6 +56,18 @@ class SlotState:
         """Takes some of the sequences, by a slice or by their numbers."""
         there = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return replace(self, **{name: value[rows] for name, value in there.items() if value is not None})
+
+    def where(self, mask: Bool[Tensor, " b"], other: SlotState) -> SlotState:
+        """Takes another state's sequences where the mask is true."""
+        there = {
+            entry.name: (getattr(self, entry.name), getattr(other, entry.name)) for entry in fields(self)
+        }
+        chosen = {
+            name: torch.where(mask.view(-1, *[1] * (mine.ndim - 1)), theirs, mine)
+            for name, (mine, theirs) in there.items()
+            if mine is not None and theirs is not None
+        }
+        return replace(self, **chosen)
 
 
 @dataclass(frozen=True)

@@ -106,11 +106,23 @@ PRESETS: Mapping[str, BallsConfig] = MappingProxyType(
         "balls3curtain64": BallsConfig(
             numbers_of_balls=(3,), kinds=((1.2, 1.0),), initial_speed=0.5, curtain_size=28
         ),
-        # Small frames, quick on a CPU.
+        # The same in small frames, quick on a CPU.
         "balls4mass32": BallsConfig(image_size=32),
+        "balls678mass32": BallsConfig(numbers_of_balls=(6, 7, 8), image_size=32),
+        "balls3curtain32": BallsConfig(
+            numbers_of_balls=(3,), kinds=((1.2, 1.0),), initial_speed=0.5, image_size=32, curtain_size=14
+        ),
         # As fast, each ball, and fewer of them: models that learn from these bind four, see docs/binding.md.
         "balls1mass32": BallsConfig(image_size=32, numbers_of_balls=(1,), initial_speed=0.167),
         "balls2mass32": BallsConfig(image_size=32, numbers_of_balls=(2,), initial_speed=0.236),
+        "balls2curtain32": BallsConfig(
+            numbers_of_balls=(2,), kinds=((1.2, 1.0),), initial_speed=0.408, image_size=32, curtain_size=14
+        ),
+        "balls1mass64": BallsConfig(numbers_of_balls=(1,), initial_speed=0.167),
+        "balls2mass64": BallsConfig(numbers_of_balls=(2,), initial_speed=0.236),
+        "balls2curtain64": BallsConfig(
+            numbers_of_balls=(2,), kinds=((1.2, 1.0),), initial_speed=0.408, curtain_size=28
+        ),
         "balls3small32": BallsConfig(
             numbers_of_balls=(3,), kinds=((1.3, 1.0),), initial_speed=0.5, image_size=32
         ),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from rnem_world.actions import ActionSpace
 from rnem_world.config import Precision, check_above_zero, check_at_least, check_between, check_one_of
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import LossConfig, ModelConfig
@@ -351,12 +352,16 @@ class RunConfig:
         training: Its training.
         data: Where the dataset is, an absolute path; or the name of the preset or game that it is of.
         environment: Id of the environment that the data came from, empty if unknown.
+        action_space: That environment's actions, where the data says what they are.
+        recipe: How to make that environment, and frames of it, where the data says so; plain values.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     data: str = ""
     environment: str = ""
+    action_space: ActionSpace | None = None
+    recipe: dict[str, Any] | None = None
 
     @property
     def data_path(self) -> Path | None:

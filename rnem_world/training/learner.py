@@ -22,7 +22,7 @@ from rnem_world.evaluation import metrics
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.seeding import derive_seed
 from rnem_world.training.config import OptimizerConfig, RunConfig, TrainingConfig
-from rnem_world.training.losses import SequenceBatch, SequenceLoss, draw_own_frames
+from rnem_world.training.losses import SequenceBatch, SequenceLoss, draw_own_frames, without_beginnings
 
 # How fast the running norm of the gradient follows the norm.
 NORM_RATE = 0.02
@@ -48,9 +48,10 @@ class Lesson:
 
 @dataclass
 class _Part:
-    """A micro-batch on its way through the chunks: its rows, its slots and its responsibilities so far."""
+    """A micro-batch on its way through the chunks: its rows, its first and its present slots, its responsibilities."""
 
     rows: slice
+    first: SlotState
     state: SlotState
     gammas: list[Tensor]
 
@@ -129,7 +130,7 @@ class Learner:
         whole = self._sequences(batch)
         size = whole.frames.shape[0] * self.processes.world_size
         state = self.model.initial_state(size, generator=self.generator).rows(self.processes.rows(size))
-        parts = [_Part(rows, state.rows(rows), []) for rows in shares]
+        parts = [_Part(rows, state.rows(rows), state.rows(rows), []) for rows in shares]
         length = options.chunk_steps or options.sequence_steps
         figures: list[list[float]] = []
         priors: list[float] = []
@@ -165,7 +166,7 @@ class Learner:
         for part in parts:
             with nullcontext() if part is parts[-1] else self.processes.holding_back(self.parallel_loss):
                 rows = chunk.rows(part.rows)
-                result = self.parallel_loss(part.state, rows, weights, with_gammas=with_score)
+                result = self.parallel_loss(part.state, rows, weights, with_score, part.first)
                 # Where only some parts learn, a chunk may have nothing for them.
                 if result.loss.requires_grad:
                     (result.loss / len(parts)).backward()
@@ -204,7 +205,15 @@ class Learner:
             rewards = send(batch.rewards[:, :steps], self.device)
         if model.heads and batch.terminations is not None:
             terminations = send(batch.terminations[:, :steps], self.device).float()
-        return SequenceBatch(frames, drawn, actions, rewards, terminations)
+        whole = SequenceBatch(frames, drawn, actions, rewards, terminations)
+        if batch.is_first is None:
+            return whole
+        begins = batch.is_first[:, 1 : steps + 1].numpy()
+        counts = send(torch.from_numpy(1.0 - begins.astype(np.float32)), self.device)
+        shares = self.processes.mean(counts.mean(dim=0))
+        # A step in which every episode begins has nothing to learn, and weighs nothing.
+        weights = counts / torch.where(shares > 0.0, shares, torch.ones_like(shares))
+        return whole._replace(begins=begins, weights=weights)
 
     def _chunk(self, whole: SequenceBatch, start: int, length: int, updates: int) -> SequenceBatch:
         def part(tensor: Tensor | None) -> Tensor | None:
@@ -217,6 +226,11 @@ class Learner:
             rows = self.processes.rows(size)
             drawn = draw_own_frames(size, length, loop.fraction, loop.steps, self.host_generator)
             own_frames = drawn[rows]
+            if whole.begins is not None:
+                # Step t of a chunk is shown frame t, which is the target of the step before.
+                is_first = np.zeros_like(own_frames)
+                is_first[:, 1:] = whole.begins[:, start : start + length - 1]
+                own_frames = without_beginnings(own_frames, is_first)
             if self.model.prior_code is not None and loop.latent_fraction > 0.0:
                 is_latent = torch.rand(size, 1, generator=self.host_generator) < loop.latent_fraction
                 expected_codes = own_frames & is_latent.numpy()[rows]
@@ -231,6 +245,9 @@ class Learner:
             expected_codes,
             imagined,
             None if imagined is None else self._imagined_before(whole.frames.shape[0]),
+            None,
+            None if whole.begins is None else whole.begins[:, start : start + length],
+            part(whole.weights),
         )
 
     def _imagined(self, batch_size: int, start: int, updates: int) -> Float32[np.ndarray, " b"] | None:
@@ -349,6 +366,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimizerConfig) 
     if config.clip_norm is None:
         return
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    if not parameters:
+        return
     if config.clip_by == "global":
         nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         return

@@ -40,6 +40,10 @@ class SequenceBatch(NamedTuple):
             None begins all at the first frame.
         head_weights: Float (b,), of each sequence in the heads' losses, where some are drawn more often than others;
             None for 1 everywhere.
+        begins: Bool (b, t), where the step's target is the first frame of an episode: the slots begin anew there. None
+            if none is.
+        weights: Float (b, t), of each sequence in a step's losses, 1 on average over the batches of all processes: 0
+            where an episode begins, for nothing leads there. None for 1 everywhere.
     """
 
     frames: Tensor
@@ -52,6 +56,8 @@ class SequenceBatch(NamedTuple):
     imagined: Float32[np.ndarray, " b"] | None = None
     imagined_before: Int64[np.ndarray, " b"] | None = None
     head_weights: Float[Tensor, " b"] | None = None
+    begins: Bool[np.ndarray, "b t"] | None = None
+    weights: Float32[Tensor, "b t"] | None = None
 
     def rows(self, rows: slice) -> SequenceBatch:
         """Takes some of the sequences."""
@@ -104,6 +110,7 @@ class SequenceLoss(nn.Module):
         batch: SequenceBatch,
         step_weights: Float[Tensor, " t"],
         with_gammas: bool = False,
+        first: SlotState | None = None,
     ) -> SequenceLosses:
         """Computes the loss.
 
@@ -112,7 +119,9 @@ class SequenceLoss(nn.Module):
             batch: The sequences.
             step_weights: Weight of each step.
             with_gammas: Whether to return the responsibilities.
+            first: The slots before the first frame of an episode, where any begins within; None takes ``state``.
         """
+        first = state if first is None else first
         losses: list[Tensor] = []
         head_losses: list[Tensor] = []
         gammas: list[Tensor] = []
@@ -122,6 +131,7 @@ class SequenceLoss(nn.Module):
         prior = imagined_heads = frames.new_zeros(())
         own_frames = _Mask(batch.own_frames, frames.device)
         expected_codes = _Mask(batch.expected_codes, frames.device)
+        begins = _Mask(batch.begins, frames.device)
         if batch.imagined is not None and batch.imagined.any():
             learned = self._imagine(state, batch)
             prior, imagined_heads = self.prior_code.weight * learned.codes, learned.heads
@@ -141,17 +151,21 @@ class SequenceLoss(nn.Module):
             loss = likelihood.training_loss(
                 transition.logits, transition.prediction, state.gamma, target, self.pixels, frames[:, step]
             )
-            losses.append(loss.mean())
+            losses.append(_weighted_mean(loss, batch.weights, step))
             if with_gammas:
                 gammas.append(state.gamma[:, :, 0])
             if transition.heads is not None:
-                head_losses.append(self._head_loss(transition.heads, batch, step).mean())
+                head_loss = self._head_loss(transition.heads, batch, step)
+                head_losses.append(_weighted_mean(head_loss, batch.weights, step))
             shown = target
             own = own_frames.at(step + 1)
             if own is not None:
                 drawn = likelihood.own_frame(transition.prediction.detach())
                 shown = torch.where(own[:, None, None, None], drawn, target)
                 state = self.model.update(transition, shown)
+            anew = begins.at(step)
+            if anew is not None:
+                state = state.where(anew, first)
         steps = torch.stack(losses)
         total = (steps * step_weights).sum() / step_weights.sum()
         heads = steps.new_zeros(())
@@ -181,8 +195,15 @@ class SequenceLoss(nn.Module):
             )
             earned = SequenceBatch(batch.frames, rewards=rewards, terminations=ends, head_weights=own)
 
+            # What an episode earns that has ended meanwhile isn't what the dream earns.
+            lasts = None
+            if batch.begins is not None:
+                over = np.logical_or.accumulate(batch.begins[chosen], axis=1)
+                lasts = send(torch.from_numpy(1.0 - over.astype(np.float32)), rows.device)
+
             def judge(heads: HeadOutput, step: int) -> Tensor:
-                return self.heads.imagined_weight * self._head_loss(heads, earned, step)
+                loss = self.heads.imagined_weight * self._head_loss(heads, earned, step)
+                return loss if lasts is None else lasts[:, step] * loss
 
         return imagination_losses(
             self.model,
@@ -214,6 +235,12 @@ class SequenceLoss(nn.Module):
         return F.cross_entropy(heads.classes, targets, reduction="none")
 
 
+def _weighted_mean(
+    losses: Float[Tensor, " b"], weights: Float[Tensor, "b t"] | None, step: int
+) -> Float[Tensor, ""]:
+    return losses.mean() if weights is None else (losses * weights[:, step]).mean()
+
+
 class _Mask:
     """A mask of sequences and steps, known to the host and the device; None is empty."""
 
@@ -226,6 +253,18 @@ class _Mask:
         if self._tensor is None or step >= len(self._steps) or not self._steps[step]:
             return None
         return self._tensor[:, step]
+
+
+def without_beginnings(
+    own_frames: Bool[np.ndarray, "b t"], is_first: Bool[np.ndarray, "b t"]
+) -> Bool[np.ndarray, "b t"]:
+    """Ends closed loops where an episode begins: what comes then can't be dreamt.
+
+    Args:
+        own_frames: Where they lie, from :func:`draw_own_frames`.
+        is_first: Where the frame of that step begins an episode.
+    """
+    return own_frames & ~np.logical_or.accumulate(own_frames & is_first, axis=1)
 
 
 def draw_own_frames(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.schema import Split
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.models.config import FAMILIES, MODELS, architecture_for
+from rnem_world.models.config import FAMILIES, MODELS, ActionsConfig, architecture_for
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
@@ -169,10 +169,10 @@ def fit_model_to(
     info = dataset.info("training")
     if takes_all:
         architecture = architecture or architecture_for(info.height, info.width, "projection")
-        feed_actions = feed_actions or info.number_of_actions is not None
+        feed_actions = feed_actions or info.action_space is not None
         if "rewards" not in info.arrays:
             config = replace(config, model=replace(config.model, heads=False))
-    if feed_actions and info.number_of_actions is None:
+    if feed_actions and info.action_space is None:
         raise ConfigError(
             f"--feed-actions: {dataset.path} holds no actions; collect from an environment with a player "
             "(`rnem-world collect --preset control`) or leave the flag out"
@@ -184,7 +184,6 @@ def fit_model_to(
         )
     architecture = architecture or architecture_for(info.height, info.width)
     size = (info.height, info.width) if architecture in FAMILIES else None
-    actions = info.number_of_actions if feed_actions else None
     values = config.model.reward_values
     if config.model.heads and values is None and "rewards" in info.arrays:
         values = values_of_rewards(dataset)
@@ -194,7 +193,8 @@ def fit_model_to(
         architecture=architecture,
         size=size,
         channels=info.channels,
-        number_of_actions=actions or 0,
+        number_of_actions=(info.number_of_actions or 0) if feed_actions else 0,
+        actions=_actions(dataset) if feed_actions else None,
     )
     noise = config.training.noise
     if dataset.attributes.maximum_value != 1:
@@ -206,6 +206,8 @@ def fit_model_to(
         model=model,
         training=replace(config.training, noise=noise),
         environment=dataset.attributes.environment_id,
+        action_space=dataset.attributes.action_space,
+        recipe=dataset.attributes.settings.get("recipe"),
     )
     check_trains(config, dataset)
     return config
@@ -220,11 +222,16 @@ def values_of_rewards(dataset: Dataset) -> tuple[float, ...]:
     Args:
         dataset: The data, with rewards.
     """
-    number = dataset.info("training").number_of_sequences
+    info = dataset.info("training")
+    names = ["rewards", *({"is_first"} & set(info.arrays))]
     found = np.zeros(0, np.float32)
-    for first in range(0, number, REWARDS_AT_ONCE):
-        rows = range(first, min(first + REWARDS_AT_ONCE, number))
-        found = np.union1d(found, dataset.read("training", rows, ["rewards"])["rewards"])
+    for first in range(0, info.number_of_sequences, REWARDS_AT_ONCE):
+        rows = range(first, min(first + REWARDS_AT_ONCE, info.number_of_sequences))
+        read = dataset.read("training", rows, names)
+        is_transition = np.ones(read["rewards"].shape, np.bool_)
+        if "is_first" in read:  # no transition leads to the first frame of an episode
+            is_transition[:-1] = ~read["is_first"][1:]
+        found = np.union1d(found, read["rewards"][is_transition])
     if len(found) <= MOST_VALUES:
         return tuple(found.tolist())
     ends = np.sign(found[[0, -1]]) * np.log1p(np.abs(found[[0, -1]].astype(np.float64)))
@@ -234,6 +241,32 @@ def values_of_rewards(dataset: Dataset) -> tuple[float, ...]:
     bins = np.sign(scale) * np.expm1(np.abs(scale))
     bins[[0, -1]] = found[[0, -1]]
     return tuple(np.unique(bins.astype(np.float32)).tolist())
+
+
+def _actions(dataset: Dataset) -> ActionsConfig | None:
+    """Describes actions that are more than one whole number; what has no bounds gets those of the training data."""
+    space = dataset.attributes.action_space
+    if space is None or space.kind == "discrete":
+        return None
+    if space.kind != "box":
+        return ActionsConfig(space.kind, sizes=space.sizes)
+    low, high = list(space.low), list(space.high)
+    if None in low or None in high:
+        rows = range(dataset.info("training").number_of_sequences)
+        actions = dataset.read("training", rows, ("actions",))["actions"].reshape(-1, space.length)
+        least, greatest = actions.min(axis=0), actions.max(axis=0)
+        # An action that is always the same needs some width to lie in.
+        width = np.where(greatest > least, greatest - least, 1.0)
+        low = [float(end) if known is None else known for known, end in zip(low, least, strict=True)]
+        high = [
+            float(begin + size) if known is None else known
+            for known, begin, size in zip(high, least, width, strict=True)
+        ]
+    return ActionsConfig("box", low=_known(low), high=_known(high))
+
+
+def _known(bounds: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(bound for bound in bounds if bound is not None)
 
 
 def check_trains(config: RunConfig, dataset: Dataset) -> None:
@@ -285,6 +318,13 @@ def check_fits(config: RunConfig, info: SplitInfo) -> None:
             f"the data has {given} and the model was made for {model.number_of_actions}: choose data of the same "
             "environment, or train without --feed-actions"
         )
+    known, space = model.actions, info.action_space
+    if known is not None and (space is None or (space.kind, space.length) != (known.kind, known.length)):
+        given = "no actions" if space is None else space.described
+        raise ConfigError(
+            f"the data has {given} and the model was made for {known.kind} actions of {known.length} numbers: choose "
+            "data of the same environment, or train without --feed-actions"
+        )
 
 
 def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str]:
@@ -299,6 +339,8 @@ def wanted_arrays(dataset: Dataset, split: Split, config: RunConfig) -> list[str
     if config.model.takes_actions:
         dataset.require(split, ["actions"])
         names.append("actions")
+    if "is_first" in there:
+        names.append("is_first")
     return names
 
 

@@ -106,6 +106,11 @@ class Trainer:
         """The number of the signal that ended training, None if none did."""
         return self._stop.signal
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a signal or ``max_minutes`` ended training, and not an end of the run's own."""
+        return self._stop.reason is not None
+
     def _begin(self) -> None:
         """Makes the folder of a new run, reads the data, and saves the first checkpoint; or leaves nothing behind."""
         with self.folder.created():

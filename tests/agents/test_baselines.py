@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import BASELINES, Agent, RandomAgent, RepeatedRandomAgent, StayAgent, baseline
 from rnem_world.errors import ConfigError
 
@@ -54,7 +56,7 @@ def test_a_new_reset_forgets_what_was_held():
 
 
 def test_nonsense_is_refused():
-    with pytest.raises(ConfigError, match="number_of_actions"):
+    with pytest.raises(ConfigError, match="number of actions"):
         RandomAgent(0, np.random.default_rng(0))
     with pytest.raises(ConfigError, match="did you mean 'random'"):
         baseline("randm", 9, np.random.default_rng(0))
@@ -62,7 +64,7 @@ def test_nonsense_is_refused():
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_actions_may_begin_anywhere_and_observations_have_names(name):
-    agent = baseline(name, 3, np.random.default_rng(0), start=4)
+    agent = baseline(name, ActionSpace.discrete(3, start=4), np.random.default_rng(0))
     agent.reset(5)
     seen = {"place": np.zeros((5, 2)), "time": np.zeros(5)}
     chosen = np.stack([agent.act(seen) for _ in range(40)])
@@ -71,3 +73,37 @@ def test_actions_may_begin_anywhere_and_observations_have_names(name):
     plain = baseline(name, 3, np.random.default_rng(0))
     plain.reset(5)
     np.testing.assert_array_equal(chosen, 4 + np.stack([plain.act(np.zeros((5, 2))) for _ in range(40)]))
+
+
+SPACES = {
+    "multi_discrete": spaces.MultiDiscrete([3, 2], start=[1, 0]),
+    "grid of choices": spaces.MultiDiscrete([[2, 3], [4, 5]]),
+    "multi_binary": spaces.MultiBinary(3),
+    "box": spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 5.0], np.float32)),
+    "box of whole numbers": spaces.Box(0, 7, (2, 2), np.uint8),
+    "no bounds": spaces.Box(-np.inf, np.inf, (2,), np.float64),
+}
+
+
+@pytest.mark.parametrize("kind", SPACES)
+@pytest.mark.parametrize("name", BASELINES)
+def test_actions_of_every_kind_are_those_of_the_environment(name, kind):
+    space = SPACES[kind]
+    agent = baseline(name, ActionSpace.of(space), np.random.default_rng(0))
+    chosen = acted(agent, 60)
+    assert chosen.shape == (60, 6, *space.shape)
+    assert all(space.contains(action) for action in chosen.reshape(-1, *space.shape))
+    if name == "stay":
+        assert len(np.unique(chosen.reshape(360, -1), axis=0)) == 1
+    elif kind in ("multi_discrete", "multi_binary"):
+        flat = chosen.reshape(360, -1)
+        assert len(np.unique(flat, axis=0)) == np.prod([len(np.unique(column)) for column in flat.T]) > 5
+    elif kind == "box":
+        low, high = chosen.min(axis=(0, 1)), chosen.max(axis=(0, 1))
+        np.testing.assert_allclose([low, high], [space.low, space.high], atol=0.3)
+
+
+def test_real_numbers_are_held_together():
+    actions = acted(baseline("repeated-random", ActionSpace.of(SPACES["box"]), np.random.default_rng(0)), 50)
+    assert set(np.diff(np.flatnonzero(np.diff(actions[:, 0, 0]))).tolist()) <= {3, 4, 5}
+    np.testing.assert_array_equal(np.diff(actions[:, 0, 0]) != 0, np.diff(actions[:, 0, 1]) != 0)

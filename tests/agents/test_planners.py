@@ -9,7 +9,7 @@ import torch
 from toy import CartPole, Corridor, Point
 
 from rnem_world.agents.dynamics import Dynamics, DynamicsStep
-from rnem_world.agents.planner import action_count, sequence_returns
+from rnem_world.agents.planner import drawn_numbers, sequence_returns
 from rnem_world.agents.planning import PLANNERS, PlannerAgent, make_planner, planner_config
 from rnem_world.errors import ConfigError, DivergenceError
 
@@ -343,6 +343,14 @@ def test_options_that_make_no_sense_are_refused(name, options, message):
 def test_actions_that_planners_cannot_take_are_refused():
     with pytest.raises(ConfigError, match="discrete"):
         make_planner("mcts", Point(), {}, generator())
-    for space in (gymnasium.spaces.MultiDiscrete([2, 2]), gymnasium.spaces.Box(-np.inf, np.inf, (2,))):
+    spaces = gymnasium.spaces
+    for space in (
+        spaces.Discrete(3, start=1),
+        spaces.MultiDiscrete([[2, 2]]),
+        spaces.MultiBinary((2, 2)),
+        spaces.Box(-np.inf, np.inf, (2,)),
+        spaces.Box(-1.0, 1.0, (2, 2)),
+        spaces.Text(3),
+    ):
         with pytest.raises(ConfigError, match="action space"):
-            action_count(space)
+            drawn_numbers(space)

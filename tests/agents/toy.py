@@ -55,6 +55,22 @@ class Point(TensorWorld):
         return DynamicsStep(following, -following.norm(dim=1), torch.zeros(len(state), dtype=torch.bool))
 
 
+class Lock(TensorWorld):
+    """State (code, steps so far): the code's numbers, one after the other, earn 1 for each that is hit.
+
+    The code moves on by 1 with every step, so that what is right now is wrong next.
+    """
+
+    def __init__(self, action_space: spaces.MultiDiscrete | spaces.MultiBinary) -> None:
+        self.action_space = action_space
+        binary = isinstance(action_space, spaces.MultiBinary)
+        self.sizes = torch.tensor([2] * action_space.shape[0] if binary else action_space.nvec.tolist())
+
+    def step(self, state: Tensor, actions: Tensor) -> DynamicsStep[Tensor]:
+        earned = (actions == state).float().sum(dim=1)
+        return DynamicsStep((state + 1) % self.sizes, earned, torch.zeros(len(state), dtype=torch.bool))
+
+
 class Corridor(TensorWorld):
     """State (place, steps so far). Right earns nothing until place 4, where 10 are earned and the episode ends.
 

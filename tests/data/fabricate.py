@@ -36,6 +36,8 @@ def discs(
         actions=generator.integers(0, ACTIONS, (t, n)),
         rewards=generator.normal(size=(t, n)).astype(np.float32),
         terminations=ends,
+        truncations=np.zeros_like(ends),
+        is_first=np.zeros_like(ends),
         lives=generator.integers(0, 4, (t, n), np.uint8),
         positions=centres,
         velocities=generator.normal(size=centres.shape).astype(np.float32),

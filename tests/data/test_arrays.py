@@ -284,7 +284,7 @@ class TestNames:
     def test_what_may_have_been_meant(self) -> None:
         assert unknown_name("reward") == "reward (is it rewards?)"
         assert unknown_name("dones") == "dones (is it terminations?)"
-        assert unknown_name("truncations") == "truncations"
+        assert unknown_name("truncated") == "truncated (is it truncations?)"
         assert unknown_name("xyz") == "xyz"
         assert unknown_name("val", ("training", "validation")) == "val (is it validation?)"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -189,6 +190,7 @@ class TestWarnings:
         episodes.terminations[-2:, 0] = True  # as a recording ends
         episodes.terminations[-3, 1] = True
         episodes.terminations[1:3, 2] = True
+        episodes = dataclasses.replace(episodes, is_first=None)  # which would say where the next begins
         write_shard(tmp_path / "a.h5", {"training": episodes}, ATTRIBUTES)
         (warning,) = check_dataset(tmp_path / "a.h5").warnings
         assert warning.startswith("training: 2 of 4 sequences go on after the end of an episode")

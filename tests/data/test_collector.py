@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from counting import Clock, Counter
 
+from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import baseline
 from rnem_world.agents.collecting import BallsCollection, collect
 from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
@@ -130,7 +131,7 @@ def test_no_sequence_comes_twice_in_a_shard_of_several_batches(tmp_path):
 
 
 def draw_agent(env, generator, policy: str):
-    return baseline(policy, int(env.single_action_space.n), generator)
+    return baseline(policy, ActionSpace.of(env.single_action_space), generator)
 
 
 def test_any_number_of_workers_gives_the_same_file_and_shards_the_same_data(tmp_path):

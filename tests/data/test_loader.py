@@ -89,9 +89,8 @@ class TestContent:
     def test_memory_is_used_only_if_it_suffices(self, dataset: Dataset) -> None:
         pixels = 10 * 10
         packed = 2 * -(-pixels // 8)  # features and collisions
-        frame = (
-            packed + pixels + 8 + 4 + 1 + 1 + 2 * 3 * 2 * 4
-        )  # groups, action, reward, termination, lives, balls
+        # Groups, action, reward, termination, truncation, is_first, lives, positions and velocities.
+        frame = packed + pixels + 8 + 4 + 1 + 1 + 1 + 1 + 2 * 3 * 2 * 4
         assert loader(dataset, memory_gigabytes=N * T * frame / 1e9).in_memory
         assert not loader(dataset, memory_gigabytes=(N * T * frame - 1) / 1e9).in_memory
         assert loader(dataset, limit=4, memory_gigabytes=4 * T * frame / 1e9).in_memory

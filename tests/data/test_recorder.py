@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from counting import Clock, Counter
 
+from rnem_world.actions import ActionSpace
 from rnem_world.data.recorder import Recorder
 from rnem_world.errors import DataError
 
@@ -220,3 +221,61 @@ def test_frames_that_are_not_binary_are_refused():
         Recorder(3, 2).record(Counter(2), Clock(), [0, 1])
     with pytest.raises(DataError, match="aren't binary"):
         Recorder(3, 2, whole_episodes=True).record(Episodes(3, [9]), Timer(), [0, 1, 2])
+
+
+def stream(frames: int, sequences: int, envs: int, lengths: list[int]):
+    recorder = Recorder(
+        frames, sequences, maximum_value=255, streams=True, action_space=ActionSpace.discrete(9)
+    )
+    recorder.record(Episodes(envs, lengths), Timer(), list(range(envs)))
+    return recorder.episodes()
+
+
+@pytest.mark.parametrize("frames", [2, 5, 7, 16])
+def test_streams_leave_nothing_out_and_mark_where_episodes_begin(frames):
+    lengths = [3, 1, 6, 2, 11]
+    data = stream(frames, 24, 3, lengths)
+    for column in range(3):
+        # Sequences are taken when they are full, so that those of a sub-environment are in the order of time.
+        mine = [s for s in range(24) if data.features[0, s, 0, 0, 0] % 10 == column]
+        names, times, first, ends, cuts, rewards, actions = (
+            array[:, mine].T.ravel().astype(int)
+            for array in (
+                data.features[..., 0, 0, 0],
+                data.features[..., 0, 1, 0],
+                data.is_first,
+                data.terminations,
+                data.truncations,
+                data.rewards,
+                data.actions,
+            )
+        )
+        expected = [
+            (10 * episode + column, time)
+            for episode in range(100)
+            for time in range(lengths[episode % len(lengths)] + column + 1)
+        ]
+        assert list(zip(names.tolist(), times.tolist(), strict=True)) == expected[: len(names)]
+        np.testing.assert_array_equal(first, times == 0)
+        length = np.array([lengths[name // 10 % len(lengths)] + column for name in names])
+        is_last = times == length
+        np.testing.assert_array_equal(ends, (times == length - 1) & (names // 10 % 2 == 0))
+        np.testing.assert_array_equal(cuts, (times == length - 1) & (names // 10 % 2 == 1))
+        np.testing.assert_array_equal(rewards, np.where(is_last, 0, times + 1))
+        np.testing.assert_array_equal(actions, np.where(is_last, 0, times % 9))
+
+
+def test_streams_store_actions_of_any_kind():
+    class Steering(Timer):
+        def act(self, observations):
+            super().act(observations)
+            return np.tile(np.float32([[0.5, -0.25]]), (len(observations), 1))
+
+    space = ActionSpace("box", low=(-1.0, -1.0), high=(1.0, 1.0), shape=(2,), dtype="float32")
+    recorder = Recorder(5, 4, maximum_value=255, streams=True, action_space=space)
+    recorder.record(Episodes(2, [3, 9]), Steering(), [0, 1])
+    data = recorder.episodes()
+    data.validate(action_space=space)
+    assert data.actions.dtype == np.float32
+    assert data.actions.shape == (5, 4, 2)
+    np.testing.assert_array_equal(data.actions[0, 0], np.float32([0.5, -0.25]))

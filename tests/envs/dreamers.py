@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,16 @@ def balls_starts(number: int = STARTS, frames: int = FRAMES) -> Starts:
     return simulated_starts(preset("avoid"), np.arange(number, dtype=np.uint64), frames)
 
 
+def stored_actions(config: ModelConfig, number: int, seed: int = 0) -> np.ndarray:
+    """Draws actions as a model is given them."""
+    generator, actions = np.random.default_rng(seed), config.actions
+    if actions is None:
+        return generator.integers(max(config.number_of_actions, 1), size=number)
+    if actions.kind == "box":
+        return generator.uniform(actions.low, actions.high, (number, actions.length)).astype(np.float32)
+    return generator.integers(actions.sizes, size=(number, actions.length))
+
+
 def write_world(folder: Path, ends: float = -3.0, seed: int = 0, **options: Any) -> Path:
     """Writes a world whose frames, rewards and, unless `ends` is very negative, ends vary."""
     values = {
@@ -38,6 +51,8 @@ def write_world(folder: Path, ends: float = -3.0, seed: int = 0, **options: Any)
         "prior_code": True,
     }
     torch.manual_seed(seed)
+    if "actions" in options:
+        values["number_of_actions"] = 0
     model = WorldModel(ModelConfig(**{**values, **options}))
     with torch.no_grad():
         if isinstance(model.heads, Heads):
@@ -51,5 +66,21 @@ def write_world(folder: Path, ends: float = -3.0, seed: int = 0, **options: Any)
             model.decoder.profiles.bias -= 1.5
     save_checkpoint(folder, model, RunConfig(model.config, data="avoid", environment="RNEM-BallsReal-v0"))
     if model.config.frame_size == (32, 32) and model.config.channels == 1:
-        write_starts(folder / STARTS_FILE, balls_starts())
+        starts = balls_starts()
+        done = stored_actions(model.config, STARTS * (FRAMES - 1))
+        if model.config.actions is not None:
+            starts = replace(starts, actions=done.reshape(STARTS, FRAMES - 1, -1))
+        write_starts(folder / STARTS_FILE, starts)
     return folder
+
+
+def write_graphs(*folders: Path) -> None:
+    """Writes ONNX graphs beside checkpoints, in a process of its own: what checks types here knows no free sizes."""
+    program = (
+        "import sys; from pathlib import Path; from rnem_world.models.export import export_graphs; "
+        "from rnem_world.training.checkpoint import load_model\n"
+        "for folder in map(Path, sys.argv[1:]):\n"
+        "    export_graphs(load_model(folder)[0], folder / 'model.safetensors')"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program, *map(str, folders)], check=True, cwd=root)

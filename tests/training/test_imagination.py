@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_learner import SIZE, learner_of, make_batch
+from test_learner import SIZE, STEPS, learner_of, make_batch
 from worlds_to_train import MODEL as WORLD
 
 from rnem_world.errors import ConfigError
@@ -84,6 +84,20 @@ def test_heads_learn_from_imagined_frames_and_nothing_else_does() -> None:
     found.heads.backward()
     moved = {name.split(".")[0] for name, one in learner.model.named_parameters() if one.grad is not None}
     assert moved == {"heads"}
+
+
+def test_what_comes_after_an_episode_is_not_asked_of_the_dream_before() -> None:
+    learner = learner_of(MODEL, head_loss=HeadLossConfig(1.0, 0.0, 1.0), prior_code=PriorCodeConfig(1.0, 3))
+    whole = learner._sequences(make_batch())._replace(imagined=np.ones(SIZE, np.float32))
+    state, _, _ = watched(learner)
+    begins = np.zeros((SIZE, STEPS), np.bool_)
+    losses = []
+    for first in (None, 3, 2, 1, 0):  # the first frame of the next episode
+        if first is not None:
+            begins[:, first] = True
+        losses.append(float(learner.loss._imagine(state, whole._replace(begins=begins)).heads.detach()))
+    # New heads find every reward as costly as any other.
+    assert losses == pytest.approx([np.log(3.0) * part for part in (1.0, 1.0, 2 / 3, 1 / 3, 0.0)], rel=1e-5)
 
 
 def test_half_of_the_sequences_begin_with_what_is_real() -> None:

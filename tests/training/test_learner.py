@@ -27,7 +27,7 @@ from rnem_world.training.config import (
     TrainingConfig,
 )
 from rnem_world.training.learner import NORM_RATE, Learner, check_shares
-from rnem_world.training.losses import draw_own_frames
+from rnem_world.training.losses import draw_own_frames, without_beginnings
 
 # Plain gradient descent whose steps are far below rounding: weights stay as they are.
 STILL = OptimizerConfig("sgd", 1e-30)
@@ -284,6 +284,80 @@ def test_every_sequence_draws_its_own_strength_of_noise():
     rates = fixed._sequences(make_batch(size=20)).noise.float().mean(dim=(1, 2, 3, 4))
     assert (rates - 0.4).abs().max() < 0.03
     assert learner_of(noise=NoiseConfig("none"))._sequences(make_batch()).noise is None
+
+
+class TestEpisodesThatBeginWithin:
+    """What comes before a reset must not be seen in what comes behind it."""
+
+    BEGINS = 3
+
+    def batch(self, seed: int = 0) -> Batch:
+        is_first = torch.zeros(SIZE, STEPS + 1, dtype=torch.bool)
+        is_first[:, 0] = is_first[:, self.BEGINS] = True
+        return dataclasses.replace(make_batch(seed=seed), is_first=is_first)
+
+    def learn(self, batch: Batch, **training: object):
+        learner = learner_of(noise=NoiseConfig("none"), **training)
+        lesson = learner.learn(batch, 0, False)
+        return lesson, [parameter.grad for parameter in learner.model.parameters()]
+
+    def test_a_batch_without_resets_is_learnt_as_ever(self):
+        plain, marked = make_batch(), make_batch()
+        marked = dataclasses.replace(marked, is_first=torch.zeros(SIZE, STEPS + 1, dtype=torch.bool))
+        assert self.learn(plain)[0] == self.learn(marked)[0]
+
+    @pytest.mark.parametrize("chunk_steps", [None, 2, 3])
+    def test_the_past_does_not_matter(self, chunk_steps):
+        here, other = self.batch(), self.batch(seed=1)
+
+        def tail_of_here(name):
+            mine, theirs = getattr(here, name), getattr(other, name)
+            return torch.cat([theirs[:, : self.BEGINS], mine[:, self.BEGINS :]], dim=1)
+
+        names = ("frames", "groups", "actions", "rewards", "terminations")
+        mixed = dataclasses.replace(here, **{name: tail_of_here(name) for name in names})
+        (mine, _), (theirs, _) = (self.learn(batch, chunk_steps=chunk_steps) for batch in (here, mixed))
+        assert mine.steps[: self.BEGINS - 1] != theirs.steps[: self.BEGINS - 1]
+        assert mine.steps[self.BEGINS :] == theirs.steps[self.BEGINS :]
+        assert mine.steps[self.BEGINS - 1] == 0.0
+
+    def test_what_is_stored_of_the_transition_between_means_nothing(self):
+        here = self.batch()
+        between = self.BEGINS - 1
+        actions, rewards, ends = here.actions.clone(), here.rewards.clone(), here.terminations.clone()
+        actions[:, between] = (actions[:, between] + 1) % 3
+        rewards[:, between] += 5.0
+        ends[:, between] = ~ends[:, between]
+        changed = dataclasses.replace(here, actions=actions, rewards=rewards, terminations=ends)
+        (mine, my_gradients), (theirs, their_gradients) = self.learn(here), self.learn(changed)
+        assert mine == theirs
+        for my_gradient, their_gradient in zip(my_gradients, their_gradients, strict=True):
+            torch.testing.assert_close(my_gradient, their_gradient)
+
+    def test_sequences_that_go_on_weigh_as_much_as_ever(self):
+        here = self.batch()
+        is_first = here.is_first.clone()
+        is_first[1:, self.BEGINS] = False
+        lesson, _ = self.learn(dataclasses.replace(here, is_first=is_first))
+        alone, _ = self.learn(dataclasses.replace(make_batch(), is_first=None))
+        # The mean over those that go on is near the mean over all; without weights it would be less by a share.
+        assert lesson.steps[self.BEGINS - 1] == pytest.approx(alone.steps[self.BEGINS - 1], rel=0.1)
+
+    def test_loops_end_where_an_episode_begins(self):
+        own = np.array([[0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 0, 1, 1]], np.bool_)
+        is_first = np.zeros_like(own)
+        is_first[:, 3] = True
+        expected = np.array([[0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]], np.bool_)
+        np.testing.assert_array_equal(without_beginnings(own, is_first), expected)
+
+    def test_micro_batches_add_up_to_the_batch(self):
+        here = self.batch()
+        is_first = here.is_first.clone()
+        is_first[::2, self.BEGINS] = False
+        batch = dataclasses.replace(here, is_first=is_first)
+        (whole, _), (cut, _) = self.learn(batch), self.learn(batch, accumulate=2)
+        assert cut.loss == pytest.approx(whole.loss, rel=1e-5)
+        assert cut.steps == pytest.approx(whole.steps, rel=1e-4)
 
 
 class TestHeads:

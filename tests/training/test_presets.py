@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from rnem_world.actions import ActionSpace
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
 from rnem_world.data.writer import write_shard
@@ -198,6 +199,16 @@ def test_rewards_of_many_values_get_bins_over_their_range(tmp_path):
     )
 
 
+def test_what_is_no_transition_has_no_reward(tmp_path):
+    """As in a game that pays 1 for every step: the way to the first frame of the next episode pays nothing."""
+    rewards, is_first = np.ones((6, 4), np.float32), np.zeros((6, 4), np.bool_)
+    is_first[3], rewards[2] = True, 0.0
+    batch = EpisodeBatch(np.zeros((6, 4, 8, 8, 1), np.uint8), rewards=rewards, is_first=is_first)
+    write_shard(tmp_path / "paid.h5", {"training": batch}, DatasetAttributes())
+    with Dataset.open(tmp_path / "paid.h5") as dataset:
+        assert values_of_rewards(dataset) == (1.0,)
+
+
 def test_values_that_are_configured_stay(tmp_path):
     config = world_model(options={"model": {"reward_values": (-2.0, 0.0)}})
     with rewarded(tmp_path / "few.h5", np.zeros((6, 4))) as dataset:
@@ -213,3 +224,65 @@ def test_weights_of_other_heads_leave_new_ones_as_they_are(tmp_path):
     assert torch.equal(new.core.update.weight, old.core.update.weight)
     assert torch.equal(new.prior_code.code.weight, old.prior_code.code.weight)
     assert not new.heads.parts.weight.any()
+
+
+SPACES = {
+    "discrete": ActionSpace("discrete", (3,), (-1,)),
+    "multi_discrete": ActionSpace("multi_discrete", (2, 5), shape=(2,)),
+    "multi_binary": ActionSpace("multi_binary", (2, 2, 2), shape=(3,), dtype="int8"),
+    "box": ActionSpace("box", low=(-1.0,), high=(2.0,), shape=(1,), dtype="float32"),
+    "unbounded": ActionSpace("box", low=(None, 0.0), high=(None, None), shape=(2,), dtype="float32"),
+}
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_actions_of_every_kind_are_trained_on(kind, tmp_path):
+    space, generator = SPACES[kind], np.random.default_rng(0)
+    shape = (7, 6, *space.stored_shape)
+    if space.kind == "box":
+        actions = generator.normal(size=shape).astype(np.float32)
+    else:
+        actions = generator.integers(0, space.sizes if space.stored_shape else space.sizes[0], shape)
+    is_first = np.zeros((7, 6), np.bool_)
+    is_first[3, ::2] = True
+    episodes = EpisodeBatch(
+        features=generator.integers(0, 2, (7, 6, 8, 12, 2), np.uint8),
+        actions=actions,
+        rewards=generator.normal(size=(7, 6)).astype(np.float32),
+        terminations=np.roll(is_first, -2, axis=0),
+        truncations=np.zeros_like(is_first),
+        is_first=is_first,
+    )
+    attributes = DatasetAttributes(
+        "Any-v0",
+        {"recipe": {"id": "Any-v0", "size": [8, 12]}},
+        0,
+        number_of_actions=space.sizes[0] if space.is_discrete else None,
+        action_space=space,
+    )
+    path = tmp_path / "any.h5"
+    write_shard(path, dict.fromkeys(("training", "validation"), episodes), attributes)
+    with Dataset.open(path) as dataset:
+        assert dataset.attributes == attributes
+        read = dataset.read("training", range(6), ("actions", "is_first"))
+    np.testing.assert_array_equal(read["actions"], actions)
+    np.testing.assert_array_equal(read["is_first"], is_first)
+    options = {
+        "model": {"hidden_size": 16, "attention_size": 8, "slots": 2},
+        "training": {"sequence_steps": 6, "chunk_steps": 3, "batch_size": 4, "max_updates": 2},
+    }
+    config = world_model(options=options)
+    trainer = train(path, config, tmp_path / "run", device="cpu", takes_all=True, report=lambda line: None)
+    assert trainer.evaluation is not None
+    _, known = load_model(tmp_path / "run")
+    assert known.action_space == space
+    assert known.recipe == {"id": "Any-v0", "size": [8, 12]}
+    model = known.model
+    if space.is_discrete:
+        assert (model.number_of_actions, model.actions) == (3, None)
+    else:
+        assert model.actions is not None
+        assert (model.actions.kind, model.actions.length) == (space.kind, space.length)
+    if kind == "unbounded":
+        assert model.actions.low == (pytest.approx(actions[..., 0].min()), 0.0)
+        assert model.actions.high == pytest.approx(tuple(actions.max(axis=(0, 1))))

@@ -1,0 +1,1 @@
+"""What is installed and works here, and how a trained model fares; each with advice."""

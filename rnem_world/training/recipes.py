@@ -1,0 +1,167 @@
+"""Recipes: trainings of several stages by name, each stage with its own data and options, the weights carried on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from rnem_world.config import build, merged, set_path
+from rnem_world.errors import ConfigError, suggest
+from rnem_world.models.config import MODELS
+from rnem_world.training.config import RunConfig
+from rnem_world.training.presets import usual_options
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a recipe, which goes on from the weights of the stage before.
+
+    Attributes:
+        name: What it is called; the folder of its run and the file of its data are called so too.
+        options: What differs from the usual options of such a run, nested; ``training.max_updates`` must be there.
+        collect: What is collected for it, by the arguments of `rnem_world.agents.collecting.collect`; of several the
+            files are read as one dataset. Empty takes the data of the stage before.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    collect: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.options.get("training", {}).get("max_updates") is None:
+            raise ConfigError(
+                f"the stage {self.name!r} has no training.max_updates, by which its end is known: add it"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training of several stages.
+
+    Attributes:
+        summary: What comes of it, in a line.
+        stages: The stages, one after the other.
+        is_world_model: Whether to train a model to dream in.
+        environment: Whose usual options hold, see `rnem_world.training.presets.usual_options`.
+        start_from: What the first stage takes its weights of; None begins anew.
+    """
+
+    summary: str
+    stages: tuple[Stage, ...]
+    is_world_model: bool = False
+    environment: str = "balls"
+    start_from: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(
+                f"the stages are called {names}: each needs a name of its own, and one is needed"
+            )
+        if not self.stages[0].collect:
+            raise ConfigError(
+                f"the first stage, {names[0]!r}, collects nothing, and there is no data before it"
+            )
+
+    def config_of(
+        self, stage: Stage, model: str | None = None, options: Mapping[str, Any] = MappingProxyType({})
+    ) -> RunConfig:
+        """Gives the configuration of a stage.
+
+        Args:
+            stage: One of the stages.
+            model: A key of :data:`rnem_world.models.config.MODELS`; None takes R-NEM. A model of one slot keeps that.
+            options: What shall be otherwise, in all stages.
+
+        Raises:
+            ConfigError: If there is no such model, or an option makes no sense.
+        """
+        values = merged(usual_options(model or "r_nem", self.environment, self.is_world_model), stage.options)
+        if model is not None and MODELS[model][1] == 1:
+            set_path(values, "model.slots", 1)
+        return build(RunConfig, merged(values, options))
+
+    def data_of(self, stage: Stage) -> Stage:
+        """Gives the stage whose data a stage is trained on: itself, or the last before it that collects."""
+        before = self.stages[: self.stages.index(stage) + 1]
+        return next(earlier for earlier in reversed(before) if earlier.collect)
+
+
+_TRAINING: dict[str, Any] = {
+    "batch_size": 16,
+    "loss": {"inter_weight": 0.5},
+    "noise": {"per_sequence": True},
+    "optimizer": {"clip_norm": 300.0, "clip_by": "global"},
+    "valid_size": 64,
+    "patience": 100,
+    "save_epochs": (1, 2, 3, 4),
+}
+# The first steps, in which slots still sort themselves out, aren't learned from: docs/binding.md says why.
+_COLD = (0.0,) * 8
+
+
+def _stage(name: str, preset: str, slots: int, training: Mapping[str, Any], sequences: int) -> Stage:
+    """A stage on balls, with what the stages of the paper's models have in common."""
+    collect = {
+        "what": "balls",
+        "preset": preset,
+        "num_train": sequences,
+        "num_valid": 64,
+        "num_test": 128,
+        "seed": 3,
+    }
+    return Stage(name, {"model": {"slots": slots}, "training": merged(_TRAINING, training)}, (collect,))
+
+
+def _falling(updates: int) -> dict[str, Any]:
+    """As many updates, over the last two fifths of which the learning rate falls."""
+    after = updates * 3 // 5
+    schedule = {"schedule": "linear", "schedule_after": after, "schedule_updates": updates}
+    return {"optimizer": schedule, "max_updates": updates}
+
+
+def _paper(size: int, updates: tuple[int, int]) -> Recipe:
+    """The paper's model on one ball and then on two, by so many updates of each."""
+    one, two = updates
+    cold = {"sequence_steps": 20, "step_weights": _COLD + (1.0,) * 12}
+    return Recipe(
+        f"the paper's R-NEM on {size} x {size}: learns from one ball and from two, and binds four",
+        (
+            _stage("one-ball", f"balls1mass{size}", 3, {"sequence_steps": 12, "max_updates": one}, 3000),
+            _stage("two-balls", f"balls2mass{size}", 5, merged(cold, _falling(two)), 4000),
+        ),
+    )
+
+
+def _curtain(size: int, updates: int) -> Recipe:
+    """Two balls, now and then behind a curtain, for so long that they come out again."""
+    cold = {"sequence_steps": 30, "step_weights": _COLD + (1.0,) * 22}
+    training = merged(cold, _falling(updates))
+    return Recipe(
+        f"goes on from a model of paper{size} (--start-from) with a curtain that hides balls",
+        (_stage("curtain", f"balls2curtain{size}", 5, training, 4000),),
+    )
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "paper32": _paper(32, (300, 500)),
+        "paper64": _paper(64, (1000, 3000)),
+        "curtain32": _curtain(32, 250),
+        "curtain64": _curtain(64, 1500),
+    }
+)
+"""By name."""
+
+
+def recipe(name: str) -> Recipe:
+    """Returns a recipe by its name.
+
+    Raises:
+        ConfigError: If there is none of that name; the message names the nearest.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe {name!r}: {suggest(name, RECIPES)}")
+    return RECIPES[name]
