@@ -104,8 +104,8 @@ class Learner:
                 of another model.
         """
         self.optimizer.load_state_dict(state["optimizer"])
-        for parameter in self.model.parameters():
-            for name, value in self.optimizer.state[parameter].items():
+        for parameter, kept in self.optimizer.state.items():
+            for name, value in kept.items():
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
         self.gradient_norm = float(state.get("gradient_norm", 0.0))

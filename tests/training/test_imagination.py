@@ -140,6 +140,8 @@ def test_only_the_parts_that_are_named_learn() -> None:
     assert moved == {"heads", "prior_code"}
     resumed = learner_of(MODEL, chunk_steps=3, prior_code=PriorCodeConfig(1.0, 3), **options)
     resumed.load_state_dict(learner.state_dict())
+    resumed.learn(make_batch(), 2, with_score=False)
+    resumed.state_dict()  # holds nothing of parts that don't learn
     with pytest.raises(ConfigError, match="did you mean 'heads'"):
         learner_of(MODEL, train_only=("head",))
     with pytest.raises(ConfigError, match="train_only names prior_code, which this model hasn't"):
