@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from rnem_world.data.schema import DatasetAttributes
 from rnem_world.errors import ConfigError, OutputError, suggest
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from rnem_world.envs.atari import AtariVectorEnv
     from rnem_world.envs.balls import BouncingBallsVectorEnv
 
@@ -273,9 +276,10 @@ COLLECTIONS: dict[str, type[BallsCollection | AtariCollection]] = {
 
 
 def collect(
-    what: str | Collection,
+    what: str | Callable[[], gymnasium.Env[Any, Any]] | Collection,
     out: Path | str | None = None,
     *,
+    policy: str | Callable[..., Any] | None = None,
     workers: int = 1,
     keep_shards: bool = False,
     overwrite: bool = False,
@@ -285,8 +289,12 @@ def collect(
     """Collects a dataset; a collection that was interrupted goes on when it is asked for again.
 
     Args:
-        what: A collection, or ``"balls"`` or ``"atari"`` and the options of `BallsCollection` or `AtariCollection`.
+        what: ``"balls"`` or ``"atari"``, with the options of `BallsCollection` or `AtariCollection`; any other
+            environment by its Gymnasium id (``MODULE:ID``, ``MODULE:CLASS``), or a function that makes one, with those
+            of `rnem_world.agents.any_collection.any_collection`; or a collection.
         out: The file to write, or with ``keep_shards`` the folder; without it ``data/NAME.h5`` (or ``data/NAME``).
+        policy: Who acts: a name, or several with weights, see `Collection`; for other environments also a function
+            ``policy(observation)`` or ``policy(observation, generator)``, which is shown what the environment shows.
         workers: Processes.
         keep_shards: Whether to leave a folder of shards, which can be read as one dataset.
         overwrite: Whether ``out`` may be replaced.
@@ -302,22 +310,24 @@ def collect(
         OutputError: If the dataset can't be written.
         RnemWorldError: As the collection's ``source``.
     """
-    if isinstance(what, str):
-        if what not in COLLECTIONS:
-            raise ConfigError(f"no environment {what!r} to collect from: {suggest(what, COLLECTIONS)}")
-        collection: Collection = build(COLLECTIONS[what], options)
-    elif options:
-        raise ConfigError(f"a collection was given, and beside it {', '.join(options)}: put them into it")
-    else:
+    if isinstance(what, Collection):
+        if options or policy is not None:
+            names = [*options, *(["policy"] if policy is not None else [])]
+            raise ConfigError(f"a collection was given, and beside it {', '.join(names)}: put them into it")
         collection = what
+    else:
+        collection = make_collection(what, policy, options)
     place = (
         DATA_FOLDER / (collection.name if keep_shards else f"{collection.name}.h5")
         if out is None
         else Path(out)
     ).absolute()
     check_out_is_free(place, overwrite, collection.files)
+    source = collection.source()
+    if workers > 1:
+        _check_travels(source)
     return collect_dataset(
-        collection.source(),
+        source,
         collection.sizes(),
         place,
         workers=workers,
@@ -325,6 +335,50 @@ def collect(
         keep_shards=keep_shards,
         overwrite=overwrite,
     )
+
+
+def make_collection(
+    what: str | Callable[[], gymnasium.Env[Any, Any]],
+    policy: str | Callable[..., Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Collection:
+    """Makes a collection, see `collect` for the arguments.
+
+    Raises:
+        ConfigError: If an argument makes no sense.
+    """
+    given = dict(options or {})
+    if isinstance(what, str) and what in COLLECTIONS:
+        if policy is not None and not isinstance(policy, str):
+            raise ConfigError(
+                f"the policy of {what} is {policy!r}, expected a name: functions play elsewhere"
+            )
+        return build(COLLECTIONS[what], given if policy is None else {**given, "policy": policy})
+    if isinstance(what, str) and ":" not in what and "-v" not in what and "/" not in what:
+        near = suggest(what, COLLECTIONS)
+        raise ConfigError(
+            f"no environment {what!r} to collect from: {near}, or a Gymnasium id such as CartPole-v1"
+        )
+    from rnem_world.agents.any_collection import any_collection
+
+    if policy is not None:
+        given["policy" if isinstance(policy, str) else "player"] = policy
+    return any_collection(what, given)
+
+
+def _check_travels(source: Source) -> None:
+    """Refuses functions that can't be handed to another process.
+
+    Raises:
+        ConfigError: If one can't.
+    """
+    try:
+        pickle.dumps(source)
+    except Exception as error:  # pickling raises errors of many kinds
+        raise ConfigError(
+            f"several processes can't share what was given ({str(error).splitlines()[0]}): give functions that are "
+            "defined in a module, or workers=1"
+        ) from error
 
 
 def _make_balls(num_envs: int, rules: physics.BallsConfig) -> BouncingBallsVectorEnv:

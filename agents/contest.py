@@ -24,8 +24,9 @@ from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.policy import read_policy_config, saw_slots
 from rnem_world.agents.scores import Played, Score, compared, play
 from rnem_world.envs.balls import BouncingBallsVectorEnv
+from rnem_world.envs.ids import make_environment
 from rnem_world.envs.learned import LearnedVectorEnv
-from rnem_world.envs.real import make_environment, world_of
+from rnem_world.envs.real import world_of
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError, suggest

@@ -149,7 +149,7 @@ def load_policy(
     stack = None
     if shows_frames(observation_space):
         axis = _channel_axis(observation_space)
-        stack = _FrameStack((observation_space.shape or ())[axis] * config.frame_stack, axis)
+        stack = FrameStack((observation_space.shape or ())[axis] * config.frame_stack, axis)
     algorithm: Any = ALGORITHMS[config.algorithm]
     with torch.random.fork_rng(devices=[]):
         policy = algorithm.policy_aliases[name](
@@ -186,7 +186,7 @@ def _as_seen(space: Space, frame_stack: int = 1) -> Space:
     return VecTransposeImage.transpose_space(stacked) if turns else stacked
 
 
-class _FrameStack:
+class FrameStack:
     """The last frames of N environments along their channels, as `VecFrameStack` has them: black before the first."""
 
     def __init__(self, channels: int, axis: int = -1) -> None:
@@ -222,7 +222,7 @@ class PolicyAgent:
     """
 
     def __init__(
-        self, policy: Any, stack: _FrameStack | None, observation_space: Space, action_space: Space
+        self, policy: Any, stack: FrameStack | None, observation_space: Space, action_space: Space
     ) -> None:
         self.policy = policy
         self._stack = stack
@@ -252,7 +252,7 @@ PolicyFrames = Literal["grayscale", "observations"]
 
 
 def load_sb3_policy(path: Path, trusted: bool, seed: int) -> Any:
-    """Loads a checkpoint of stable-baselines3 (PPO, A2C or DQN).
+    """Loads a checkpoint of stable-baselines3, of one of `ALGORITHM_SETTINGS`.
 
     Args:
         path: Its ``.zip``.
@@ -278,6 +278,16 @@ def load_sb3_policy(path: Path, trusted: bool, seed: int) -> Any:
     return model
 
 
+ALGORITHM_SETTINGS = {
+    "PPO": "clip_range",
+    "DQN": "exploration_rate",
+    "SAC": "target_entropy",
+    "TD3": "policy_delay",
+    "A2C": "gae_lambda",
+}
+"""By which of its settings an algorithm of stable-baselines3 is known."""
+
+
 def _algorithm(path: Path) -> str:
     """Tells the algorithm by the names of its settings, which are plain JSON."""
     try:
@@ -287,10 +297,12 @@ def _algorithm(path: Path) -> str:
         raise CheckpointError(
             f"{path} is no checkpoint of stable-baselines3 (a .zip that `model.save` wrote): {error}"
         ) from error
-    for name, setting in (("PPO", "clip_range"), ("DQN", "exploration_rate"), ("A2C", "gae_lambda")):
+    for name, setting in ALGORITHM_SETTINGS.items():
         if setting in names:
             return name
-    raise CheckpointError(f"{path} is of none of the algorithms PPO, A2C and DQN of stable-baselines3")
+    raise CheckpointError(
+        f"{path} is of none of the algorithms {', '.join(ALGORITHM_SETTINGS)} of stable-baselines3"
+    )
 
 
 class TrainedPolicyAgent:
@@ -324,7 +336,7 @@ class TrainedPolicyAgent:
                 f"the policy knows {actions} actions, and the game has {known}: choose the policy "
                 "of this game"
             )
-        self._stack = _FrameStack(self._depth)
+        self._stack = FrameStack(self._depth)
 
     def reset(self, num_envs: int) -> None:
         """Forgets the frames."""

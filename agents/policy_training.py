@@ -37,7 +37,7 @@ from rnem_world.agents.policy import (
 from rnem_world.agents.policy_agent import ALGORITHMS, policy_kind
 from rnem_world.agents.sb3 import VectorEnvAdapter
 from rnem_world.distributed import Stop
-from rnem_world.envs.real import make_environment
+from rnem_world.envs.ids import make_environment
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError, TrainingError, suggest
 from rnem_world.io import Lock, tidy_folders, writing

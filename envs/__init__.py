@@ -33,6 +33,10 @@ _ENVIRONMENTS: dict[str, dict[str, Any]] = {
         "vector_entry_point": "rnem_world.envs.atari:AtariVectorEnv",
         "max_episode_steps": 27_000,  # half an hour of play
     },
+    "RNEM-Real-v0": {
+        "entry_point": "rnem_world.envs.real:RealEnv",
+        "vector_entry_point": "rnem_world.envs.real:real_vector_env",
+    },
 }
 
 

@@ -1,25 +1,24 @@
-"""The real environment that a learned world stands for, and environments of any kind by their Gymnasium id."""
+"""The real environment that a learned world stands for."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import gymnasium
-from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 
 from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
-from rnem_world.envs import register_environments
+from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.atari import AtariVectorEnv
-from rnem_world.envs.atari_console import Emulator, game_named, games, require_ale
+from rnem_world.envs.atari_console import Emulator, game_named, games
 from rnem_world.envs.balls import BouncingBallsVectorEnv
-from rnem_world.envs.vector import BatchedVectorEnv
+from rnem_world.envs.ids import environment_spec
+from rnem_world.envs.recipe import EnvironmentRecipe
+from rnem_world.envs.vector import BatchedVectorEnv, SingleEnv
 from rnem_world.envs.world import World
-from rnem_world.errors import ConfigError, DependencyError, RnemWorldError, suggest
+from rnem_world.errors import ConfigError, DependencyError, suggest
 from rnem_world.physics import PRESETS, BallsConfig, preset
 from rnem_world.training.checkpoint import find_checkpoint, pretrained_names, read_config
 
@@ -27,11 +26,10 @@ BALLS_ENVIRONMENT = "RNEM-BallsReal-v0"
 ATARI_ENVIRONMENT = "RNEM-AtariReal-v0"
 ATARI_DREAM, ATARI_GAME = "RNEM-Atari-v0", "SpaceInvaders"
 """The environment that dreams the shipped world of a game, and its game if none is named."""
+REAL_ENVIRONMENT = "RNEM-Real-v0"
+"""What the world of any checkpoint was learned from."""
 ANY_DREAM = "RNEM-World-v0"
 """The environment that dreams the world of any checkpoint."""
-
-ALE = "ALE/"
-"""How the ids begin of the games that ale-py registers."""
 
 
 def chosen_world(checkpoint: str | Path | None, game: str | None) -> str | Path:
@@ -158,8 +156,8 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
     config = world.config
     if config.environment != BALLS_ENVIRONMENT:
         raise ConfigError(
-            f"{world.folder.name} was learned from {config.environment or 'unknown data'}, and only "
-            f"{BALLS_ENVIRONMENT} can be simulated for starts: give a dataset"
+            f"{world.folder.name} was learned from {config.environment or 'unknown data'}, and nobody knows how to "
+            "make that environment: its data has no recipe of it (`rnem-world collect --env ID` stores one)"
         )
     if named is not None:
         rules = preset(named)
@@ -182,109 +180,66 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
 
 
 def real_environment(world: World, num_envs: int = 1, **options: Any) -> BatchedVectorEnv:
-    """Makes N copies of the real environment that a world was learned from.
+    """Makes N copies of the real environment that a world was learned from, which shows the same frames.
 
     Args:
         world: The world.
         num_envs: N.
-        **options: Keyword arguments of `BouncingBallsVectorEnv` or `AtariVectorEnv`.
+        **options: Keyword arguments of `AnyVectorEnv`, or of `BouncingBallsVectorEnv` or `AtariVectorEnv` for worlds of
+            theirs: ``max_episode_steps``, ``autoreset_mode`` and ``render_mode`` are known to all.
 
     Raises:
         ConfigError: If nobody knows which environment it was, or an option makes no sense.
-        DependencyError: If it is a game, and ale-py is not installed.
+        DependencyError: If a package that it needs is not installed.
     """
+    if world.config.recipe is not None:
+        return AnyVectorEnv(num_envs, EnvironmentRecipe.from_json(world.config.recipe), **options)
     if is_game(world):
         return AtariVectorEnv(num_envs, real_game(world), **options)
     return BouncingBallsVectorEnv(num_envs, real_rules(world), **options)
 
 
-def environment_spec(name: str) -> EnvSpec:
-    """Finds what an id means, as `gymnasium.make` does; games of ale-py need no import.
+def real_vector_env(num_envs: int = 1, checkpoint: str | Path = "balls", **options: Any) -> BatchedVectorEnv:
+    """Makes ``RNEM-Real-v0`` as a vector environment: what the world of a checkpoint was learned from.
 
     Args:
-        name: A Gymnasium id, ``MODULE:ID`` where importing a module registers it; without a version the newest.
-
-    Raises:
-        ConfigError: If there is no such environment.
-        DependencyError: If it is in a module that isn't there, or a game, and ale-py is not installed.
-    """
-    register_environments()
-    module, colon, plain = name.rpartition(":")
-    if colon:
-        _import_module(module, name)
-    elif name.startswith(ALE):
-        require_ale()
-    try:
-        namespace, title, version = parse_env_id(plain)
-        newest = find_highest_version(namespace, title)
-        if version is None and newest is not None:
-            plain = get_env_id(namespace, title, newest)
-        return gymnasium.spec(plain)
-    except gymnasium.error.Error as error:
-        ours = [known for known in gymnasium.registry if known.startswith("RNEM-")]
-        raise ConfigError(
-            f"no environment {name!r} ({_first_line(error)}): {suggest(plain, ours)}; what another package registers "
-            "is named MODULE:ID, MODULE being what has to be imported for it"
-        ) from error
-
-
-def _import_module(module: str, name: str) -> None:
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # a module of a user's raises errors of any kind
-        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            raise DependencyError(
-                f"there is no module {module!r}, which {name!r} names: install it, or put its folder into PYTHONPATH"
-            ) from error
-        kind = DependencyError if isinstance(error, ImportError) else ConfigError
-        raise kind(
-            f"importing {module!r}, which {name!r} names, fails: {type(error).__name__}: {_first_line(error)}"
-        ) from error
-
-
-def make_environment(
-    name: str,
-    num_envs: int,
-    options: Mapping[str, Any],
-    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
-    device: str | None = None,
-) -> VectorEnv[Any, Any, Any]:
-    """Makes N environments that honour ``options["reset_mask"]``: one batch of ours, single ones of others.
-
-    Args:
-        name: A Gymnasium id, see `environment_spec`.
         num_envs: N.
-        options: Keyword arguments of the environment, ``max_episode_steps`` among them.
-        autoreset_mode: When a finished episode is reset, unless the options say so.
-        device: Where the model of a learned one is, unless the options say so; None for its own default.
+        checkpoint: As for `World.load`.
+        **options: As for `real_environment`.
 
     Raises:
-        ConfigError: If there is no such environment, or it doesn't take these options.
-        RnemWorldError: If the environment itself refuses them.
+        RnemWorldError: As `real_environment`; or if there is no such checkpoint.
     """
-    spec = environment_spec(name)
-    entry_point: Any = spec.vector_entry_point
-    ours = str(entry_point).startswith("rnem_world.")
-    try:
-        if ours:
-            given: dict[str, Any] = {"autoreset_mode": autoreset_mode}
-            if device is not None and ".learned:" in str(entry_point):
-                given["device"] = device
-            options = {**given, **options}
-            return gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **options)
-        mode = {"autoreset_mode": autoreset_mode}
-        return gymnasium.make_vec(spec, num_envs, vectorization_mode="sync", vector_kwargs=mode, **options)
-    except RnemWorldError:
-        raise
-    except ImportError as error:
-        raise DependencyError(f"{name} needs what is not installed: {_first_line(error)}") from error
-    except Exception as error:  # environments of others refuse options by errors of any kind
-        if ours and not isinstance(error, TypeError | ValueError | gymnasium.error.Error):
-            raise
-        raise ConfigError(
-            f"can't make {name} with the options {dict(options)}: {'' if ours else type(error).__name__ + ': '}"
-            f"{_first_line(error)}"
-        ) from error
+    return real_environment(World.load(checkpoint), num_envs, **options)
+
+
+class RealEnv(SingleEnv):
+    """``RNEM-Real-v0``: what the world of a checkpoint was learned from, which shows the same frames.
+
+    Args:
+        checkpoint: As for `World.load`.
+        render_mode: ``"rgb_array"``, ``"human"`` or None.
+        **options: As for `real_environment`.
+
+    Raises:
+        RnemWorldError: As `real_environment`; or if there is no such checkpoint.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["rgb_array", "human"],
+        "render_fps": 15,
+    }
+
+    def __init__(
+        self, checkpoint: str | Path = "balls", render_mode: str | None = None, **options: Any
+    ) -> None:
+        options = {"max_episode_steps": None, **options, "autoreset_mode": AutoresetMode.DISABLED}
+        super().__init__(real_environment(World.load(checkpoint), 1, **options), render_mode)
+
+    def close(self) -> None:
+        """Closes the environment, and the window if there is one."""
+        super().close()
+        self.batch.close()
 
 
 def world_of(name: str, options: Mapping[str, Any]) -> str:
@@ -306,10 +261,6 @@ def world_of(name: str, options: Mapping[str, Any]) -> str:
     if checkpoint is None and game is None and spec.id == ATARI_DREAM:
         game = ATARI_GAME
     return str(chosen_world(checkpoint, game))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _plain(name: str) -> str:

@@ -34,6 +34,10 @@ class DependencyError(RnemWorldError, ImportError):
     """An optional library is not installed."""
 
 
+class SimulationError(RnemWorldError, RuntimeError):
+    """A real environment failed in the middle, or showed something else than it said that it would."""
+
+
 class TrainingError(RnemWorldError, ArithmeticError):
     """Training ran into NaN or infinity and stopped."""
 

@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from rnem_world.cli import arguments
+from rnem_world.cli.environments import FRAME_NAMES, check_unused, frame_options, given_options
+from rnem_world.errors import ConfigError
 
 FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
 
@@ -18,47 +20,50 @@ FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
 @click.option(
     "--env",
     "environment",
-    type=click.Choice(["balls", "atari"]),
     default="balls",
     show_default=True,
-    help="What to collect from.",
+    help="What to collect from: balls, atari, or any environment of Gymnasium by its id (MODULE:ID imports MODULE "
+    "first; MODULE:CLASS needs no id).",
 )
 @click.option("--preset", help="balls: the rules, by name. [balls4mass64]")
 @click.option("--game", help="atari: any game of ale-py. [SpaceInvaders]")
-@click.option("--num-train", type=int, help="Sequences for training. [balls 50000, atari 4000]")
-@click.option("--num-valid", type=int, help="Sequences for validation. [balls 10000, atari 200]")
-@click.option("--num-test", type=int, help="Sequences for testing. [balls 10000, atari 200]")
+@frame_options
+@click.option(
+    "--num-train", type=int, help="Sequences for training. [balls 50000, atari 4000, by --steps-of-data]"
+)
+@click.option(
+    "--num-valid", type=int, help="Sequences for validation. [balls 10000, atari 200, by --steps-of-data]"
+)
+@click.option(
+    "--num-test", type=int, help="Sequences for testing. [balls 10000, atari 200, by --steps-of-data]"
+)
 @click.option("--frames", default=51, show_default=True, help="Frames of a sequence.")
 @arguments.seed_option("Seed; the same seed gives the same file.")
 @click.option("--workers", default=1, show_default=True, help="Processes.")
 @click.option(
     "--shard-size",
     type=int,
-    help="Sequences that a process collects and writes at once. [balls 500, atari 200]",
+    help="Sequences that a process collects and writes at once. [balls 500, others 200]",
 )
 @click.option("--shards", "keep_shards", is_flag=True, help="Leave a folder of shards instead of one file.")
 @click.option(
     "--policy",
-    default="repeated-random",
-    show_default=True,
-    help="Who acts where there is a player: random, repeated-random or stay; atari: or a .zip of stable-baselines3. "
-    "Several with weights, as random:0.4,stay:0.6, play that part of the episodes each.",
+    help="Who acts where there is a player: random, repeated-random or stay; or a .zip of stable-baselines3; other "
+    "environments: or a function, MODULE:FUNCTION, of an observation. Several with weights, as random:0.4,stay:0.6, "
+    "play that part of the episodes each. [balls, atari repeated-random; others random:0.5,repeated-random:0.5]",
 )
 @click.option(
     "--trust-policy",
     is_flag=True,
     default=None,
-    help="atari: unpickle the policy; only if you know where it comes from, a pickle can run any program.",
+    help="Unpickle the policy; only if you know where it comes from, a pickle can run any program.",
 )
 @click.option(
     "--policy-frames",
     type=click.Choice(["grayscale", "observations"]),
     help="atari: what a trained policy sees: frames in grey, or what is stored. [grayscale]",
 )
-@click.option(
-    "--grayscale", "obs_type", flag_value="grayscale", help="atari: keep the greys, 0 to 255. [binary]"
-)
-@click.option("--rgb", "obs_type", flag_value="rgb", help="atari: keep the colours.")
+@click.option("--rgb", "obs_type", flag_value="rgb", help="atari: keep the colours. [binary]")
 @click.option(
     "--reward", type=click.Choice(["sign", "raw"]), help="atari: the points' sign, or the points. [sign]"
 )
@@ -71,7 +76,7 @@ FLAG_NAMES = {"obs_type": "--grayscale or --rgb"}
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    show_default="data/PRESET.h5, data/GAME.h5",
+    show_default="data/PRESET.h5, data/GAME.h5, data/ID.h5",
     help="The file to write (with --shards the folder).",
 )
 def command(environment: str, **options: Any) -> None:
@@ -79,17 +84,10 @@ def command(environment: str, **options: Any) -> None:
 
     A collection that was interrupted goes on when the same command is given again.
     """
-    from dataclasses import fields
+    from rnem_world.agents.collecting import collect
 
-    from rnem_world.agents.collecting import COLLECTIONS, collect
-    from rnem_world.errors import ConfigError
-
-    given = {name: value for name, value in options.items() if value is not None}
-    known = {name: {field.name for field in fields(kind)} for name, kind in COLLECTIONS.items()}
-    for other, names in known.items():
-        for name in sorted((names - known[environment]) & given.keys()):
-            flag = FLAG_NAMES.get(name, f"--{name.replace('_', '-')}")
-            raise ConfigError(f"{flag} is for --env {other}, not for {environment}: leave it out")
+    given = given_options(options)
+    _check(environment, given)
     start = time.monotonic()
     try:
         out = collect(environment, **given)
@@ -99,6 +97,26 @@ def command(environment: str, **options: Any) -> None:
         )
         sys.exit(130)
     _report(out, time.monotonic() - start)
+
+
+def _check(environment: str, given: dict[str, Any]) -> None:
+    """Refuses options that are for another environment than the one that is chosen."""
+    from dataclasses import fields
+
+    from rnem_world.agents.collecting import COLLECTIONS, Collection
+
+    known = {name: {field.name for field in fields(kind)} for name, kind in COLLECTIONS.items()}
+    if environment == "atari" and given.pop("grayscale", False):
+        if "obs_type" in given:
+            raise ConfigError("--grayscale and --rgb are both given: leave one out")
+        given["obs_type"] = "grayscale"
+    if environment in COLLECTIONS:
+        check_unused(environment, given, FRAME_NAMES, "other environments (--env ID)")
+    own = known.get(environment, {field.name for field in fields(Collection)} | {"trust_policy"})
+    for other, names in known.items():
+        for name in sorted((names - own) & given.keys()):
+            flag = FLAG_NAMES.get(name, f"--{name.replace('_', '-')}")
+            raise ConfigError(f"{flag} is for --env {other}, not for {environment}: leave it out")
 
 
 def _report(out: Path, seconds: float) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "agent": "Train, evaluate and improve agents, in dreams and in reality.",
     "env": "Look at learned worlds as environments, measure them, film them.",
     "doctor": "Say what works here, or how a run fares, with advice.",
+    "reproduce": "Show which claims of the R-NEM paper hold.",
     "bench": "Measure how fast this machine runs the model.",
 }
 
@@ -65,6 +66,8 @@ def group() -> None:
 
 def main() -> None:
     """Runs the command line; the entry point of ``rnem-world``."""
+    # Modules of a user's own, which ids and policies may name, are found here too, after all that is installed.
+    sys.path.append(os.getcwd())
     try:
         group(prog_name="rnem-world")
     except RnemWorldError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from dataclasses import asdict, replace
@@ -19,6 +20,14 @@ from rnem_world.cli.arguments import (
     resolve_data,
     resolve_device,
     resolve_game,
+)
+from rnem_world.cli.environments import (
+    FRAME_NAMES,
+    check_unused,
+    collected,
+    flag_of,
+    frame_options,
+    given_options,
 )
 from rnem_world.config import build, merged, read_options_file, set_path
 from rnem_world.distributed import from_torchrun
@@ -52,7 +61,13 @@ FIXED = flags_of(
     "environment",
     default="balls",
     show_default=True,
-    help="Where data comes from, and whose usual options hold: balls or atari.",
+    help="Where data comes from, and whose usual options hold: balls, atari, or any environment of Gymnasium by its id "
+    "(MODULE:ID imports MODULE first; MODULE:CLASS needs no id).",
+)
+@frame_options
+@click.option("--policy", help="Who acts where data is collected, see `rnem-world collect`.")
+@click.option(
+    "--trust-policy", is_flag=True, default=None, help="Unpickle the policy, see `rnem-world collect`."
 )
 @click.option("--game", help=f"atari: the game. [{GAME}]")
 @click.option(
@@ -225,10 +240,19 @@ def _is_followed(run: Path) -> bool:
 def _check(parameters: dict[str, Any]) -> None:
     """Refuses names that don't exist and flags that belong to other environments."""
     environment, game, model = (parameters[name] for name in ("environment", "game", "model_name"))
-    if environment not in ENVIRONMENTS:
-        raise ConfigError(f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}")
-    if parameters["preset"] is not None and environment == "atari":
-        raise ConfigError("--preset names balls: with --env atari give --game, or leave it out")
+    is_known = environment in ENVIRONMENTS
+    if not is_known and difflib.get_close_matches(environment, ENVIRONMENTS, 1, cutoff=0.6):
+        raise ConfigError(
+            f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}, or a Gymnasium id"
+        )
+    if is_known:
+        check_unused(environment, _of_data(parameters), COLLECTED, "other environments (--env ID)")
+    elif parameters["data"] is not None and _of_data(parameters):
+        flag = flag_of(next(iter(_of_data(parameters))))
+        raise ConfigError(f"{flag} is for data that is collected, and --data was given: leave one out")
+    if parameters["preset"] is not None and environment != "balls":
+        cure = "give --game, or leave it out" if environment == "atari" else "leave it out"
+        raise ConfigError(f"--preset names balls: with --env {environment} {cure}")
     if game is not None and environment != "atari":
         raise ConfigError(f"--game {game} is for --env atari: add that, or leave it out")
     if model is not None and model not in MODELS:
@@ -246,6 +270,7 @@ def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, P
         given_values(FIXED, parameters)
         or parameters["feed_actions"]
         or parameters["world_model"]
+        or _of_data(parameters)
         or any(parameters[choice] is not None for choice in choices)
     ):
         raise ConfigError(
@@ -272,15 +297,28 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
         if parameters[name] is not None:
             set_path(flags, f"model.{name}", parameters[name])
     file = {} if parameters["options_file"] is None else read_options_file(parameters["options_file"])
-    usual = usual_options(model or "r_nem", parameters["environment"], is_world_model)
+    environment = parameters["environment"]
+    usual = usual_options(
+        model or "r_nem", environment if environment in ENVIRONMENTS else "any", is_world_model
+    )
     values = merged(merged(usual, file), flags)
     parameters["architecture"] = values["model"].get("architecture")
     config = build(RunConfig, values)
     data = parameters["data"] or config.data
-    if parameters["environment"] == "atari" and not data:
+    if environment == "atari" and not data:
         return config, resolve_game(parameters["game"] or GAME)
+    if environment not in ENVIRONMENTS and not data:
+        return config, collected(environment, _of_data(parameters), click.echo)
     data = data or parameters["preset"] or ("avoid" if is_world_model else "balls4mass64")
     return config, resolve_data(data, **(WORLD_DATA if is_world_model else {}))
+
+
+COLLECTED = (*FRAME_NAMES, "policy", "trust_policy")
+"""What may be said about data that is collected from any environment."""
+
+
+def _of_data(parameters: dict[str, Any]) -> dict[str, Any]:
+    return given_options({name: parameters[name] for name in COLLECTED})
 
 
 def _run_name(model: ModelConfig, data: Path) -> str:

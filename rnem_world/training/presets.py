@@ -58,7 +58,7 @@ REWARDS_AT_ONCE = 4096
 # Sequences that frames are read from where a few frames of the data are wanted.
 MOST_SEQUENCES = 200
 
-ENVIRONMENTS = ("balls", "atari")
+ENVIRONMENTS = ("balls", "atari", "any")
 # The paper's options for Atari (`enc_dec_84_atari`, which follows from the size of the frames) ...
 ATARI: dict[str, Any] = {
     "model": {"slots": 4},
@@ -83,6 +83,18 @@ ATARI_WORLD: dict[str, Any] = {
     },
 }
 
+# What a world model of any other environment takes instead: things move far or hardly at all, and frames are few.
+ANY: dict[str, Any] = {"training": {"sequence_steps": 24, "batch_size": 32, "window": "random"}}
+ANY_WORLD: dict[str, Any] = {
+    "training": {
+        "sequence_steps": 48,
+        "chunk_steps": 12,
+        "batch_size": 16,
+        "loss": {"motion_weight": 5.0},
+        "noise": {"probability": 0.01, "per_sequence": True},
+    },
+}
+
 
 def paper_model(
     model: str = "r_nem", environment: str = "balls", options: Mapping[str, Any] | None = None
@@ -91,7 +103,7 @@ def paper_model(
 
     Args:
         model: A key of :data:`rnem_world.models.config.MODELS`.
-        environment: ``balls`` or a preset of theirs, or ``atari``.
+        environment: ``balls`` or a preset of theirs, ``atari``, or ``any`` for others.
         options: What shall be otherwise, nested, for example ``{"training": {"batch_size": 16}}``.
 
     Raises:
@@ -104,7 +116,7 @@ def world_model(environment: str = "balls", options: Mapping[str, Any] | None = 
     """Gives the configuration of a model to dream in.
 
     Args:
-        environment: ``balls`` or a preset of theirs, ``avoid`` for example, or ``atari``.
+        environment: ``balls`` or a preset of theirs, ``avoid`` for example, ``atari``, or ``any`` for others.
         options: What shall be otherwise, nested, for example ``{"model": {"slots": 6}}``.
 
     Raises:
@@ -119,7 +131,7 @@ def usual_options(model: str, environment: str, is_world_model: bool = False) ->
 
     Args:
         model: A key of :data:`rnem_world.models.config.MODELS`.
-        environment: ``balls`` or a preset of theirs, or ``atari``.
+        environment: ``balls`` or a preset of theirs, ``atari``, or ``any`` for others.
         is_world_model: Whether to train a world model.
 
     Raises:
@@ -135,6 +147,8 @@ def usual_options(model: str, environment: str, is_world_model: bool = False) ->
     values: dict[str, Any] = {"model": {"core": core, "slots": slots}}
     if is_world_model:
         values = merged(values, WORLD_MODEL)
+    if environment == "any":
+        values = merged(values, ANY_WORLD if is_world_model else ANY)
     if environment == "atari":
         values = merged(values, ATARI_WORLD if is_world_model else ATARI)
         if slots == 1:  # one stays one

@@ -26,6 +26,7 @@ from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed, torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.config import RunConfig
+from rnem_world.training.forecast import describe_cost, forecast
 from rnem_world.training.learner import Learner, check_shares
 from rnem_world.training.presets import check_trains, fit_model_to, make_loader, some_frames
 from rnem_world.training.run import RunFolder, RunProgress
@@ -403,5 +404,9 @@ def train(
             f"training {config.model.core} ({count / 1e6:.2f} M parameters, {config.model.slots} slots) on {data}"
             f"{among}, into {run}"
         )
+        if not resume:
+            cost = forecast(trainer.model, config, trainer.training, trainer.validation)
+            for line in describe_cost(cost, config) if cost is not None else ():
+                report(line)
         trainer.fit()
     return trainer

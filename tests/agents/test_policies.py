@@ -21,7 +21,7 @@ from rnem_world.agents.config import PolicyConfig
 from rnem_world.agents.policy import checkpoints_of, last_checkpoint, read_policy_weights, read_trainer
 from rnem_world.agents.policy_agent import FrameFeatures, SlotFeatures, load_policy, policy_kind
 from rnem_world.agents.policy_training import make_training_environment, train_policy
-from rnem_world.envs.real import make_environment
+from rnem_world.envs.ids import make_environment
 from rnem_world.errors import CheckpointError, ConfigError, DivergenceError, OutputError, TrainingError
 from rnem_world.io import Lock
 

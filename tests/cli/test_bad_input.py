@@ -134,6 +134,16 @@ CASES = {
         ["20x20", "32x32", "--architecture"],
     ),
     "unknown preset": ("train --preset stov --out x", ["stov", "did you mean 'stove'"]),
+    "unknown environment, collected": ("collect --env atai", ["atai", "did you mean 'atari'"]),
+    "unknown id, collected": ("collect --env CartPol-v1", ["CartPol-v1", "did you mean 'CartPole-v1'"]),
+    "unknown id, trained on": ("train --env CartPol-v1 --world-model", ["did you mean 'CartPole-v1'"]),
+    "frames of balls": ("collect --env balls --size 48", ["--size", "other environments"]),
+    "balls' preset for others": ("train --env CartPole-v1 --preset stove", ["--preset names balls"]),
+    "a game's rewards for others": (
+        "collect --env CartPole-v1 --reward raw",
+        ["--reward is for --env atari"],
+    ),
+    "frames of data that is there": ("train --env CartPole-v1 --size 48 --data x.h5", ["--size", "--data"]),
     "unknown preset, collected": ("collect --preset stov", ["stov", "did you mean 'stove'"]),
     "unknown preset, evaluated": ("evaluate run --data stov", ["stov", "did you mean 'stove'"]),
     # data and model
@@ -281,7 +291,6 @@ def test_refused_in_one_line(case, refused):
         ("evaluate run --split tset", "'tset' is not one of"),
         ("rollout run --imagination hard", "'hard' is not one of"),
         ("rollout run --steps -1", "-1 is not in the range"),
-        ("collect --env atai", "'atai' is not one of 'balls', 'atari'"),
     ],
 )
 def test_usage_errors_say_one_thing(arguments, part, refused):

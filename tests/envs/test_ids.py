@@ -10,7 +10,8 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rnem_world.envs.balls import BouncingBallsVectorEnv
-from rnem_world.envs.real import environment_spec, make_environment, world_of
+from rnem_world.envs.ids import environment_spec, make_environment
+from rnem_world.envs.real import world_of
 from rnem_world.errors import CheckpointError, ConfigError, DependencyError
 
 MODULE = """
@@ -63,7 +64,7 @@ def test_ours_may_be_named_with_their_module_too():
 def test_games_of_ale_need_no_import():
     pytest.importorskip("ale_py")
     program = (
-        "from rnem_world.envs.real import make_environment;"
+        "from rnem_world.envs.ids import make_environment;"
         "print(make_environment('ALE/Pong-v5', 2, {}).single_action_space)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
