@@ -36,17 +36,17 @@ class Window:
 
     def open(self, address: str) -> Window:
         self.page.goto(address)
-        self.wait("!!window.rnem?.picture && document.getElementById('veil').hidden", 60)
+        self.wait("!!window.rnem?.picture && document.getElementById('veil').hidden", 120)
         return self
 
     def see(self, expression: str) -> Any:
         return self.page.evaluate(expression)
 
-    def wait(self, expression: str, seconds: float = 20.0) -> Any:
+    def wait(self, expression: str, seconds: float = 60.0) -> Any:
         """Waits until something holds; the page forbids what playwright's own way of waiting needs."""
         return self.until(lambda: self.see(expression), expression, seconds)
 
-    def until(self, holds: Callable[[], Any], what: str = "it", seconds: float = 20.0) -> Any:
+    def until(self, holds: Callable[[], Any], what: str = "it", seconds: float = 60.0) -> Any:
         end = time.monotonic() + seconds
         while not (found := holds()):
             assert time.monotonic() < end, f"{what} didn't come; errors: {self.errors}"

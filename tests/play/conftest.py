@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 from pages import Page
+from serving import Running
 
 from rnem_world.envs.world import World
 from rnem_world.play.imagining import Imagining
-from rnem_world.play.server import PlayOptions, PlayServer
+from rnem_world.play.server import PlayOptions
 
 
 @pytest.fixture(scope="session")
 def imagining() -> Imagining:
     return Imagining(World.load("balls"))
-
-
-class Running(PlayServer):
-    """A server in a thread."""
-
-    def __enter__(self) -> Running:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self.run, args=(ready.set,))
-        self._thread.start()
-        assert ready.wait(30)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
 
 
 @pytest.fixture(scope="module")

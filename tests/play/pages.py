@@ -37,14 +37,14 @@ class Page:
             max_size=2**24,
             compression=None,
         ).__enter__()
-        self.facts = json.loads(self.socket.recv(10))
+        self.facts = json.loads(self.socket.recv(90))
         self.refused: list[str] = []
         self.picture = self.next()
 
     def send(self, kind: str, **values: Any) -> None:
         self.socket.send(json.dumps({"type": kind, **values}))
 
-    def next(self, seconds: float = 20.0, seen: bool = True) -> dict[str, Any]:
+    def next(self, seconds: float = 90.0, seen: bool = True) -> dict[str, Any]:
         """Waits for the next picture."""
         while isinstance(message := self.socket.recv(seconds), str):
             self.refused.append(json.loads(message)["message"])

@@ -200,7 +200,7 @@ def test_going_back_on_the_timeline_and_keeping_a_moment(window):
 
 @only("wide")
 def test_the_server_going_is_said(window, imagining):
-    from conftest import Running
+    from serving import Running
 
     from rnem_world.play.server import PlayOptions
 

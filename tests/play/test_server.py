@@ -12,8 +12,8 @@ import time
 import weakref
 
 import pytest
-from conftest import Running
 from pages import Page
+from serving import Running
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -25,7 +25,7 @@ from rnem_world.play.visit import Visit
 
 
 def get(server: Running, path: str, **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.putrequest("GET", path, skip_host="Host" in headers)  # the path as it is
     for name, value in headers.items():
         connection.putheader(name, value)
@@ -36,12 +36,12 @@ def get(server: Running, path: str, **headers: str) -> http.client.HTTPResponse:
 def closed_with(page: Page) -> tuple[int, str]:
     """Waits until a page is thrown out; says with which code and why."""
     with pytest.raises(ConnectionClosed) as caught:
-        list(iter(lambda: page.socket.recv(10), None))
+        list(iter(lambda: page.socket.recv(60), None))
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code, caught.value.rcvd.reason
 
 
-def wait_until(holds, seconds: float = 10.0) -> None:
+def wait_until(holds, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
@@ -190,7 +190,7 @@ def test_there_is_room_for_so_many_and_again_when_one_has_gone(imagining):
         pages = [Page(server.address), Page(server.address)]
         socket_ = connect(f"ws://{server.host}/{server.token}/dream", origin=f"http://{server.host}")
         with pytest.raises(ConnectionClosed) as caught, socket_ as refused:
-            refused.recv(10)
+            refused.recv(60)
         assert caught.value.rcvd.code == 1013
         assert "2 pages" in caught.value.rcvd.reason
         pages[0].close()
@@ -269,7 +269,7 @@ def test_a_failure_ends_the_server_and_is_raised(imagining, monkeypatch):
     visitor = threading.Thread(target=visit)
     with pytest.raises(ZeroDivisionError):
         server.run(visitor.start)
-    visitor.join(10)
+    visitor.join(60)
 
 
 def test_a_port_that_is_taken_is_said(imagining, server):

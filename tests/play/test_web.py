@@ -16,7 +16,7 @@ import pytest
 import torch
 from browsers import Window, browsing, needs_chromium
 from click.testing import CliRunner
-from conftest import Running
+from serving import Running
 
 from rnem_world.cli.main import group
 from rnem_world.errors import CheckpointError, DependencyError, OutputError
