@@ -135,7 +135,7 @@ class Guard:
             host not in self._hosts
         ):  # another name that leads here, by which a foreign page would be of our origin
             return "this page is for 127.0.0.1 alone"
-        given = connection.scope["path"].split("/")[1]
+        given = connection.scope["path"].lstrip("/").partition("/")[0]
         if not secrets.compare_digest(given.encode(), self._token.encode()):
             return "the address lacks the token: open the one that rnem-world play printed"
         needed = connection.scope["type"] == "websocket"

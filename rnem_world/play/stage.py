@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from rnem_world.play.imagining import Imagining
-from rnem_world.play.messages import Command, Seen
+from rnem_world.play.messages import Act, Command, Seek, Seen
 from rnem_world.play.turns import Task, make_turn
 from rnem_world.play.visit import Visit
 
@@ -59,6 +59,10 @@ class Visitor:
         if isinstance(command, Seen):
             self.seen = min(max(self.seen, command.picture), self.sent)
             return
+        last = self.commands[-1] if self.commands else None
+        if _replaces(command, last):
+            self.commands[-1] = command
+            return
         if len(self.commands) >= MOST_WAITING:
             raise TooManyCommandsError
         self.commands.append(command)
@@ -67,6 +71,13 @@ class Visitor:
     def keeps_up(self) -> bool:
         """Whether it has shown nearly all that was sent."""
         return self.sent - self.seen < MOST_UNSEEN
+
+
+def _replaces(command: Command, last: Command | None) -> bool:
+    """Whether a command makes the one before it void: a place on the timeline that is dragged over, a slider's value."""
+    if isinstance(command, Act) and isinstance(last, Act):
+        return command.lane == last.lane
+    return isinstance(command, Seek) and isinstance(last, Seek)
 
 
 class Stage:
