@@ -98,6 +98,9 @@ class LearnedDynamics:
 
     The reward is the sum of the slots' shares; a dream terminates where the model gives its end more than even odds.
 
+    Attributes:
+        actions: What the world's environment takes for the actions that planners choose.
+
     Args:
         world: The world.
         imagination: ``latent``, ``pixels``, or None: latent if the model can.
@@ -111,6 +114,7 @@ class LearnedDynamics:
         world.model.check_imagination(imagination)
         self.world = world
         self.imagination: Any = imagination
+        self.actions = world.actions
         self.action_space: spaces.Space[Any] = planned_actions(world)
         self.device = world.device
 
