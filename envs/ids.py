@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import os
 import importlib.metadata
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
