@@ -67,6 +67,18 @@ def is_followed(run: Path) -> bool:
     return (run / RECIPE_FILE).is_file()
 
 
+def is_complete(run: Path) -> bool:
+    """Tells whether a folder holds a training by a recipe that has made all updates of its last stage."""
+    from rnem_world.training.checkpoint import updates_of
+
+    if not is_followed(run):
+        return False
+    following = Following.read(run)
+    chosen, checkpoints = recipe(following.recipe), updates_of(run)
+    config = chosen.config_of(chosen.stages[-1], following.model, following.options)
+    return bool(checkpoints) and _updates(checkpoints[-1]) >= (config.training.max_updates or 0)
+
+
 def data_place(name: str, stage: Stage) -> Path:
     """Says where the data of a stage is: ``data/RECIPE-STAGE.h5``, or a folder where it is collected in parts.
 
@@ -153,7 +165,7 @@ def follow(
     for number, (stage, config) in enumerate(zip(chosen.stages, configs, strict=True), start=1):
         place, limit = stage_run(chosen, stage, run), config.training.max_updates or 0
         checkpoints = updates_of(place)
-        done = int(checkpoints[-1].name.removeprefix("update-")) if checkpoints else 0
+        done = _updates(checkpoints[-1]) if checkpoints else 0
         if done < limit:
             report(f"stage {number} of {len(chosen.stages)}, {stage.name}: {done} of {limit} updates done")
             data = collect_stage(following.recipe, chosen.data_of(stage), report, workers)
@@ -172,6 +184,10 @@ def follow(
             left = None if left is None else max(left - (time.monotonic() - started) / 60, 1e-3)
         before = str(place.absolute())
     return trainer
+
+
+def _updates(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("update-"))
 
 
 def _limited(

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Num, UInt8
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rnem_world.data.dataset import Dataset
+from rnem_world.data.dataset import Dataset, SplitInfo
+from rnem_world.data.episodes import Windows, find_windows, marks_episodes, usual_context
 from rnem_world.data.schema import Split
 from rnem_world.envs.atari_console import Emulator, game_named
 from rnem_world.envs.atari_frames import background_of, cache_path
@@ -153,48 +154,82 @@ def read_starts(path: Path) -> Starts:
 
 
 def starts_from_dataset(
-    path: str | Path, number: int = NUMBER_OF_STARTS, context_frames: int = CONTEXT_FRAMES
+    path: str | Path, number: int = NUMBER_OF_STARTS, context_frames: int | None = None
 ) -> Starts:
-    """Takes starts from a dataset: of its test split if it has one, else of validation or training.
+    """Takes starts from a dataset.
 
-    A sequence gives several starts, one after the other, where there are too few sequences; none goes on beyond the
-    end of an episode.
+    Where it says where episodes begin, they are the first frames of episodes, so that a dream begins as a real episode
+    does; of its test split first, then of validation and training. Else they are pieces of the sequences of the first
+    of these splits that it has, one after the other where there are too few sequences. No start goes on beyond the end
+    of an episode.
 
     Args:
         path: The dataset.
         number: How many starts at most.
-        context_frames: Frames of a start.
+        context_frames: Frames of a start; None takes 16, or a quarter of a typical episode if that is shorter.
 
     Raises:
-        DataError: If there is no dataset, or its sequences are too short.
+        DataError: If there is no dataset, or its sequences or episodes are too short.
     """
     with Dataset.open(path) as dataset:
         splits = [split for split in _LOOKED_AT if split in dataset.splits]
         splits = [split for split in splits if dataset.info(split).number_of_sequences]
         if not splits:
             raise DataError(f"{path} has no sequences to start from")
-        info = dataset.info(splits[0])
-        windows = info.number_of_frames // context_frames if context_frames >= FEWEST_FRAMES else 0
-        if windows < 1 or number < 1:
+        if context_frames is None:
+            context_frames = usual_context(dataset) or CONTEXT_FRAMES
+        frames = dataset.info(splits[0]).number_of_frames
+        if not FEWEST_FRAMES <= context_frames <= frames or number < 1:
             raise DataError(
                 f"{number} starts of {context_frames} frames were asked for, and the sequences of {path} have "
-                f"{info.number_of_frames}: ask for at least 1 of {FEWEST_FRAMES} to {info.number_of_frames} frames"
+                f"{frames}: ask for at least 1 of {FEWEST_FRAMES} to {frames} frames"
             )
-        names = [name for name in ("features", "actions", "terminations") if name in info.arrays]
-        n = min(number, windows * info.number_of_sequences)
-        order = np.arange(n)
-        rows, begins = order % info.number_of_sequences, order // info.number_of_sequences * context_frames
-        read = dataset.read(splits[0], rows, names, begins, context_frames)
-        is_binary = dataset.attributes.maximum_value == 1
-    features = read["features"].swapaxes(0, 1)
-    actions = read.get("actions", np.zeros((context_frames, n), dtype=np.int64))[:-1].swapaxes(0, 1)
-    ended = read.get("terminations", np.zeros((context_frames, n), dtype=np.bool_))[:-1].any(axis=0)
-    if ended.all():
+        if not marks_episodes(dataset, splits[0]):
+            windows = _pieces(dataset.info(splits[0]), number, context_frames)
+            return _read(dataset, [(splits[0], windows)], context_frames)
+        for at_first in (True, False):
+            found: list[tuple[Split, Windows]] = []
+            for split in splits:
+                left = number - sum(len(windows.begins) for _, windows in found)
+                windows = find_windows(dataset, split, context_frames, context_frames, left, at_first)
+                found.append((split, windows))
+            if any(len(windows.begins) for _, windows in found):
+                return _read(dataset, found, context_frames)
+    raise DataError(f"no episode of {path} has {context_frames} frames and goes on: ask for shorter starts")
+
+
+def _pieces(info: SplitInfo, number: int, context_frames: int) -> Windows:
+    """Cuts sequences into pieces, of all sequences the first before the second of any."""
+    n = min(number, info.number_of_frames // context_frames * info.number_of_sequences)
+    order = np.arange(n)
+    begins = order // info.number_of_sequences * context_frames
+    return Windows(order % info.number_of_sequences, begins)
+
+
+def _read(dataset: Dataset, windows: Sequence[tuple[Split, Windows]], context_frames: int) -> Starts:
+    """Reads starts, without those in which an episode ends."""
+    parts: list[Starts] = []
+    is_binary = dataset.attributes.maximum_value == 1
+    for split, (sequences, begins) in windows:
+        if not len(sequences):
+            continue
+        there = dataset.info(split).arrays
+        names = [name for name in ("features", "actions", "terminations") if name in there]
+        read = dataset.read(split, sequences, names, begins, context_frames)
+        features, n = read["features"].swapaxes(0, 1), len(sequences)
+        actions = read.get("actions", np.zeros((context_frames, n), dtype=np.int64))[:-1].swapaxes(0, 1)
+        ended = read.get("terminations", np.zeros((context_frames, n), dtype=np.bool_))[:-1].any(axis=0)
+        chosen = features[~ended]
+        if len(chosen):
+            parts.append(Starts.pack(chosen > 0 if is_binary else chosen, actions[~ended]))
+    if not parts:
         raise DataError(
-            f"every episode of {path} ends within {context_frames} frames: ask for shorter starts"
+            f"every episode of {dataset.path} ends within {context_frames} frames: ask for shorter starts"
         )
-    chosen = features[~ended]
-    return Starts.pack(chosen > 0 if is_binary else chosen, actions[~ended])
+    packed, actions = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("packed", "actions")
+    )
+    return Starts(packed, actions, parts[0].shape, is_binary)
 
 
 def simulated_starts(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.episodes import Windows, find_windows, usual_context
 from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.schema import Split
 from rnem_world.device import choose_device
@@ -19,7 +20,7 @@ from rnem_world.evaluation.imagination import check_length, evaluate_imagination
 from rnem_world.evaluation.imagination_figures import ImaginationFigures
 from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig
 from rnem_world.evaluation.one_step import evaluate as evaluate_batches
-from rnem_world.evaluation.truth import read_truth
+from rnem_world.evaluation.truth import lasting_frames, read_truth
 from rnem_world.models.config import validate_slots
 from rnem_world.models.rollout import Imagination, Rollout, RolloutConfig
 from rnem_world.models.rollout import roll_out as roll_out_frames
@@ -170,7 +171,7 @@ def evaluate_dreams(
     data: str | Path | None,
     horizon: int,
     *,
-    context: int = WORLD_CONTEXT,
+    context: int | None = None,
     split: Split = "test",
     sequences: int | None = None,
     slots: int | None = None,
@@ -184,7 +185,8 @@ def evaluate_dreams(
         checkpoint: A run, a checkpoint, the name of a shipped world, or a loaded model.
         data: Path of a dataset; None takes the one that the model was trained on.
         horizon: Frames to imagine.
-        context: Predictions from real frames before.
+        context: Predictions from real frames before; None takes 15, or where the data tells that episodes are short as
+            many as fit into a quarter of one.
         split: Which sequences.
         sequences: How many at most; None takes 500.
         slots: Number of slots; None takes the model's own.
@@ -200,13 +202,14 @@ def evaluate_dreams(
     trained = checkpoint if isinstance(checkpoint, Trained) else Trained.load(checkpoint)
     config = trained.config
     noise = config.training.noise.usual_strength if noise is None else noise
-    how = RolloutConfig(context, horizon, noise=noise, slots=slots)
     with Dataset.open(trained.data(data)) as dataset:
         info = dataset.info(split)
         check_fits(config, info)
+        context = _world_context(dataset) if context is None else context
+        how = RolloutConfig(context, horizon, noise=noise, slots=slots)
         check_length(how, info.number_of_frames)
         count = min(DEFAULT_DREAMS if sequences is None else sequences, info.number_of_sequences)
-        truth = read_truth(dataset, split, count, context + horizon + 1, trained.device)
+        truth = read_truth(dataset, split, count, context + horizon + 1, trained.device, context + 1)
 
     def measure(imagination: Imagination) -> ImaginationFigures:
         generator = torch_generator(seed, "imagination", device=trained.device)
@@ -216,11 +219,17 @@ def evaluate_dreams(
 
     is_hard = config.model.is_world_model or truth.objects is not None
     return Dreams(
-        count,
+        len(truth.frames),
         truth.objects is not None,
         measure("pixels" if is_hard else "soft"),
         None if trained.model.prior_code is None else measure("latent"),
     )
+
+
+def _world_context(dataset: Dataset) -> int:
+    """Says how many predictions from real frames come before a world model imagines."""
+    frames = usual_context(dataset)
+    return WORLD_CONTEXT if frames is None else max(frames - 1, 2)
 
 
 @dataclass(frozen=True)
@@ -229,14 +238,18 @@ class RolloutInput:
 
     Attributes:
         frames: Float (b, context + horizon + 1, c, h, w), the true frames in [0, 1].
-        actions: Int64 (b, t), the true actions; None for a model that takes none.
+        actions: (b, t) or (b, t, d), the true actions; None for a model that takes none.
+        lasts: Bool (b, t), which frames are of the episode that is imagined; None if all are.
         sequences: The numbers of the sequences.
+        begins: The first frame of each.
         how: How far and how to imagine.
     """
 
     frames: Tensor
     actions: Tensor | None
+    lasts: Tensor | None
     sequences: list[int]
+    begins: list[int]
     how: RolloutConfig
 
 
@@ -246,6 +259,7 @@ def rollout_input(
     *,
     split: Split = "test",
     sequences: Sequence[int] | None = None,
+    count: int = 3,
     context: int | None = None,
     horizon: int = 20,
     imagination: Imagination | None = None,
@@ -262,13 +276,14 @@ def rollout_input(
     with Dataset.open(trained.data(data)) as dataset:
         info = dataset.info(split)
         check_fits(config, info)
-        chosen = list(sequences or range(min(3, info.number_of_sequences)))
+        chosen = list(sequences or [])
         if not all(0 <= index < info.number_of_sequences for index in chosen):
             raise DataError(
                 f"sequences {chosen}: {split} of {dataset.path} has the sequences 0 to {info.number_of_sequences - 1}"
             )
         if context is None:
-            usual = WORLD_CONTEXT if config.model.is_world_model else config.training.sequence_steps
+            is_world = config.model.is_world_model
+            usual = _world_context(dataset) if is_world else config.training.sequence_steps
             context = max(1, min(usual, info.number_of_frames - 1 - horizon))
         how = RolloutConfig(
             context,
@@ -278,10 +293,34 @@ def rollout_input(
             slots,
         )
         how.check_length(info.number_of_frames)
+        windows = _rollout_windows(dataset, split, chosen, count, how)
         arrays = ["actions"] if config.model.takes_actions else []
-        batch = read_batch(dataset, split, chosen, context + horizon + 1, arrays=arrays).to(trained.device)
+        arrays += ["is_first"] if "is_first" in info.arrays else []
+        rows, begins = windows.sequences.tolist(), windows.begins.tolist()
+        batch = read_batch(dataset, split, rows, context + horizon + 1, arrays, begins).to(trained.device)
     frames = trained.model.likelihood.from_uint8(batch.frames, batch.maximum_value)
-    return RolloutInput(frames, batch.actions, chosen, how)
+    lasts = None if batch.is_first is None else lasting_frames(batch.is_first)
+    return RolloutInput(frames, batch.actions, lasts, rows, begins, how)
+
+
+def _rollout_windows(
+    dataset: Dataset, split: Split, chosen: list[int], count: int, how: RolloutConfig
+) -> Windows:
+    """Finds where rollouts begin: if it can be, in episodes that go on for as long as is imagined.
+
+    Raises:
+        DataError: If no episode is long enough to be watched.
+    """
+    watched, length = how.context + 1, how.context + how.horizon + 1
+    for together in (length, watched):
+        found = find_windows(dataset, split, together, length, len(chosen) or count, sequences=chosen or None)
+        if len(found.begins) >= (len(chosen) or 1):
+            return found
+    where = f"sequences {chosen} of {split}" if chosen else split
+    raise DataError(
+        f"{where} of {dataset.path}: no episode has the {watched} frames to watch and goes on: give a shorter "
+        "--context, or other sequences"
+    )
 
 
 def roll_out(
@@ -293,11 +332,11 @@ def roll_out(
         checkpoint: A run, a checkpoint, the name of a shipped world, or a loaded model.
         data: Path of a dataset; None takes the one that the model was trained on.
         seed: Of noise and first responsibilities.
-        **options: ``split``; ``sequences``, their numbers, the first three by default; ``context``, predictions from
-            real frames, by default the training's length, for a world model 15; ``horizon``, frames to imagine;
-            ``imagination``, ``soft``, ``pixels`` or ``latent``, by default pixels for a world model, else the
-            original's way; ``slots``; ``noise``, the probability that a pixel of an input is flipped, by default the
-            training's.
+        **options: ``split``; ``sequences``, their numbers, by default the first ``count``, 3; ``context``, predictions
+            from real frames, by default the training's length, for a world model 15 or less, see `evaluate_dreams`;
+            ``horizon``, frames to imagine; ``imagination``, ``soft``, ``pixels`` or ``latent``, by default pixels for a
+            world model, else the original's way; ``slots``; ``noise``, the probability that a pixel of an input is
+            flipped, by default the training's.
 
     Raises:
         CheckpointError: If there is no such checkpoint.

@@ -74,7 +74,11 @@ class _Request:
     help="Measure dreams of so many frames instead: by the balls' positions where the data has them, else by pixels, "
     "slots (Hits@1, MRR), player and rewards.",
 )
-@click.option("--context", type=int, default=15, show_default=True, help="Frames watched before --imagine.")
+@click.option(
+    "--context",
+    type=int,
+    help="Frames watched before --imagine. [15; where episodes are short, a quarter of one]",
+)
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Sequences at once.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file. [in the run's folder]")
 @click.option(
@@ -90,7 +94,7 @@ def command(
     noise_probability: float | None,
     ami_sequences: int,
     imagine: int | None,
-    context: int,
+    context: int | None,
     batch_size: int,
     checkpoint: str,
     seed: int,
@@ -161,7 +165,7 @@ def _evaluate(request: _Request, steps: int | None, ami_sequences: int) -> Evalu
     return evaluations[-1]
 
 
-def _imagine(request: _Request, context: int, horizon: int) -> None:
+def _imagine(request: _Request, context: int | None, horizon: int) -> None:
     """Measures imagined frames, in pixels and, where the model can, latent; prints and writes the figures."""
     from rnem_world.api import evaluate_dreams
     from rnem_world.evaluation.report import imagination_table
@@ -182,8 +186,9 @@ def _imagine(request: _Request, context: int, horizon: int) -> None:
     )
     figures, latent = dreams.drawn, dreams.latent
     click.echo(
-        f"{request.run} dreaming of {request.split} of {request.data}: {dreams.sequences} sequences, {context} context "
-        f"frames, noise {noise:g}" + ("; errors in radii" if dreams.has_positions else "")
+        f"{request.run} dreaming of {request.split} of {request.data}: {dreams.sequences} sequences, "
+        f"{figures.context} context frames, noise {noise:g}"
+        + ("; errors in radii" if dreams.has_positions else "")
     )
     for line in imagination_table(figures, latent):
         click.echo(line)

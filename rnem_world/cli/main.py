@@ -23,6 +23,7 @@ COMMANDS = {
     "agent": "Train, evaluate and improve agents, in dreams and in reality.",
     "env": "Look at learned worlds as environments, measure them, film them.",
     "doctor": "Say what works here, or how a run fares, with advice.",
+    "reproduce": "Show which claims of the R-NEM paper hold.",
     "bench": "Measure how fast this machine runs the model.",
 }
 

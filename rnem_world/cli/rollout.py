@@ -21,8 +21,7 @@ from rnem_world.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from rnem_world.api import RolloutInput
     from rnem_world.data.schema import Split
     from rnem_world.models.config import LossConfig
     from rnem_world.models.rollout import Imagination, Rollout
@@ -114,7 +113,7 @@ def command(
     generator = torch_generator(seed, "rollout", device=trained.device)
     rollout = roll_out(trained.model, frames, given.how, given.actions, generator)
     out = out or place_of(run) / "rollout.mp4"
-    write_video(out, _film(rollout, frames, with_slots, given.actions), fps)
+    write_video(out, _film(rollout, given, with_slots), fps)
     click.echo(f"video of {context} context and {steps} imagined frames: {out}")
     json_path = json_path or out.with_suffix(".json")
     write_json(
@@ -123,9 +122,10 @@ def command(
             "run": lasting(run),
             "data": str(data_path.absolute()),
             "sequences": given.sequences,
+            "begins": given.begins,
             "context": context,
             "imagination": given.how.imagination,
-            **_losses(rollout, frames, trained.config.training.loss),
+            **_losses(rollout, given, trained.config.training.loss),
         },
     )
     click.echo(f"losses per step: {json_path}")
@@ -139,25 +139,42 @@ def command(
         click.echo(f"overview figure: {figure}")
 
 
-def _film(rollout: Rollout, frames: Tensor, with_slots: bool, actions: Tensor | None) -> np.ndarray:
+def _film(rollout: Rollout, given: RolloutInput, with_slots: bool) -> np.ndarray:
     from rnem_world.evaluation.pictures import rollout_panels
     from rnem_world.evaluation.video import compose_panels
 
     total = rollout.predictions.shape[1]
     imagined = [step >= rollout.context for step in range(total)]
     films = []
-    for index in range(frames.shape[0]):
-        panels = rollout_panels(rollout, frames, index, with_slots)
-        texts = (
-            None if actions is None else [f"action {action}" for action in actions[index, :total].tolist()]
-        )
+    for index in range(given.frames.shape[0]):
+        panels = rollout_panels(rollout, given.frames, index, with_slots)
+        texts = _texts(given, index, total)
         films.append(compose_panels(panels, imagined, texts))
     film: np.ndarray = np.concatenate(films, axis=1)
     return film
 
 
-def _losses(rollout: Rollout, frames: Tensor, config: LossConfig) -> dict[str, list[float]]:
-    """Means over the sequences after each step, in nats a frame."""
+def _texts(given: RolloutInput, index: int, total: int) -> list[str] | None:
+    """Says what is done in each frame, and from where on the true frames are of another episode."""
+    if given.actions is None and given.lasts is None:
+        return None
+    texts = [""] * total
+    if given.actions is not None:
+        done = given.actions[index, :total].tolist()
+        texts = [f"action {_numbers(action)}" for action in done]
+    if given.lasts is not None:
+        lasts = given.lasts[index, 1 : total + 1].tolist()
+        texts = [text if is_same else "episode over" for text, is_same in zip(texts, lasts, strict=True)]
+    return texts
+
+
+def _numbers(action: int | float | list[int] | list[float]) -> str:
+    return " ".join(f"{number:.3g}" for number in (action if isinstance(action, list) else [action]))
+
+
+def _losses(rollout: Rollout, given: RolloutInput, config: LossConfig) -> dict[str, list[float]]:
+    """Means over the sequences after each step, while their episodes last, in nats a frame."""
+    frames = given.frames
     likelihood, shape = rollout.likelihood, rollout.predictions.shape[:2]
     logits, gammas, targets = (
         tensor.flatten(0, 1) for tensor in (rollout.logits, rollout.estep_gammas, frames[:, 1 : shape[1] + 1])
@@ -168,4 +185,11 @@ def _losses(rollout: Rollout, frames: Tensor, config: LossConfig) -> dict[str, l
         "upper_bound": likelihood.upper_bound_losses(logits, targets, config).total,
         "plain_bce": likelihood.frame_loss(mixture, targets),
     }
-    return {name: values.unflatten(0, shape).mean(dim=0).tolist() for name, values in curves.items()}
+    if given.lasts is None:
+        return {name: values.unflatten(0, shape).mean(dim=0).tolist() for name, values in curves.items()}
+    lasts = given.lasts[:, 1 : shape[1] + 1]
+    counts = lasts.sum(dim=0).clamp(min=1)
+    return {
+        name: ((values.unflatten(0, shape) * lasts).sum(dim=0) / counts).tolist()
+        for name, values in curves.items()
+    }

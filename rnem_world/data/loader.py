@@ -84,8 +84,9 @@ def read_batch(
     indices: Sequence[int],
     number_of_frames: int | None = None,
     arrays: Iterable[str] | None = None,
+    starts: int | Sequence[int] | Array = 0,
 ) -> Batch:
-    """Reads the beginnings of chosen sequences, without a loader.
+    """Reads chosen sequences or pieces of them, without a loader.
 
     Args:
         dataset: The dataset.
@@ -93,12 +94,13 @@ def read_batch(
         indices: Which sequences.
         number_of_frames: How many frames of each; all if None.
         arrays: Which arrays besides the frames; all if None.
+        starts: The first frame of each, or of all.
 
     Raises:
         DataError: If something isn't there or is damaged.
     """
     names = _select_arrays(dataset, split, arrays)
-    arrays_read = _fetch(dataset, split, names, indices, 0, number_of_frames)
+    arrays_read = _fetch(dataset, split, names, indices, starts, number_of_frames)
     return _make_batch(arrays_read, np.asarray(indices, dtype=np.int64), dataset.attributes.maximum_value)
 
 

@@ -193,11 +193,11 @@ def _read(
         count = min(sequences, info.number_of_sequences)
         horizon = min(_HORIZON, max(info.number_of_frames // 2 - 1, 1))
         context = min(_CONTEXT, info.number_of_frames - 1 - horizon)
-        rows = list(range(count))
-        given = rollout_input(trained, data, split=split, sequences=rows, context=context, horizon=horizon)
+        given = rollout_input(trained, data, split=split, count=count, context=context, horizon=horizon)
         if "groups" not in info.arrays:
             return given, None
-        groups = read_batch(dataset, split, rows, context + 1, arrays=["groups"]).groups
+        read = read_batch(dataset, split, given.sequences, context + 1, ["groups"], given.begins)
+    groups = read.groups
     return given, None if groups is None else groups[:, 1:].to(trained.device)
 
 

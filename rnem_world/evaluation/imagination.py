@@ -74,7 +74,7 @@ def evaluate_imagination(
 
     # Positions tell more than slots that are found again, which takes long.
     result, shuffled = dreams(truth.actions, truth.objects is None), None
-    if truth.actions is not None and sequences > 1 and (truth.objects is not None or truth.lane is not None):
+    if truth.actions is not None and sequences > 1:
         shuffled = dreams(truth.actions.roll(1, dims=0), False)
     return imagination_figures(model.likelihood, truth, result, shuffled, config)
 
@@ -101,9 +101,9 @@ def _dream(
 
     Returns:
         Tensors with the sequences first: ``bce`` Float (b, horizon), ``drawn`` Float (b, horizon, c, h, w), imagined
-        frames made hard, and with heads ``rewards`` Float (b, horizon); with known objects, what :class:`_Tracker`
-        measures. Having watched on, ``watched`` and ``watched rewards``, told one frame ahead; and Float (b, k, d) the
-        slots that were ``imagined 1`` frame on, and ``true 1``, likewise 5 and 10, and ``true 0``.
+        frames made hard, and with heads ``rewards`` and ``ends``, logits, Float (b, horizon); with known objects, what
+        :class:`_Tracker` measures. Having watched on, ``watched`` and ``watched rewards``, told one frame ahead; and
+        Float (b, k, d) the slots that were ``imagined 1`` frame on, and ``true 1``, likewise 5 and 10, and ``true 0``.
     """
     likelihood, frames, context, horizon = model.likelihood, truth.frames, config.context, config.horizon
     state = model.initial_state(frames.shape[0], config.slots, generator)
@@ -140,6 +140,7 @@ def _dream(
         series["drawn"].append(likelihood.own_frame(transition.prediction))
         if transition.heads is not None:
             series["rewards"].append(transition.heads.rewards.sum(dim=1))
+            series["ends"].append(transition.heads.termination)
         if tracker is not None:
             errors, masses = tracker.measure(transition, own.gamma, context + step)
             series["errors"].append(errors)

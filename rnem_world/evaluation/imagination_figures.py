@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnem_world.evaluation.imagined_ends import EndFigures, end_figures
 from rnem_world.evaluation.metrics import average_precision, retrieve, small_object_recall, told_cross_entropy
 from rnem_world.evaluation.truth import Truth, constant_velocity
 from rnem_world.models.likelihood import Likelihood
@@ -25,6 +26,8 @@ SHORT_HORIZON = 10
 class FrameFigures:
     """How imagined frames and slots compare with the real ones. Lists have one entry for each imagined frame.
 
+    What is measured after so many frames is measured where the episode still lasts, and is -1 where none does.
+
     Attributes:
         bce: Cross-entropy of the true frame under the imagined one (its expectation), in nats; of colours and greys
             the squared error over twice the likelihood's variance.
@@ -33,8 +36,12 @@ class FrameFigures:
         copy_bce: The same of a copy of the last real frame that is told likewise: the best that a copy can do.
         wrong_pixels: Pixels in which the imagined frame, made hard, differs visibly from the true one.
         copy_wrong_pixels: Pixels in which the last real frame does.
+        wrong_pixels_shuffled: The same of frames that were imagined under other sequences' actions; empty without.
+        exact: Part of the imagined frames in which no pixel differs visibly.
+        exact_channels: The same of each channel of black and white frames that have several, by its number as text.
         foreground_iou: How far the pixels that show something in the imagined frame are those of the true one:
             intersection over union.
+        foreground_iou_shuffled: The same under other sequences' actions; empty without.
         copy_foreground_iou: The same of the last real frame.
         small_recall: Part of the pixels of small moving objects (bullets, a ball) that is predicted one frame ahead,
             while the model watches; None if there are no such objects, positions of objects are known, or frames are
@@ -51,7 +58,11 @@ class FrameFigures:
     copy_bce: list[float]
     wrong_pixels: list[float]
     copy_wrong_pixels: list[float]
+    wrong_pixels_shuffled: list[float]
+    exact: list[float]
+    exact_channels: dict[str, list[float]]
     foreground_iou: list[float]
+    foreground_iou_shuffled: list[float]
     copy_foreground_iou: list[float]
     small_recall: float | None
     hits: dict[str, float]
@@ -126,6 +137,8 @@ class ImaginationFigures:
         objects: Of balls; None where nobody knows where they were.
         player: Of a game's player; None where nobody knows where it moves.
         rewards: Of rewards; empty without heads.
+        ends: Of ends; empty without heads.
+        lasting: How many of the episodes still last after each imagined frame; empty if all do.
     """
 
     sequences: int
@@ -136,11 +149,14 @@ class ImaginationFigures:
     objects: ObjectFigures | None = None
     player: PlayerFigures | None = None
     rewards: RewardFigures = field(default_factory=RewardFigures)
+    ends: EndFigures = field(default_factory=EndFigures)
+    lasting: list[int] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Gives the figures as JSON-ready values, all in one dictionary."""
-        found = {name: getattr(self, name) for name in ("sequences", "context", "horizon", "imagination")}
-        for part in (self.objects, self.frames, self.player, self.rewards):
+        names = ("sequences", "context", "horizon", "imagination", "lasting")
+        found = {name: getattr(self, name) for name in names}
+        for part in (self.objects, self.frames, self.player, self.rewards, self.ends):
             found |= {} if part is None else vars(part)
         return found
 
@@ -161,55 +177,86 @@ def imagination_figures(
         shuffled: The same under other sequences' actions; None where that tells nothing.
         config: How it was imagined.
     """
+    first = config.context
+    lasts = truth.lasting(slice(first + 1, first + config.horizon + 1))
+    ends = EndFigures()
+    if truth.terminations is not None and "ends" in result:
+        ends = end_figures(result["ends"], truth.terminations[:, first : first + config.horizon], lasts)
     return ImaginationFigures(
         truth.frames.shape[0],
         config.context,
         config.horizon,
         config.imagination,
-        _frame_figures(likelihood, truth, result, config),
-        _object_figures(truth, result, shuffled, config),
-        _player_figures(truth, result, shuffled, config),
-        _reward_figures(truth, result, config),
+        _frame_figures(likelihood, truth, result, shuffled, lasts, config),
+        _object_figures(truth, result, shuffled, lasts, config),
+        _player_figures(truth, result, shuffled, lasts, config),
+        _reward_figures(truth, result, lasts, config),
+        ends,
+        [] if bool(lasts.all()) else lasts.sum(dim=0).tolist(),
     )
 
 
 def _frame_figures(
-    likelihood: Likelihood, truth: Truth, result: dict[str, Tensor], config: RolloutConfig
+    likelihood: Likelihood,
+    truth: Truth,
+    result: dict[str, Tensor],
+    shuffled: dict[str, Tensor] | None,
+    lasts: Tensor,
+    config: RolloutConfig,
 ) -> FrameFigures:
     first, drawn = config.context, result["drawn"]
     true = truth.frames[:, first + 1 : first + config.horizon + 1]
     last = truth.frames[:, first, None].expand_as(true)
     previous = truth.frames[:, first : first + config.horizon]
     found, copied = {}, {}
-    if truth.frames.shape[0] > 1 and "true 0" in result:
-        after = [str(number) for number in RETRIEVED_AFTER if number <= config.horizon]
-        found = {n: retrieve(result[f"imagined {n}"], result[f"true {n}"]) for n in after}
-        copied = {n: retrieve(result["true 0"], result[f"true {n}"]) for n in after}
+    for number in RETRIEVED_AFTER:
+        if number > config.horizon or "true 0" not in result or int(lasts[:, number - 1].sum()) < 2:
+            continue
+        rows, name = lasts[:, number - 1], str(number)
+        found[name] = retrieve(result[f"imagined {name}"][rows], result[f"true {name}"][rows])
+        copied[name] = retrieve(result["true 0"][rows], result[f"true {name}"][rows])
+
+    def mean(values: Tensor) -> list[float]:
+        return _rounded(torch.where(lasts, values.double(), torch.nan).nanmean(dim=0))
 
     def told(guesses: Tensor) -> list[float]:
         if not likelihood.is_binary:
             return []
-        pairs = zip(guesses.unbind(1), true.unbind(1), strict=True)
-        return _rounded(torch.stack([told_cross_entropy(guess, frame) for guess, frame in pairs]))
+        told = [
+            told_cross_entropy(guesses[rows, step], true[rows, step])
+            if bool(rows.any())
+            else true.new_tensor(torch.nan, dtype=torch.float64)
+            for step, rows in enumerate(lasts.unbind(dim=1))
+        ]
+        return _rounded(torch.stack(told))
 
     def wrong(guesses: Tensor) -> list[float]:
-        return _rounded(likelihood.differ(guesses, true).double().sum(dim=(2, 3)).mean(dim=0))
+        return mean(likelihood.differ(guesses, true).double().sum(dim=(2, 3)))
 
     def overlap(guesses: Tensor) -> list[float]:
         there, real = likelihood.foreground(guesses), likelihood.foreground(true)
         shared, either = (there & real).sum(dim=(2, 3)), (there | real).sum(dim=(2, 3))
-        return _rounded(torch.where(either > 0, shared / either.clamp(min=1), 1.0).mean(dim=0))
+        return mean(torch.where(either > 0, shared / either.clamp(min=1), 1.0))
 
+    channels = range(true.shape[2] if likelihood.is_binary and true.shape[2] > 1 else 0)
     small = None
     if "watched" in result and likelihood.is_binary:
-        small = small_object_recall(previous, true, result["watched"])
+        pixels = [frames[lasts][None] for frames in (previous, true, result["watched"])]
+        small = small_object_recall(*pixels)
     return FrameFigures(
-        bce=_rounded(result["bce"].mean(dim=0)),
+        bce=mean(result["bce"]),
         told_bce=told(drawn),
         copy_bce=told(last),
         wrong_pixels=wrong(drawn),
         copy_wrong_pixels=wrong(last),
+        wrong_pixels_shuffled=[] if shuffled is None else wrong(shuffled["drawn"]),
+        exact=mean(~likelihood.differ(drawn, true).any(dim=(2, 3))),
+        exact_channels={
+            str(channel): mean((drawn[:, :, channel] == true[:, :, channel]).all(dim=(2, 3)))
+            for channel in channels
+        },
         foreground_iou=overlap(drawn),
+        foreground_iou_shuffled=[] if shuffled is None else overlap(shuffled["drawn"]),
         copy_foreground_iou=overlap(last),
         small_recall=small,
         hits={n: entry.hits for n, entry in found.items()},
@@ -219,21 +266,25 @@ def _frame_figures(
 
 
 def _object_figures(
-    truth: Truth, result: dict[str, Tensor], shuffled: dict[str, Tensor] | None, config: RolloutConfig
+    truth: Truth,
+    result: dict[str, Tensor],
+    shuffled: dict[str, Tensor] | None,
+    lasts: Tensor,
+    config: RolloutConfig,
 ) -> ObjectFigures | None:
     if truth.objects is None:
         return None
-    there = result["errors"].isfinite()
+    there = result["errors"].isfinite() & lasts[:, :, None]
 
     def mean(values: Tensor, balls: slice = slice(None)) -> list[float]:
         kept = torch.where(there, values, torch.nan)[:, :, balls]
-        return [round(value, 4) for value in kept.nanmean(dim=(0, 2)).tolist()]
+        return _rounded(kept.nanmean(dim=(0, 2)))
 
     straight = constant_velocity(truth.objects, config.context, config.horizon, truth.frames.shape[-1])
     step = min(SHORT_HORIZON, config.horizon) - 1
-    ratio = None
-    if shuffled is not None:
-        ratio = float(shuffled["errors"][:, step, 0].mean() / result["errors"][:, step, 0].mean())
+    ratio, rows = None, lasts[:, step]
+    if shuffled is not None and bool(rows.any()):
+        ratio = float(shuffled["errors"][rows, step, 0].mean() / result["errors"][rows, step, 0].mean())
     return ObjectFigures(
         fg_ari=float(result["fg_ari"].mean()),
         position_errors=mean(result["errors"]),
@@ -245,13 +296,17 @@ def _object_figures(
 
 
 def _player_figures(
-    truth: Truth, result: dict[str, Tensor], shuffled: dict[str, Tensor] | None, config: RolloutConfig
+    truth: Truth,
+    result: dict[str, Tensor],
+    shuffled: dict[str, Tensor] | None,
+    lasts: Tensor,
+    config: RolloutConfig,
 ) -> PlayerFigures | None:
     lane, first, last = truth.lane, config.context, truth.frames[:, config.context]
     if lane is None:
         return None
     real = lane.find(truth.frames[:, first + 1 : first + config.horizon + 1])
-    there = real.found & lane.find(last[:, None]).found
+    there = real.found & lane.find(last[:, None]).found & lasts
 
     def error(frames: Tensor) -> list[float]:
         players = lane.find(frames)
@@ -267,21 +322,25 @@ def _player_figures(
     )
 
 
-def _reward_figures(truth: Truth, result: dict[str, Tensor], config: RolloutConfig) -> RewardFigures:
+def _reward_figures(
+    truth: Truth, result: dict[str, Tensor], lasts: Tensor, config: RolloutConfig
+) -> RewardFigures:
     if truth.rewards is None or "rewards" not in result:
         return RewardFigures()
     scored = config.horizon if truth.objects is None else min(SHORT_HORIZON, config.horizon)
-    earned = truth.rewards[:, config.context : config.context + scored] != 0
+    counts = lasts[:, :scored]
+    earned = (truth.rewards[:, config.context : config.context + scored] != 0)[counts]
     watched = result.get("watched rewards")
     has_losses = bool((truth.rewards < 0).any())
 
     def precision(guesses: Tensor) -> float | None:
         # Where rewards may be negative, how far a guess is from none tells how sure it is of one.
+        guesses = guesses[:, :scored][counts]
         return average_precision(earned, guesses.abs() if has_losses else guesses)
 
     return RewardFigures(
-        reward_precision=precision(result["rewards"][:, :scored]),
-        reward_precision_watching=None if watched is None else precision(watched[:, :scored]),
+        reward_precision=precision(result["rewards"]),
+        reward_precision_watching=None if watched is None else precision(watched),
         reward_rate=float(earned.float().mean()),
     )
 

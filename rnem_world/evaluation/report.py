@@ -89,6 +89,7 @@ def _object_rows(figures: ImaginationFigures, latent: ImaginationFigures | None)
     if rewards.reward_precision is not None:
         lines += _figure(precision, rewards.reward_precision)
         lines += _figure("... of guessing (rate of rewards)", rewards.reward_rate)
+    lines += _end_rows(figures)
     if objects is not None and latent is not None and latent.objects is not None:
         errors = latent.objects.position_errors
         ratio = errors[step - 1] / objects.position_errors[step - 1]
@@ -104,6 +105,8 @@ def _object_rows(figures: ImaginationFigures, latent: ImaginationFigures | None)
 def _frame_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) -> list[str]:
     horizons = _horizons(figures, *RETRIEVED_AFTER, 15, 20, 25, 30)
     lines = [_row(HORIZONS_LABEL, list(map(str, horizons)))]
+    if figures.lasting:
+        lines.append(_row("episodes that still last", [str(figures.lasting[h - 1]) for h in horizons]))
     for prefix, entry in (("", figures), ("latent: ", latent)):
         if entry is None:
             continue
@@ -114,9 +117,12 @@ def _frame_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) 
             (f"{prefix}... binarised, told its reliability", frames.told_bce),
             ("... of the best copy of the last frame", frames.copy_bce),
             (f"{prefix}wrong pixels", frames.wrong_pixels),
+            (f"{prefix}... under shuffled actions", frames.wrong_pixels_shuffled),
             ("... of a copy of the last frame", frames.copy_wrong_pixels),
             (f"{prefix}foreground's IoU", frames.foreground_iou),
+            (f"{prefix}... under shuffled actions", frames.foreground_iou_shuffled),
             ("... of a copy of the last frame", frames.copy_foreground_iou),
+            *((f"{prefix}channel {name} exact", curve) for name, curve in frames.exact_channels.items()),
             (f"{prefix}Hits@1 of slots", frames.hits),
             (f"{prefix}MRR of slots", frames.mean_reciprocal_rank),
             ("... Hits@1 of slots left as they were", frames.copy_hits),
@@ -132,10 +138,24 @@ def _frame_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) 
             if label.startswith(prefix):
                 lines += _curve(label, curve, horizons)
         lines += _figure(f"{prefix}rewards' average precision", entry.rewards.reward_precision)
+        lines += _end_rows(entry, prefix)
     if figures.rewards.reward_precision_watching is not None:
         lines += _figure("... while watching", figures.rewards.reward_precision_watching)
         lines += _figure("... of guessing (rate of rewards)", figures.rewards.reward_rate)
     return lines + _figure("small moving objects' pixels, one ahead", figures.frames.small_recall)
+
+
+def _end_rows(figures: ImaginationFigures, prefix: str = "") -> list[str]:
+    """Lays out how ends are told, where an episode ended at all."""
+    ends = figures.ends
+    if not ends.ends:
+        return []
+    return [
+        *_figure(f"{prefix}ends' average precision", ends.end_precision),
+        *_figure("... of guessing (rate of ends)", ends.end_rate),
+        *_figure(f"{prefix}ends within a step: precision", ends.told_precision),
+        *_figure(f"{prefix}ends within a step: recall", ends.told_recall),
+    ]
 
 
 def _horizons(figures: ImaginationFigures, *horizons: int) -> list[int]:

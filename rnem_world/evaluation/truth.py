@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.episodes import find_windows
 from rnem_world.data.loader import read_batch
 from rnem_world.data.schema import Split
 from rnem_world.errors import ConfigError, DataError
@@ -96,6 +97,8 @@ class Truth:
         frames: The frames, in [0, 1].
         actions: What was done, if anything.
         rewards: What it earned, if that is known.
+        terminations: Which transitions ended an episode, if that is known.
+        lasts: Which frames are of the episode of the first one; None if all are.
         objects: Where the objects were, if that is known.
         lane: Where the player moves, if that is known.
     """
@@ -103,6 +106,8 @@ class Truth:
     frames: Float[Tensor, "b t c h w"]
     actions: Num[Tensor, "b t ..."] | None = None
     rewards: Float[Tensor, "b t"] | None = None
+    terminations: Bool[Tensor, "b t"] | None = None
+    lasts: Bool[Tensor, "b t"] | None = None
     objects: Objects | None = None
     lane: PlayerLane | None = None
 
@@ -116,8 +121,17 @@ class Truth:
             frames=self.frames[rows],
             actions=None if self.actions is None else self.actions[rows],
             rewards=None if self.rewards is None else self.rewards[rows],
+            terminations=None if self.terminations is None else self.terminations[rows],
+            lasts=None if self.lasts is None else self.lasts[rows],
             objects=objects,
         )
+
+    def lasting(self, frames: slice) -> Bool[Tensor, "b s"]:
+        """Tells of some frames which are still of the episode of the first one."""
+        if self.lasts is None:
+            shape = self.frames[:, frames].shape[:2]
+            return torch.ones(shape, dtype=torch.bool, device=self.frames.device)
+        return self.lasts[:, frames]
 
     def require_objects(self) -> Objects:
         """Gives the objects.
@@ -133,25 +147,42 @@ class Truth:
 
 
 def read_truth(
-    dataset: Dataset, split: Split, sequences: int, number_of_frames: int, device: torch.device
+    dataset: Dataset,
+    split: Split,
+    sequences: int,
+    number_of_frames: int,
+    device: torch.device,
+    together: int = 2,
 ) -> Truth:
     """Reads what happened from a dataset, and where the objects were if it has their positions.
+
+    Where the dataset says where episodes begin, a sequence is read from where an episode goes on for long enough.
 
     Args:
         dataset: The dataset.
         split: Which split.
-        sequences: How many of its first sequences.
-        number_of_frames: Frames of each, from its start.
+        sequences: How many of its first sequences at most.
+        number_of_frames: Frames of each.
         device: Where to put it.
+        together: Frames at the beginning that have to be of one episode.
 
     Raises:
-        DataError: If the dataset has positions but no groups, or doesn't say the rules of its balls.
+        DataError: If no episode is long enough, the dataset has positions but no groups, or it doesn't say the rules of
+            its balls.
     """
     there = dataset.info(split).arrays
-    arrays: list[str] = [name for name in ("actions", "rewards") if name in there]
+    windows = find_windows(dataset, split, together, number_of_frames, sequences)
+    if not len(windows.begins):
+        raise DataError(
+            f"no episode in {split} of {dataset.path} has {together} frames and goes on, in sequences of "
+            f"{dataset.info(split).number_of_frames}: watch fewer frames (--context), or imagine fewer"
+        )
+    arrays: list[str] = [name for name in ("actions", "rewards", "terminations", "is_first") if name in there]
     if "positions" in there:
         arrays += ["groups", "positions"]
-    batch = read_batch(dataset, split, range(sequences), number_of_frames, arrays=arrays).to(device)
+    batch = read_batch(
+        dataset, split, windows.sequences.tolist(), number_of_frames, arrays, windows.begins
+    ).to(device)
     settings = dataset.attributes.settings
     objects = None
     if batch.positions is not None and batch.groups is not None:
@@ -167,7 +198,15 @@ def read_truth(
         objects = _objects(batch.groups, batch.positions, rules)
     frames = Likelihood.from_uint8(batch.frames, batch.maximum_value)
     lane = LANES.get(str(settings.get("game"))) if settings.get("frames") == "binary" else None
-    return Truth(frames, batch.actions, batch.rewards, objects, lane)
+    lasts = None if batch.is_first is None else lasting_frames(batch.is_first)
+    return Truth(frames, batch.actions, batch.rewards, batch.terminations, lasts, objects, lane)
+
+
+def lasting_frames(is_first: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t"]:
+    """Tells which frames are of the episode of the first one, whether or not that begins it."""
+    begun = is_first.clone()
+    begun[:, 0] = False
+    return begun.cumsum(dim=1) == 0
 
 
 def _objects(groups: Tensor, positions: Tensor, rules: Mapping[str, Any]) -> Objects:

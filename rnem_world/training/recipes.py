@@ -149,7 +149,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "paper32": _paper(32, (300, 500)),
         "paper64": _paper(64, (1000, 3000)),
-        "curtain32": _curtain(32, 250),
+        "curtain32": _curtain(32, 150),
         "curtain64": _curtain(64, 1500),
     }
 )
