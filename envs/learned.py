@@ -50,7 +50,8 @@ class DreamOptions:
         starts: Where dreams begin: a dataset, a file of starts (`rnem-world export --starts` makes them), `Starts`,
             or ``"real"`` or ``"real:PRESET"`` to simulate new ones; None takes the checkpoint's own. Worlds of Atari
             games begin in the real game: ``"real"`` (None too, if the checkpoint has no starts) or ``"real:GAME"``
-            take 512 starts of a random policy, which are played once and kept in the user's cache folder.
+            take 512 starts of a random policy, which are played once and kept in the user's cache folder; so do worlds
+            of any other environment, of which ``"real"`` plays 256.
         details: What ``info`` holds, any of ``gamma`` (K, H, W), ``prediction`` (K, C, H, W), ``attention`` (K, K),
             ``centroids`` (K, 2) in pixels, x first, ``masses`` (K,) in pixels, ``slot_rewards`` (K,). Attention and
             rewards are those of the last step, 0 after a reset; the others have to be drawn, which latent imagination

@@ -14,6 +14,7 @@ from jaxtyping import Int64, Num
 from numpy.typing import NDArray
 
 from rnem_world.envs.episodes import check_actions
+from rnem_world.envs.played_starts import played_starts
 from rnem_world.envs.real import is_game, real_game, real_rules
 from rnem_world.envs.starts import (
     FEWEST_FRAMES,
@@ -99,7 +100,7 @@ class StartSource:
         self.number_of_starts: int | None = None
         first = self._worlds[0][0]
         kind, _, name = starts.partition(":") if isinstance(starts, str) else ("", "", "")
-        if kind == REAL and not is_game(first):
+        if kind == REAL and not is_game(first) and first.config.recipe is None:
             self._rules = real_rules(first, name or None)
         else:
             self._starts = own_starts(first) if starts is None else _find_starts(first, starts)
@@ -203,7 +204,9 @@ def check_starts(world: World, starts: Starts) -> None:
 
 
 def own_starts(world: World) -> Starts:
-    """Finds where dreams begin if the user doesn't say: the checkpoint's own starts, the real game, or its data.
+    """Finds where dreams begin if the user doesn't say.
+
+    That is in the checkpoint's own starts, in the real game, in its data, or in what is played of its environment.
 
     Raises:
         DataError: If there are none.
@@ -217,6 +220,8 @@ def own_starts(world: World) -> Starts:
     data = world.config.data_path
     if data is not None and data.exists():
         return starts_from_dataset(data)
+    if world.config.recipe is not None:
+        return played_starts(world)
     raise DataError(
         f"{world.folder} has no starts ({STARTS_FILE}) and its data {world.config.data!r} isn't there: give "
         "starts=DATASET, a file of `rnem-world export RUN --starts DATASET`, or starts='real:PRESET'"
@@ -227,6 +232,13 @@ def _find_starts(world: World, starts: str | Path | Starts) -> Starts:
     if isinstance(starts, Starts):
         return starts
     if isinstance(starts, str) and starts.partition(":")[0] == REAL:
+        if world.config.recipe is not None:
+            if starts != REAL:
+                raise ConfigError(
+                    f"starts is {starts!r}, and {world.folder.name} knows its environment, "
+                    f"{world.config.environment}: give starts='real'"
+                )
+            return played_starts(world)
         return game_starts(real_game(world, starts.partition(":")[2] or None))
     path = Path(starts)
     return read_starts(path) if path.suffix == ".npz" else starts_from_dataset(path)

@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rnem_world.data.dataset import Dataset, SplitInfo
-from rnem_world.data.episodes import Windows, find_windows, marks_episodes, usual_context
+from rnem_world.data.episodes import (
+    Windows,
+    begins_anywhere,
+    find_windows,
+    marks_episodes,
+    usual_context,
+)
 from rnem_world.data.schema import Split
 from rnem_world.envs.atari_console import Emulator, game_named
 from rnem_world.envs.atari_frames import background_of, cache_path
@@ -159,7 +165,8 @@ def starts_from_dataset(
     """Takes starts from a dataset.
 
     Where it says where episodes begin, they are the first frames of episodes, so that a dream begins as a real episode
-    does; of its test split first, then of validation and training. Else they are pieces of the sequences of the first
+    does, or where episodes are long any pieces of them; of its test split first, then of validation and training. Else
+    they are pieces of the sequences of the first
     of these splits that it has, one after the other where there are too few sequences. No start goes on beyond the end
     of an episode.
 
@@ -187,7 +194,7 @@ def starts_from_dataset(
         if not marks_episodes(dataset, splits[0]):
             windows = _pieces(dataset.info(splits[0]), number, context_frames)
             return _read(dataset, [(splits[0], windows)], context_frames)
-        for at_first in (True, False):
+        for at_first in (False,) if begins_anywhere(dataset, splits[-1]) else (True, False):
             found: list[tuple[Split, Windows]] = []
             for split in splits:
                 left = number - sum(len(windows.begins) for _, windows in found)

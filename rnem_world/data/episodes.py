@@ -15,6 +15,8 @@ from rnem_world.data.schema import SPLITS, Split
 SHORTEST_CONTEXT, LONGEST_CONTEXT = 2, 16
 """Real frames that dreams begin with, where the length of the episodes decides."""
 CONTEXTS_IN_EPISODE = 4
+LONG_EPISODE = 256
+"""Frames of an episode whose beginning is a small part of it."""
 LOOKED_AT = 2048
 """Sequences from which the length of the episodes is told."""
 BLOCK = 512
@@ -65,11 +67,28 @@ def usual_context(dataset: Dataset) -> int | None:
         None for a dataset that doesn't say where episodes begin.
     """
     length = typical_length(dataset)
-    return None if length is None else _clipped(length // CONTEXTS_IN_EPISODE)
+    return None if length is None else clipped_context(length)
 
 
-def _clipped(frames: int) -> int:
-    return min(max(frames, SHORTEST_CONTEXT), LONGEST_CONTEXT)
+def clipped_context(length: int) -> int:
+    """Tells how many real frames dreams begin with, by the frames of a typical episode."""
+    return min(max(length // CONTEXTS_IN_EPISODE, SHORTEST_CONTEXT), LONGEST_CONTEXT)
+
+
+def is_long(length: float) -> bool:
+    """Tells whether so little of an episode lies near its beginning that dreams had better begin anywhere in it."""
+    return length > LONG_EPISODE
+
+
+def begins_anywhere(dataset: Dataset, split: Split) -> bool:
+    """Tells whether dreams had better begin anywhere in the episodes of a split, which says where they begin.
+
+    The mean length of an episode counts, not that of the parts that sequences have of it.
+    """
+    info = dataset.info(split)
+    rows = np.arange(min(info.number_of_sequences, LOOKED_AT))
+    begins = int(dataset.read(split, rows, ["is_first"])["is_first"].sum())
+    return is_long(len(rows) * info.number_of_frames / max(begins, 1))
 
 
 def find_windows(

@@ -15,7 +15,7 @@ from rnem_world.envs.starts import STARTS_FILE, Starts, simulated_starts, write_
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
 from rnem_world.physics import preset
-from rnem_world.training.checkpoint import save_checkpoint
+from rnem_world.training.checkpoint import load_model, save_checkpoint
 from rnem_world.training.config import RunConfig
 
 STARTS = 20
@@ -80,3 +80,28 @@ def write_graphs(*folders: Path) -> None:
     )
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", program, *map(str, folders)], check=True, cwd=root)
+
+
+def write_world_of(folder: Path, environment: str, **options: Any) -> Path:
+    """Writes a random world of an environment of any kind, which knows its recipe and has no starts."""
+    from rnem_world.actions import ActionSpace
+    from rnem_world.envs.any import AnyVectorEnv
+    from rnem_world.models.config import ActionsConfig
+
+    env = AnyVectorEnv(1, environment)
+    recipe, actions = env.recipe, ActionSpace.of(env.single_action_space)
+    env.close()
+    height, width, channels = recipe.frame_shape
+    values: dict[str, Any] = {"architecture": "projection", "size": (height, width), "channels": channels}
+    if not recipe.is_binary:
+        values |= {"likelihood": "mixture", "initial_prediction": 0.5}
+    if actions.is_discrete:
+        values["number_of_actions"] = actions.sizes[0]
+    else:
+        bounds = (tuple(map(float, actions.low)), tuple(map(float, actions.high)))
+        values["actions"] = ActionsConfig(actions.kind, actions.sizes, *bounds)
+    write_world(folder, **{**values, **options})
+    model, config = load_model(folder)
+    known = replace(config, data="", environment=environment, action_space=actions, recipe=recipe.to_json())
+    save_checkpoint(folder, model, known)
+    return folder

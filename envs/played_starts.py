@@ -1,0 +1,148 @@
+"""Starts that are played: short contexts of the real environment that a world was learned from, for any environment.
+
+They are kept in the user's cache folder, so that an environment plays them once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from rnem_world.data.episodes import clipped_context, is_long
+from rnem_world.envs.real import real_environment
+from rnem_world.envs.starts import HELD_STEPS, SPACING, Starts, read_starts, write_starts
+from rnem_world.envs.world import World
+from rnem_world.errors import DataError, OutputError
+from rnem_world.seeding import derive_seed
+
+NUMBER_OF_PLAYED_STARTS = 256
+SIDE_BY_SIDE = 8
+LOOKED_AHEAD = 288
+"""Steps of the first episodes, which tell whether episodes are short, and how many frames a start has."""
+MOST_ROUNDS = 64
+
+
+def played_starts(world: World) -> Starts:
+    """Returns starts of the real environment of a world, from the cache or by playing; its recipe says what that is.
+
+    Actions are drawn evenly and held for 4 steps. Where episodes are short a start is an episode's first frames, so
+    that dreams begin as real episodes do; else it is any piece of an episode, 32 steps from the next. No start goes on
+    beyond the end of an episode.
+
+    Args:
+        world: The world; its ``config.recipe`` isn't None.
+
+    Raises:
+        RnemWorldError: If the environment can't be made, or fails.
+    """
+    return _kept(world, zlib.crc32(json.dumps(world.config.recipe, sort_keys=True).encode()))
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(world: World, recipe: int) -> Starts:
+    rule = (
+        f"{NUMBER_OF_PLAYED_STARTS} {SIDE_BY_SIDE} {LOOKED_AHEAD} {SPACING} {HELD_STEPS} {world.frame_shape}"
+    )
+    path = _place(f"{recipe:08x}-{zlib.crc32(rule.encode()):08x}.npz")
+    if path is not None:
+        with contextlib.suppress(DataError):
+            return read_starts(path)
+    starts = _played(world)
+    if path is not None:
+        with contextlib.suppress(OutputError):
+            write_starts(path, starts)
+    return starts
+
+
+def _place(name: str) -> Path | None:
+    """Names a file in the user's cache folder; None for users without a home."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return folder / "rnem-world" / "starts" / name
+
+
+class _Piece(NamedTuple):
+    """What was played of some environments side by side.
+
+    Attributes:
+        frames: (t + 1, n, h, w, c), as the world knows them.
+        actions: (t, n) or (t, n, d), as its model is given them.
+        lengths: Int64 (n,), frames up to the end of the episode, or all.
+    """
+
+    frames: NDArray[Any]
+    actions: NDArray[Any]
+    lengths: NDArray[np.int64]
+
+
+class _Player:
+    """Plays a world's real environment by chance."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.env = real_environment(world, SIDE_BY_SIDE, autoreset_mode="Disabled", max_episode_steps=None)
+        self._space = copy.deepcopy(self.env.action_space)
+        self._seed: int | None = derive_seed(0, "starts") % 2**31
+        self._space.seed(self._seed)
+
+    def play(self, steps: int, anew: bool) -> _Piece:
+        """Goes on for so many steps; episodes that are over, or all, begin anew first."""
+        episodes = self.env.episodes
+        over = episodes.finished | anew | (not episodes.all_started)
+        if over.any():
+            observations, _ = self.env.reset(seed=self._seed, options={"reset_mask": over})
+            self._seed = None
+        else:
+            observations, _ = self.env.observe()
+        frames: list[NDArray[Any]] = [observations]
+        actions: list[NDArray[Any]] = []
+        lengths = np.full(SIDE_BY_SIDE, steps + 1)
+        for step in range(steps):
+            held = actions[-1] if step % HELD_STEPS else np.asarray(self._space.sample())
+            actions.append(held)
+            going = ~episodes.finished
+            frames.append(self.env.move(held).observations)
+            lengths[going & episodes.finished] = step + 2
+            if episodes.finished.all():
+                break
+        shown = self._world.known_frames(np.stack(frames))
+        done = np.stack([self._world.actions.encode(each) for each in actions])
+        return _Piece(shown, done, lengths)
+
+
+def _played(world: World) -> Starts:
+    player = _Player(world)
+    with contextlib.closing(player.env):
+        piece = player.play(LOOKED_AHEAD, anew=True)
+        anywhere = is_long(float(piece.lengths.mean()))
+        context = clipped_context(int(np.median(piece.lengths)))
+        frames, actions = [], []
+        with tqdm(total=NUMBER_OF_PLAYED_STARTS, desc="playing starts", unit="start", disable=None) as bar:
+            for _ in range(MOST_ROUNDS):
+                for begin in range(0, LOOKED_AHEAD - SPACING, SPACING) if anywhere else (0,):
+                    rows = np.flatnonzero(piece.lengths > begin + context)
+                    frames += list(piece.frames[begin : begin + context, rows].swapaxes(0, 1))
+                    actions += list(piece.actions[begin : begin + context - 1, rows].swapaxes(0, 1))
+                bar.update(min(len(frames), NUMBER_OF_PLAYED_STARTS) - bar.n)
+                if len(frames) >= NUMBER_OF_PLAYED_STARTS:
+                    break
+                piece = player.play(LOOKED_AHEAD if anywhere else context, anew=not anywhere)
+    if not frames:
+        raise DataError(
+            f"episodes of {world.config.environment} are over within {context} frames, and no dream can begin there: "
+            "give starts=DATASET"
+        )
+    chosen = slice(NUMBER_OF_PLAYED_STARTS)
+    return Starts.pack(np.stack(frames[chosen]), np.stack(actions[chosen]))
