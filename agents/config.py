@@ -168,10 +168,10 @@ class ContestConfig:
         agents: Planners, as ``mcts`` or ``mcts:horizon=10,simulations=100``, and folders of policies. Baselines and,
             for balls, the oracles of the planners play in any case.
         checkpoint: The learned world.
-        env: Gymnasium id of the real environment.
+        env: Gymnasium id of the real environment; empty for the one that the world was learned from.
         env_options: Its keyword arguments.
         episodes: Episodes that each plays.
-        steps: Steps of an episode.
+        steps: Steps of an episode; None for 100, or of an environment of others its own limit (1,000 without one).
         seed: Of the first episode; the next one has the next.
         oracle: The planner on the true simulator that policies are compared with; by default the planners' own
             oracles serve, and without planners ``shooting``.
@@ -185,10 +185,10 @@ class ContestConfig:
 
     agents: tuple[str, ...] = ()
     checkpoint: str = "balls"
-    env: str = REAL_BALLS
+    env: str = ""
     env_options: Any = field(default_factory=dict)
     episodes: int = 100
-    steps: int = 100
+    steps: int | None = None
     seed: int = 10_000
     oracle: str | None = None
     imagination: str | None = None
@@ -201,7 +201,9 @@ class ContestConfig:
         policies = {agent: str(Path(agent).absolute()) for agent in self.agents if _is_policy(agent)}
         object.__setattr__(self, "folders", policies)
         object.__setattr__(self, "checkpoint", absolute(self.checkpoint))
-        object.__setattr__(self, "env_options", with_paths(self.env, self.env_options, absolute))
+        object.__setattr__(
+            self, "env_options", with_paths(self.env or REAL_BALLS, self.env_options, absolute)
+        )
         from rnem_world.agents.planning import parse_planner, planner_config
 
         for given in [*self.planners, *([self.oracle] if self.oracle else [])]:

@@ -23,14 +23,18 @@ from rnem_world.agents.dynamics import (
 from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.policy import read_policy_config, saw_slots
 from rnem_world.agents.scores import Played, Score, compared, play
+from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.ids import make_environment
 from rnem_world.envs.learned import LearnedVectorEnv
-from rnem_world.envs.real import world_of
+from rnem_world.envs.real import REAL_ENVIRONMENT, has_recipe, world_of
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.seeding import numpy_generator, torch_generator
+
+USUAL_STEPS, STEPS_WITHOUT_LIMIT = 100, 1000
+"""Steps of an episode where the user doesn't say: of our environments, and of others that have no limit."""
 
 Entrant = tuple[Agent, VectorEnv[Any, Any, Any]]
 """An agent, and the environments in which it acts."""
@@ -38,6 +42,10 @@ Entrant = tuple[Agent, VectorEnv[Any, Any, Any]]
 
 class Contest:
     """Lets all agents of a configuration play.
+
+    Attributes:
+        env: Gymnasium id of the real environment.
+        steps: Steps of an episode.
 
     Args:
         config: Who plays what.
@@ -48,15 +56,23 @@ class Contest:
 
     def __init__(self, config: ContestConfig) -> None:
         self.config = config
+        self.steps = config.steps or USUAL_STEPS
+        self.env, self._options = config.env, dict(config.env_options)
+        if not config.env:
+            self.env = REAL_BALLS
+            if has_recipe(config.checkpoint) and "preset" not in self._options:
+                self.env, self._options = REAL_ENVIRONMENT, {"checkpoint": config.checkpoint, **self._options}
         self.world: World | None = World.load(config.checkpoint, config.device) if config.agents else None
         with closing(self.real(1)) as env:
+            if config.steps is None and isinstance(env, AnyVectorEnv):
+                self.steps = env.own_limit or STEPS_WITHOUT_LIMIT
             if self.world is not None:
                 self.world.check_spaces(env.single_observation_space, env.single_action_space)
             self.has_oracle = isinstance(env, BouncingBallsVectorEnv)
             if isinstance(env, BouncingBallsVectorEnv):
                 BallsDynamics(env.rules)  # refuses balls without a player before anything is played
         if config.oracle and not self.has_oracle:
-            raise ConfigError(f"{config.env} has no oracle, only {REAL_BALLS} has: leave out the oracle")
+            raise ConfigError(f"{self.env} has no oracle, only {REAL_BALLS} has: leave out the oracle")
 
     def real(self, number: int) -> VectorEnv[Any, Any, Any]:
         """Makes real environments.
@@ -64,8 +80,8 @@ class Contest:
         Raises:
             RnemWorldError: If there is no such environment, or it refuses its options.
         """
-        options = {**self.config.env_options, "max_episode_steps": self.config.steps}
-        return make_environment(self.config.env, number, options)
+        options = {**self._options, "max_episode_steps": self.steps}
+        return make_environment(self.env, number, options)
 
     def dream(self, number: int, obs_type: str = "frame") -> LearnedVectorEnv:
         """Makes dreamt environments."""
@@ -76,7 +92,7 @@ class Contest:
             obs_type=obs_type,
             imagination=config.imagination,
             device=config.device,
-            max_episode_steps=config.steps,
+            max_episode_steps=self.steps,
         )
 
     def play(self, progress: bool = True) -> list[Score]:
@@ -93,7 +109,7 @@ class Contest:
                 agent, env = make(dreaming, config.episodes)
                 with closing(env):
                     played[dreaming][name] = play(
-                        agent, env, config.seed, config.steps, title if progress else None
+                        agent, env, config.seed, self.steps, title if progress else None
                     )
         return compared(played[False], played[True], self._oracle_of(played[False]))
 

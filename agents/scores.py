@@ -19,7 +19,7 @@ from rnem_world.envs.learned import LearnedVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.envs.starts import CONTEXT_FRAMES
 from rnem_world.errors import ConfigError, DivergenceError
-from rnem_world.evaluation.pictures import save_figure
+from rnem_world.evaluation.pictures import coloured, save_figure
 from rnem_world.evaluation.video import compose_panels, write_video
 
 
@@ -264,8 +264,13 @@ def plot_scores(found: list[Score], path: Path, title: str) -> None:
 
 
 def dream_beside_reality(
-    agent: Agent, real: VectorEnv[Any, Any, Any], dream: LearnedVectorEnv, seed: int, steps: int
-) -> tuple[UInt8[np.ndarray, "t h w 1"], UInt8[np.ndarray, "t h w 1"]]:
+    agent: Agent,
+    real: VectorEnv[Any, Any, Any],
+    dream: LearnedVectorEnv,
+    seed: int,
+    steps: int,
+    context: int = CONTEXT_FRAMES,
+) -> tuple[UInt8[np.ndarray, "t h w c"], UInt8[np.ndarray, "t h w c"]]:
     """Plays one real episode, and dreams on from its first frames under the same actions.
 
     Args:
@@ -273,7 +278,8 @@ def dream_beside_reality(
         real: One environment that shows frames, or slots that watch them.
         dream: One dreamt environment that shows frames.
         seed: Of the episode.
-        steps: Length of the episode, more than 15.
+        steps: Length of the episode, no less than ``context``.
+        context: Real frames that the dream goes on from.
 
     Returns:
         The real frames, and the dream's; those of the context are the real ones.
@@ -281,9 +287,9 @@ def dream_beside_reality(
     Raises:
         ConfigError: If the episode is too short.
     """
-    if steps < CONTEXT_FRAMES:
+    if steps < context:
         raise ConfigError(
-            f"episodes of {steps} steps are too short for a video, expected --steps of at least {CONTEXT_FRAMES}: the "
+            f"episodes of {steps} steps are too short for a video, expected --steps of at least {context}: the "
             "dream goes on from the first real frames"
         )
     frames, _ = real.reset(seed=seed)
@@ -296,23 +302,23 @@ def dream_beside_reality(
         done.append(actions[0])
         if terminations[0] or truncations[0]:
             break
-    if len(seen) <= CONTEXT_FRAMES:
+    if len(seen) <= context:
         raise ConfigError(
             f"the episode with the seed {seed} ends after {len(done)} steps, too early for a video, which needs "
-            f"{CONTEXT_FRAMES}: give another --seed, or leave the video out"
+            f"{context}: give another --seed, or leave the video out"
         )
     shown, actions = np.stack(seen), np.array(done)
     imagined, _ = dream.reset(
-        options={"frames": shown[None, :CONTEXT_FRAMES], "actions": actions[None, : CONTEXT_FRAMES - 1]}
+        options={"frames": shown[None, :context], "actions": actions[None, : context - 1]}
     )
-    dreamt = [*shown[: CONTEXT_FRAMES - 1], imagined[0]]
-    for action in actions[CONTEXT_FRAMES - 1 :]:
+    dreamt = [*shown[: context - 1], imagined[0]]
+    for action in actions[context - 1 :]:
         imagined, *_ = dream.step(action[None])
         dreamt.append(imagined[0])
     return shown, np.stack(dreamt)
 
 
-def _frame(real: VectorEnv[Any, Any, Any], observations: NDArray[Any]) -> UInt8[np.ndarray, "h w 1"]:
+def _frame(real: VectorEnv[Any, Any, Any], observations: NDArray[Any]) -> UInt8[np.ndarray, "h w c"]:
     """Gives the frame that is shown, whether the agent sees it or slots that watch it."""
     if isinstance(real, SlotVectorObservation):
         observations = real.filter.frames().cpu().numpy()
@@ -321,22 +327,40 @@ def _frame(real: VectorEnv[Any, Any, Any], observations: NDArray[Any]) -> UInt8[
 
 
 def write_comparison(
-    path: Path, real: UInt8[np.ndarray, "t h w 1"], dreamt: UInt8[np.ndarray, "t h w 1"], fps: float = 12.0
+    path: Path,
+    real: UInt8[np.ndarray, "t h w c"],
+    dreamt: UInt8[np.ndarray, "t h w c"],
+    fps: float = 12.0,
+    context: int = CONTEXT_FRAMES,
 ) -> None:
     """Writes real and dreamt frames side by side, and where they differ.
+
+    Args:
+        path: The file.
+        real: Real frames.
+        dreamt: Dreamt ones.
+        fps: Frames a second.
+        context: So many of the first frames are real in both.
 
     Raises:
         ConfigError: If the suffix is none of a video.
         OutputError: If it can't be written.
     """
-    # Red: only real; blue: only dreamt; white: both.
-    both = np.concatenate([real, np.minimum(real, dreamt), dreamt], axis=3)
+    if real.shape[-1] == 1:
+        # Red: only real; blue: only dreamt; white: both.
+        name, both = "red real, blue dreamt", np.concatenate([real, np.minimum(real, dreamt), dreamt], axis=3)
+    else:
+        name, both = (
+            "difference",
+            np.abs(_in_colour(real).astype(np.int16) - _in_colour(dreamt)).astype(np.uint8),
+        )
     frames = compose_panels(
-        {
-            "reality": real.repeat(3, axis=3),
-            "dream": dreamt.repeat(3, axis=3),
-            "red real, blue dreamt": both,
-        },
-        imagined=[step >= CONTEXT_FRAMES for step in range(len(real))],
+        {"reality": _in_colour(real), "dream": _in_colour(dreamt), name: both},
+        imagined=[step >= context for step in range(len(real))],
     )
     write_video(path, frames, fps)
+
+
+def _in_colour(frames: UInt8[np.ndarray, "t h w c"]) -> UInt8[np.ndarray, "t h w 3"]:
+    shown: UInt8[np.ndarray, "t h w 3"] = (coloured(frames / 255.0) * 255.0).round().astype(np.uint8)
+    return shown

@@ -182,6 +182,13 @@ class AnyVectorEnv(BatchedVectorEnv):
         self._told: tuple[str, ...] | None = None
 
     @property
+    def own_limit(self) -> int | None:
+        """Steps after which the environments cut their episodes off by themselves; None if nobody knows."""
+        spec = getattr(self.envs[0].env, "spec", None)
+        limit = self.recipe.max_episode_steps or getattr(spec, "max_episode_steps", None)
+        return None if limit is None else -(-limit // self.recipe.frame_skip)
+
+    @property
     def raw_observation_space(self) -> spaces.Space[Any]:
         """The space of what one of the environments shows."""
         return self.envs[0].env.observation_space

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rnem_world.envs.recipe import EnvironmentRecipe, Layout, Pixels, Source, cropped_to
 from rnem_world.errors import ConfigError, DataError, SimulationError, suggest
+from rnem_world.evaluation.pictures import coloured
 
 Array = NDArray[Any]
 
@@ -252,14 +253,6 @@ def from_text(text: str, size: tuple[int, ...]) -> UInt8[np.ndarray, "h w 1"]:
 
 def to_picture(frame: UInt8[np.ndarray, "h w c"], least: int) -> UInt8[np.ndarray, "height width 3"]:
     """Draws a frame for people, magnified to at least so many pixels a side; channels that are no colours get some."""
-    channels = frame.shape[-1]
-    if channels in (1, 3):
-        shown = np.broadcast_to(frame, (*frame.shape[:2], 3))
-    else:
-        hues = np.arange(channels) / channels * 2 * np.pi
-        colours = 0.55 + 0.45 * np.cos(hues[:, None] + np.array([0.0, 2.1, 4.2]))
-        # Of several objects in a pixel the last channel's is drawn.
-        top = channels - 1 - (frame[..., ::-1] > 0).argmax(axis=-1)
-        shown = (colours[top] * frame.max(axis=-1, keepdims=True)).astype(np.uint8)
+    shown = (coloured(frame / 255.0) * 255.0).round().astype(np.uint8)
     factor = max(1, -(-least // min(frame.shape[:2])))
     return np.ascontiguousarray(shown.repeat(factor, axis=0).repeat(factor, axis=1))

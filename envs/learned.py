@@ -25,7 +25,7 @@ from rnem_world.envs.uncertainty import read_calibration
 from rnem_world.envs.vector import ONLY, BatchedVectorEnv, SingleEnv
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.evaluation.pictures import colour_grouping
+from rnem_world.evaluation.pictures import colour_grouping, coloured
 
 ObservationType = Literal["frame", "slots"]
 INFOS = (*DETAILS, "disagreement")
@@ -254,8 +254,7 @@ class LearnedVectorEnv(BatchedVectorEnv):
         picture = self.dreams.pictures()
         frame, gamma = to_host([picture.frame, picture.gamma[:, :, 0]])
         grey = frame.mean(axis=1)
-        shown = frame if frame.shape[1] in (1, 3) else frame.max(axis=1, keepdims=True)
-        left = np.broadcast_to(shown.transpose(0, 2, 3, 1), (*grey.shape, 3))
+        left = coloured(frame.transpose(0, 2, 3, 1))
         both = np.concatenate([left, colour_grouping(gamma, grey)], axis=2)
         factor = -(-RENDERED_SIZE // self.world.frame_shape[0])
         pictures = (both * 255.0).round().astype(np.uint8)

@@ -79,6 +79,15 @@ def is_game(world: World) -> bool:
     return world.config.environment == ATARI_ENVIRONMENT
 
 
+def has_recipe(checkpoint: str | Path) -> bool:
+    """Whether the world of a checkpoint knows how to make its environment, one of any kind.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint.
+    """
+    return read_config(find_checkpoint(checkpoint)).recipe is not None
+
+
 def game_of(world: World, named: str | None = None) -> str:
     """Says which game a world was learned from, by its data, the data's name, or its folder's.
 

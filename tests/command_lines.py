@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rnem_world.agents.base import BASELINES
+from rnem_world.agents.mixture import parse_mixture
 from rnem_world.cli import train
 from rnem_world.cli.arguments import given_values
 from rnem_world.cli.main import group
@@ -42,8 +43,16 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     except click.exceptions.Exit:
         return {}
     for name, known in KNOWN.items():
-        if parameters.get(name) is not None and parameters[name] not in known:
-            raise click.UsageError(f"{name}: {parameters[name]!r} is none of {', '.join(known)}")
+        given = parameters.get(name)
+        if name == "policy" and given is not None:  # functions and files may be anybody's
+            named = [player.name for player in parse_mixture(given)]
+            unknown = [
+                each for each in named if ":" not in each and not each.endswith(".zip") and each not in known
+            ]
+        else:
+            unknown = [] if given is None or given in known else [given]
+        if unknown:
+            raise click.UsageError(f"{name}: {unknown[0]!r} is none of {', '.join(known)}")
     data = parameters.get("data")
     if data is not None and not Path(data).suffix and "/" not in data and data not in PRESETS:
         raise click.UsageError(f"--data {data!r} is neither a path nor a preset")

@@ -155,14 +155,14 @@ def evaluate_agents(
     if video is not None:  # before all else: should its episode be too short, nothing else has been played
         agent, real = contest.agent(agents[0], 1)
         with closing(real), closing(contest.dream(1)) as dream:
-            frames = scores.dream_beside_reality(agent, real, dream, config.seed, config.steps)
+            frames = scores.dream_beside_reality(agent, real, dream, config.seed, contest.steps)
         scores.write_comparison(video, *frames)
     found = contest.play()
     click.echo("\n".join(scores.score_table(found)))
     if out is not None:
         write_json(out, {"contest": asdict(config), "scores": [score.as_json() for score in found]})
     if chart is not None:
-        where = " ".join(filter(None, [config.env, options.get("preset")]))
+        where = " ".join(filter(None, [contest.env, options.get("preset")]))
         scores.plot_scores(found, chart, f"{where}, {config.episodes} episodes")
 
 

@@ -43,6 +43,25 @@ def slot_colours(k: int) -> Float[np.ndarray, "k 3"]:
     return np.array([colorsys.hls_to_rgb(slot / k, 0.58, 0.95) for slot in range(k)])
 
 
+def coloured(frames: Float[np.ndarray, "*batch c"]) -> Float[np.ndarray, "*batch 3"]:
+    """Shows frames of any number of channels in RGB.
+
+    Args:
+        frames: Values in [0, 1]; one channel is a grey, three are red, green and blue. Any other number is layers, each
+            in a colour of its own, the last one on top.
+
+    Returns:
+        RGB in [0, 1].
+    """
+    channels = frames.shape[-1]
+    if channels in (1, 3):
+        return np.broadcast_to(frames, (*frames.shape[:-1], 3))
+    shown = np.zeros((*frames.shape[:-1], 3))
+    for layer, colour in zip(np.moveaxis(frames, -1, 0), slot_colours(channels), strict=True):
+        shown += layer[..., None] * (colour - shown)
+    return shown
+
+
 def colour_gamma(gamma: Float[np.ndarray, "*batch k h w"]) -> Float[np.ndarray, "*batch h w 3"]:
     """Mixes the slots' colours by their responsibilities.
 
@@ -180,9 +199,8 @@ def figure_to_array(figure: matplotlib.figure.Figure) -> UInt8[np.ndarray, "h w 
 
 
 def _images(frames: Float[np.ndarray, "t c h w"]) -> Float[np.ndarray, "t h w 3"]:
-    """Turns frames into RGB; frames of any other number of channels than 3 are averaged to grey."""
-    channels = frames if frames.shape[1] == 3 else frames.mean(axis=1, keepdims=True).repeat(3, axis=1)
-    return np.moveaxis(channels, 1, -1).clip(0, 1)
+    """Turns frames into RGB."""
+    return coloured(np.moveaxis(frames, 1, -1).clip(0, 1))
 
 
 def _attended(
@@ -251,8 +269,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _to_bytes(images: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
-    images = np.broadcast_to(images, (*images.shape[:-1], 3))
-    return np.ascontiguousarray((images.clip(0.0, 1.0) * 255.0).round().astype(np.uint8))
+    return np.ascontiguousarray((coloured(images.clip(0.0, 1.0)) * 255.0).round().astype(np.uint8))
 
 
 def rollout_panels(

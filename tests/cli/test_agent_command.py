@@ -68,7 +68,6 @@ def test_a_policy_is_trained_resumed_and_scored(run, tmp_path):
         ("train --policy MlpPolic", "did you mean 'MlpPolicy'"),
         ("train --env no_such_module:Pole-v0", "PYTHONPATH"),
         ("eval --env no_such_module:Pole-v0", "PYTHONPATH"),
-        ("eval --env Pendulum-v1 --episodes 1 --steps 1", "Discrete"),
     ],
 )
 def test_bad_input_is_one_line(run, line, message):

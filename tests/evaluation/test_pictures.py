@@ -18,6 +18,7 @@ from rnem_world.evaluation.pictures import (
     attention_matrix,
     colour_gamma,
     colour_grouping,
+    coloured,
     curves_figure,
     figure_to_array,
     overview,
@@ -204,3 +205,19 @@ def test_importing_plots_imports_no_matplotlib_and_drawing_no_pyplot() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_layers_get_colours_and_the_last_is_on_top():
+    frames = np.zeros((2, 3, 4))
+    frames[0, 0, 0] = frames[0, 1, 3] = 1.0
+    frames[1, 0, [0, 3]] = 1.0
+    frames[1, 1, 0] = 0.5
+    shown = coloured(frames)
+    colours = slot_colours(4)
+    assert np.allclose(shown[0, 0], colours[0])
+    assert np.allclose(shown[0, 1], colours[3])
+    assert np.allclose(shown[1, 0], colours[3])
+    assert np.allclose(shown[1, 1], colours[0] / 2)
+    assert not shown[0, 2].any()
+    assert np.array_equal(coloured(frames[..., :3]), frames[..., :3])
+    assert np.array_equal(coloured(frames[..., :1]), frames[..., [0, 0, 0]])
