@@ -279,7 +279,7 @@ def find_frames(arrays: Mapping[str, Array], place: str) -> str:
 
 def unknown_name(name: str, known: Iterable[str] = tuple(ARRAYS)) -> str:
     """Names something that nobody will read, and what may have been meant."""
-    known = list(known)
+    known = [each for each in known if each != "seeds"]  # few have them, and speed looks like it
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     meant = _OTHER_WORDS.get(name.lower(), near[0] if near else "")
     return f"{name} (is it {meant}?)" if meant in known else name
