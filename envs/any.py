@@ -70,7 +70,8 @@ class FramedEnv:
         """
         self._steps = 0
         with self._guard():
-            self.observation, self.info = self.env.reset(seed=seed)
+            # Collectors draw seeds of 63 bits, and environments that seed NumPy's old generators take 32.
+            self.observation, self.info = self.env.reset(seed=None if seed is None else seed % 2**32)
         return self.frame()
 
     def step(self, action: Any) -> tuple[UInt8[np.ndarray, "h w c"], float, bool, bool]:

@@ -283,6 +283,14 @@ def test_minatar_needs_no_import():
             assert np.array_equal(one, two)
 
 
+def test_seeds_of_any_size_reach_environments_that_know_smaller_ones():
+    pytest.importorskip("minatar")
+    env = AnyVectorEnv(1, "MinAtar/Breakout-v1")
+    for seed in (5, 2**32 - 1, 2**32 + 5, 2**62):
+        env.reset(seed=[seed])
+    env.close()
+
+
 def test_without_a_package_its_environments_are_refused_with_the_cure(monkeypatch):
     import sys
 
