@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from rnem_world.errors import ConfigError
 from rnem_world.play import messages
 from rnem_world.play.server import PlayOptions, PlayServer
-from rnem_world.play.stage import MOST_UNSEEN
+from rnem_world.play.stage import MOST_UNSEEN, MOST_WAITING, TooManyCommandsError, Visitor
 from rnem_world.play.visit import Visit
 
 
@@ -76,7 +76,7 @@ def test_only_this_machine_is_listened_to(server):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/app.js", "/wrong/", "/wrong/app.js", "//", "/{token}x/app.js", "/%00/"]
+    "path", ["/", "/app.js", "/wrong/", "/wrong/app.js", "//", "/{token}x/app.js", "/%00/", "//wrong//"]
 )
 def test_without_the_token_nothing_is_served(server, path):
     answer = get(server, path.format(token=server.token))
@@ -169,6 +169,20 @@ def test_whoever_sends_too_much_is_thrown_out_and_nobody_else_waits(open_page):
             flooding.socket.send('{"type": "step"}')
     assert closed_with(flooding)[0] == 1008
     assert other.ask("step")["time"] == 1
+
+
+def test_what_is_dragged_over_waits_as_one_command():
+    visitor = Visitor()
+    for time_ in range(1000):
+        visitor.take(messages.Seek(time_))
+    assert visitor.commands == [messages.Seek(999)]
+    for action in range(1000):
+        visitor.take(messages.Act(action % 9))
+    visitor.take(messages.Act(1, "branch"))
+    assert visitor.commands == [messages.Seek(999), messages.Act(0), messages.Act(1, "branch")]
+    with pytest.raises(TooManyCommandsError):
+        for _ in range(MOST_WAITING):
+            visitor.take(messages.Step())
 
 
 def test_a_page_that_shows_nothing_gets_no_more_pictures(open_page):
