@@ -74,7 +74,7 @@ class Visitor:
 
 
 def _replaces(command: Command, last: Command | None) -> bool:
-    """Whether a command makes the one before it void: a place on the timeline that is dragged over, a slider's value."""
+    """Whether a command makes the one before it void: where the timeline is dragged to, what a slider is set to."""
     if isinstance(command, Act) and isinstance(last, Act):
         return command.lane == last.lane
     return isinstance(command, Seek) and isinstance(last, Seek)
