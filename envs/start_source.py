@@ -17,6 +17,7 @@ from rnem_world.envs.episodes import check_actions
 from rnem_world.envs.played_starts import played_starts
 from rnem_world.envs.real import is_game, real_game, real_rules
 from rnem_world.envs.starts import (
+    CONTEXT_FRAMES,
     FEWEST_FRAMES,
     STARTS_FILE,
     Starts,
@@ -141,6 +142,11 @@ class StartSource:
         else:
             chosen = np.array(draw(self.number_of_starts), dtype=np.int64)
         return [pool.take(chosen) for pool in self._pools()]
+
+    @property
+    def context_frames(self) -> int:
+        """How many frames a start has."""
+        return CONTEXT_FRAMES if self._starts is None else self._starts.actions.shape[1] + 1
 
     def prepare(self) -> None:
         """Encodes all starts now, instead of each when it is first drawn."""

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rnem_world.agents.base import BASELINES
+from rnem_world.agents.mixture import parse_mixture
 from rnem_world.cli import train
 from rnem_world.cli.arguments import given_values
 from rnem_world.cli.main import group
@@ -17,7 +18,7 @@ from rnem_world.models.config import ARCHITECTURES, MODELS
 from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
 
-KNOWN = {"model_name": MODELS, "architecture": ARCHITECTURES, "preset": PRESETS, "policy": BASELINES}
+KNOWN = {"model_name": MODELS, "architecture": ARCHITECTURES, "preset": PRESETS}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
@@ -44,6 +45,9 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     for name, known in KNOWN.items():
         if parameters.get(name) is not None and parameters[name] not in known:
             raise click.UsageError(f"{name}: {parameters[name]!r} is none of {', '.join(known)}")
+    for player in parse_mixture(parameters.get("policy") or "stay"):
+        if player.name not in BASELINES and ":" not in player.name and not player.name.endswith(".zip"):
+            raise click.UsageError(f"policy: {player.name!r} is none of {', '.join(BASELINES)}")
     data = parameters.get("data")
     if data is not None and not Path(data).suffix and "/" not in data and data not in PRESETS:
         raise click.UsageError(f"--data {data!r} is neither a path nor a preset")
