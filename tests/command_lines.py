@@ -18,7 +18,7 @@ from rnem_world.models.config import ARCHITECTURES, MODELS
 from rnem_world.physics.rules import PRESETS
 from rnem_world.training.config import RunConfig
 
-KNOWN = {"model_name": MODELS, "architecture": ARCHITECTURES, "preset": PRESETS}
+KNOWN = {"model_name": MODELS, "architecture": ARCHITECTURES, "preset": PRESETS, "policy": BASELINES}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
@@ -43,11 +43,16 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     except click.exceptions.Exit:
         return {}
     for name, known in KNOWN.items():
-        if parameters.get(name) is not None and parameters[name] not in known:
-            raise click.UsageError(f"{name}: {parameters[name]!r} is none of {', '.join(known)}")
-    for player in parse_mixture(parameters.get("policy") or "stay"):
-        if player.name not in BASELINES and ":" not in player.name and not player.name.endswith(".zip"):
-            raise click.UsageError(f"policy: {player.name!r} is none of {', '.join(BASELINES)}")
+        given = parameters.get(name)
+        if name == "policy" and given is not None:  # functions and files may be anybody's
+            named = [player.name for player in parse_mixture(given)]
+            unknown = [
+                each for each in named if ":" not in each and not each.endswith(".zip") and each not in known
+            ]
+        else:
+            unknown = [] if given is None or given in known else [given]
+        if unknown:
+            raise click.UsageError(f"{name}: {unknown[0]!r} is none of {', '.join(known)}")
     data = parameters.get("data")
     if data is not None and not Path(data).suffix and "/" not in data and data not in PRESETS:
         raise click.UsageError(f"--data {data!r} is neither a path nor a preset")

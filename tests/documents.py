@@ -59,6 +59,19 @@ def command_lines(page: Path) -> list[str]:
     return [line.removeprefix("rnem-world ") for line in lines if line.startswith("rnem-world ")]
 
 
+def quickened(text: str) -> str:
+    """The tutorial's text or code, with so little training and data that it runs in seconds."""
+    little = {
+        "updates = 1500\n": "updates = 4\n",
+        "steps_of_data=30_000": "steps_of_data=3_000",
+        '"population": 64': '"population": 8',
+        "num_envs=10": "num_envs=2",
+    }
+    for usual, quick in little.items():
+        text = text.replace(usual, quick)
+    return text
+
+
 def promised(code: str) -> list[str]:
     """What a block says that it prints: comments behind ``print`` that are values, or the shapes in them."""
     found = []

@@ -24,6 +24,7 @@ from documents import (
     fenced_blocks,
     promised,
     prose,
+    quickened,
     spans,
 )
 
@@ -67,14 +68,17 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
 def test_python_runs_and_prints_what_it_says(page, folder, monkeypatch, capsys):
-    """Each block by itself, so that it can be copied; a block of text behind one is what it prints."""
+    """A block that begins with an import stands by itself, so that it can be copied; others go on."""
     monkeypatch.chdir(folder)
-    blocks = fenced_blocks(page.read_text())
+    blocks = fenced_blocks(quickened(page.read_text()))
+    namespace: dict[str, object] = {}
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
         if block.language != "python":
             continue
+        if block.text.startswith(("import ", "from ")):
+            namespace = {"__name__": "document"}
         code = "\n" * (block.line - 1) + block.text  # so that a traceback names the page's line
-        exec(compile(code, str(page), "exec"), {"__name__": "document"})
+        exec(compile(code, str(page), "exec"), namespace)
         printed = capsys.readouterr().out
         if following is not None and following.language == "text":
             assert following.text in printed
@@ -140,6 +144,11 @@ def test_the_table_of_models_gives_their_slots():
 def test_the_tutorial_of_a_world_has_40_lines():
     first = blocks_of(DOCS / "step-inside.md", "python")[0]
     assert len([line for line in first.text.splitlines() if line.strip()]) <= 40
+
+
+def test_the_tutorial_of_an_environment_has_40_lines():
+    code = "".join(block.text for block in blocks_of(DOCS / "own-environment.md", "python"))
+    assert len([line for line in code[code.index("class ") :].splitlines() if line.strip()]) <= 40
 
 
 def test_every_option_that_says_what_data_means_is_explained():

@@ -12,6 +12,7 @@ from rnem_world.errors import ConfigError, suggest
 CoreName = Literal["relational", "relational_no_attention", "rnn", "lstm"]
 SlotInputs = Literal["error", "error_frame_motion"]
 ThetaUpdate = Literal["sigmoid", "gated"]
+HeadsSee = Literal["slots", "slots_and_effects"]
 LikelihoodName = Literal["bernoulli", "mixture"]
 ActionKind = Literal["multi_discrete", "multi_binary", "box"]
 
@@ -245,6 +246,10 @@ class ModelConfig:
             of the frame, gamma * x, and of the motion, gamma * (x - previous x).
         theta_update: How theta changes: the paper's ``sigmoid``, or ``gated``, by which a slot may keep what it knows.
         heads: Whether slots also tell the transition's reward and whether it ends the episode.
+        heads_see: What the heads see: ``slots``, or ``slots_and_effects``, beside each slot what the others did to it,
+            for rewards that two objects earn together, by a collision for example.
+        reward_values: The values that rewards take, in increasing order, one of which the heads choose; None tells
+            rewards as numbers.
         prior_code: Whether a small network learns to expect what the encoder would make of the model's own frame, so
             that it can imagine without drawing.
     """
@@ -264,6 +269,8 @@ class ModelConfig:
     slot_inputs: SlotInputs = "error"
     theta_update: ThetaUpdate = "sigmoid"
     heads: bool = False
+    heads_see: HeadsSee = "slots"
+    reward_values: tuple[float, ...] | None = None
     prior_code: bool = False
 
     def __post_init__(self) -> None:
@@ -273,6 +280,7 @@ class ModelConfig:
             ("likelihood", get_args(LikelihoodName)),
             ("slot_inputs", get_args(SlotInputs)),
             ("theta_update", get_args(ThetaUpdate)),
+            ("heads_see", get_args(HeadsSee)),
         ):
             value = getattr(self, name)
             if value not in known:
@@ -288,6 +296,16 @@ class ModelConfig:
             raise ConfigError(
                 f"theta_update gated belongs to the relational cores, not to {self.core}: choose sigmoid"
             )
+        if self.heads_see == "slots_and_effects" and not self.is_relational:
+            raise ConfigError(
+                f"heads_see slots_and_effects belongs to the relational cores, not to {self.core}: choose slots"
+            )
+        if self.reward_values is not None:
+            values = self.reward_values
+            if not values or not all(map(math.isfinite, values)) or list(values) != sorted(set(values)):
+                raise ConfigError(
+                    f"reward_values is {values}, expected finite numbers in increasing order, at least one"
+                )
         if self.likelihood == "mixture" and self.slot_inputs != "error_frame_motion":
             raise ConfigError(
                 f"slot_inputs is {self.slot_inputs}, and the slots of a mixture see their part of the frame and its "

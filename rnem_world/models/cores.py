@@ -1,4 +1,4 @@
-"""The networks on slots: cores that update them (R-NEM's, a plain RNN, an LSTM), and heads that read them."""
+"""The networks on slots: cores that update them (R-NEM's, a plain RNN, an LSTM), and what slots will see next."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ class CoreOutput(NamedTuple):
         theta: Float (b, k, s), the state for the next step.
         attention: Float (b, k, k - 1), how far each slot attends to the others in increasing order; None where
             slots don't attend.
+        effect: Float (b, k, h), what the other slots did to each, all pairs added up; None where slots don't act on
+            one another.
     """
 
     output: Tensor
     theta: Tensor
     attention: Tensor | None
+    effect: Tensor | None = None
 
 
 class RecurrentCore(nn.Module):
@@ -147,9 +150,9 @@ class RelationalCore(nn.Module):
             gate, candidate = update.chunk(2, dim=2)
             # The gate starts out mostly closed: what a slot knows persists until there is reason to change it.
             theta = theta + torch.sigmoid(gate - 1.0) * (torch.tanh(candidate) - theta)
-            return CoreOutput(self.output_norm(theta), theta, attention)
+            return CoreOutput(self.output_norm(theta), theta, attention, effect)
         output = torch.sigmoid(self.output_norm(update))
-        return CoreOutput(output, torch.sigmoid(update), attention)
+        return CoreOutput(output, torch.sigmoid(update), attention, effect)
 
     def _effects(
         self, state: Float[Tensor, "b k h"]
@@ -168,36 +171,6 @@ class RelationalCore(nn.Module):
         hidden = torch.tanh(self.attention_norm(self.attention(pairs)))
         attention = torch.sigmoid(self.attention_logit(hidden))
         return torch.matmul(attention.transpose(2, 3), effects).squeeze(2), attention.squeeze(3)
-
-
-class HeadOutput(NamedTuple):
-    """What the heads say of a transition.
-
-    Attributes:
-        rewards: Float (b, k), each slot's share of the reward; their sum is the prediction.
-        termination: Float (b,), logit that the transition ends the episode.
-    """
-
-    rewards: Tensor
-    termination: Tensor
-
-
-class Heads(nn.Module):
-    """One hidden layer on every slot, and a share of the reward and of the termination's logit from each.
-
-    Shares that add up make visible which object earns what, and let the number of slots change.
-    """
-
-    def __init__(self, inputs: int, hidden_size: int = 64) -> None:
-        super().__init__()
-        self.hidden = Affine(inputs, hidden_size)
-        self.norm = VectorNorm(hidden_size)
-        self.shares = Affine(hidden_size, 2)
-
-    def forward(self, slots: Float[Tensor, "b k d"]) -> HeadOutput:
-        """Reads the slots after a transition."""
-        rewards, terminations = self.shares(F.elu(self.norm(self.hidden(slots)))).unbind(dim=2)
-        return HeadOutput(rewards, terminations.sum(dim=1))
 
 
 class PriorCode(nn.Module):

@@ -15,13 +15,13 @@ from rnem_world.models.actions import ActionEmbedding, Actions
 from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import ModelConfig, ProjectionArchitecture, validate_slots
 from rnem_world.models.cores import (
-    HeadOutput,
-    Heads,
+    CoreOutput,
     LongShortTermMemoryCore,
     PriorCode,
     RecurrentCore,
     RelationalCore,
 )
+from rnem_world.models.heads import HeadOutput, make_heads, read_heads
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.mixture import Mixture
 from rnem_world.models.vision import Decoder, Encoder, ProjectionDecoder, ProjectionEncoder
@@ -201,7 +201,7 @@ class WorldModel(nn.Module):
             self.decoder = ProjectionDecoder(image, hidden, maps)
         else:
             self.decoder = Decoder(image, hidden, maps)
-        self.heads = Heads(hidden) if config.heads else None
+        self.heads = make_heads(config)
         self.prior_code: PriorCode | None = None
         if config.prior_code:
             self.prior_code = PriorCode(self.core.state_size, image.encoding_size)
@@ -270,9 +270,13 @@ class WorldModel(nn.Module):
             logits,
             self.likelihood.predict(logits),
             step.attention,
-            None if self.heads is None else self.heads(step.output),
+            self.tell(step),
             frame if self.likelihood.sees_motion else None,
         )
+
+    def tell(self, step: CoreOutput) -> HeadOutput | None:
+        """Tells what a transition earns and whether it ends the episode; None without heads."""
+        return None if self.heads is None else read_heads(self.heads, step, self.config.heads_see)
 
     def encode(self, state: SlotState, frame: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k e"]:
         """Encodes what each slot sees of the current frame.
@@ -340,7 +344,7 @@ class WorldModel(nn.Module):
             ConfigError: If actions are missing or not wanted, or the model has no prior code.
         """
         step = self.core(state.theta, state.code, self.embed(actions, state.theta.shape[1]))
-        heads = None if self.heads is None else self.heads(step.output)
+        heads = self.tell(step)
         prediction = None
         if imagination == "latent":
             after = DreamState(step.theta, step.output, self.expect(state.theta, step.theta))

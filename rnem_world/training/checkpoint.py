@@ -241,7 +241,8 @@ def load_weights(model: WorldModel, folder: Path, may_lack: tuple[str, ...] = ()
     Args:
         model: The model to fill.
         folder: The checkpoint.
-        may_lack: Parts of the model, by the names of its modules, that a checkpoint without them leaves as they are.
+        may_lack: Parts of the model, by the names of its modules, that a checkpoint without them, or with others of
+            that name, leaves as they are.
 
     Raises:
         CheckpointError: If the weights are broken or of another model; the model is then unchanged.
@@ -249,9 +250,14 @@ def load_weights(model: WorldModel, folder: Path, may_lack: tuple[str, ...] = ()
     weights = read_weights(folder)
     expected = model.state_dict()
     for part in may_lack:
-        own = {name: tensor for name, tensor in expected.items() if name.startswith(f"{part}.")}
-        if not any(name in weights for name in own):
-            weights |= own
+        own, given = (
+            {name: tensor for name, tensor in values.items() if name.startswith(f"{part}.")}
+            for values in (expected, weights)
+        )
+        if {name: tensor.shape for name, tensor in given.items()} != {
+            name: tensor.shape for name, tensor in own.items()
+        }:
+            weights = {name: tensor for name, tensor in weights.items() if name not in given} | own
     missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unknown:
         detail = f"lacks {missing[0]!r}" if missing else f"has an unknown {unknown[0]!r}"
@@ -324,7 +330,7 @@ def load_trainer(folder: Path) -> dict[str, Any]:
 
 
 def start_model(config: ModelConfig, given: str | Path) -> WorldModel:
-    """Makes a new model with the weights of a checkpoint; heads or a prior code that it lacks are new."""
+    """Makes a new model with the weights of a checkpoint; heads or a prior code that it has otherwise are new."""
     model = WorldModel(config)
     load_weights(model, find_checkpoint(given), may_lack=("heads", "prior_code"))
     return model

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from rnem_world.actions import ActionSpace
 from rnem_world.config import Precision, check_above_zero, check_at_least, check_between, check_one_of
-from rnem_world.errors import ConfigError
+from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import LossConfig, ModelConfig
 
 NoiseType = Literal["bitflip", "gaussian", "none"]
@@ -17,6 +17,7 @@ OptimizerName = Literal["adam", "sgd", "momentum", "adadelta", "adagrad", "rmspr
 ScheduleName = Literal["constant", "cosine", "linear"]
 ClipBy = Literal["parameter", "global"]
 COLD_START_WEIGHT = 0.2
+PARTS = ("encoder", "action_embedding", "core", "decoder", "heads", "prior_code")
 # What is left of the learning rate at the end of a schedule, unless the user says otherwise.
 FINAL_RATE = 0.01
 
@@ -154,15 +155,19 @@ class HeadLossConfig:
     """Weights of the heads' losses beside the pixels' nats.
 
     Attributes:
-        reward_weight: Of the squared error of the reward.
+        reward_weight: Of the cross-entropy of the reward's value, or the squared error of a reward that is told as a
+            number.
         termination_weight: Of the cross-entropy of the termination.
+        imagined_weight: Of the same losses on imagined frames, up to ``prior_code.steps`` of them, for a model with a
+            prior code; 0 for watched frames alone.
     """
 
     reward_weight: float = 20.0
     termination_weight: float = 20.0
+    imagined_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least(self, 0, "reward_weight", "termination_weight")
+        check_at_least(self, 0, "reward_weight", "termination_weight", "imagined_weight")
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,8 @@ class PriorCodeConfig:
     Attributes:
         fraction: Part of the sequences of a chunk that are imagined.
         steps: Frames to imagine, at most those of a chunk.
+        before: Most frames of latent imagination before those; half of the sequences draw a number up to it, the
+            others begin at once. The prior code then learns in the slots that long dreams lead to, too.
         after_updates: Updates before it begins.
         weight: Of its loss. It matters beside latent closed loops alone, by which the prior code also learns what helps
             to predict.
@@ -205,6 +212,7 @@ class PriorCodeConfig:
 
     fraction: float = 0.25
     steps: int = 10
+    before: int = 0
     after_updates: int = 0
     weight: float = 30.0
 
@@ -212,7 +220,7 @@ class PriorCodeConfig:
         check_above_zero(self, "weight", "fraction")
         check_between(self, 0, 1, "fraction")
         check_at_least(self, 1, "steps")
-        check_at_least(self, 0, "after_updates")
+        check_at_least(self, 0, "after_updates", "before")
 
 
 @dataclass(frozen=True)
@@ -235,6 +243,8 @@ class TrainingConfig:
         batch_size: Sequences in an update, over all processes.
         accumulate: Micro-batches into which a process cuts its share of a batch, to save memory; their gradients are
             added up.
+        train_only: Parts of the model that learn, by the names of its modules, as ``heads`` and ``prior_code``; the
+            others stay as they are. Empty lets all learn.
         execution: In which precision training computes, and whether compiled.
         epochs: Largest number of passes over the training split.
         patience: Epochs without a better validation loss before training stops.
@@ -266,6 +276,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch_size: int = 64
     accumulate: int = 1
+    train_only: tuple[str, ...] = ()
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     epochs: int = 500
     patience: int = 10
@@ -289,6 +300,9 @@ class TrainingConfig:
         limits = ("train_size", "valid_size", "test_size", "max_updates")
         check_at_least(self, 1, *counts, "last_steps", "accumulate", *limits)
         check_at_least(self, 0, "seed", "cold_start_steps")
+        for part in self.train_only:
+            if part not in PARTS:
+                raise ConfigError(f"train_only names an unknown part {part!r}: {suggest(part, PARTS)}")
         chunk = self.chunk_steps
         if chunk is not None and (chunk < 1 or self.sequence_steps % chunk):
             raise ConfigError(

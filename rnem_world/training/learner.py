@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
 
@@ -79,7 +79,9 @@ class Learner:
         check_shares(self.options, processes)
         self.device = next(model.parameters()).device
         execute_layers(model, self.options.execution.precision, self.options.execution.compile)
-        self.optimizer = make_optimizer(model.parameters(), self.options.optimizer)
+        hold_still(model, self.options.train_only)
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(learning, self.options.optimizer)
         self.loss = SequenceLoss(
             model, self.options.loss, self.options.head_loss, self.options.prior_code
         ).to(self.device)
@@ -102,8 +104,8 @@ class Learner:
                 of another model.
         """
         self.optimizer.load_state_dict(state["optimizer"])
-        for parameter in self.model.parameters():
-            for name, value in self.optimizer.state[parameter].items():
+        for parameter, kept in self.optimizer.state.items():
+            for name, value in kept.items():
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
         self.gradient_norm = float(state.get("gradient_norm", 0.0))
@@ -165,7 +167,9 @@ class Learner:
             with nullcontext() if part is parts[-1] else self.processes.holding_back(self.parallel_loss):
                 rows = chunk.rows(part.rows)
                 result = self.parallel_loss(part.state, rows, weights, with_score, part.first)
-                (result.loss / len(parts)).backward()
+                # Where only some parts learn, a chunk may have nothing for them.
+                if result.loss.requires_grad:
+                    (result.loss / len(parts)).backward()
             part.state = result.state.detach()
             shared = torch.stack([result.loss.detach(), result.heads, result.prior])
             measured.append(torch.cat([shared, result.steps]))
@@ -230,6 +234,7 @@ class Learner:
             if self.model.prior_code is not None and loop.latent_fraction > 0.0:
                 is_latent = torch.rand(size, 1, generator=self.host_generator) < loop.latent_fraction
                 expected_codes = own_frames & is_latent.numpy()[rows]
+        imagined = self._imagined(whole.frames.shape[0], start, updates)
         return SequenceBatch(
             whole.frames[:, start : start + length + 1],
             part(whole.noise),
@@ -238,7 +243,9 @@ class Learner:
             part(whole.terminations),
             own_frames,
             expected_codes,
-            self._imagined(whole.frames.shape[0], start, updates),
+            imagined,
+            None if imagined is None else self._imagined_before(whole.frames.shape[0]),
+            None,
             None if whole.begins is None else whole.begins[:, start : start + length],
             part(whole.weights),
         )
@@ -257,6 +264,16 @@ class Learner:
         is_chosen = np.arange(size) * number % size < number
         return (is_chosen * np.float32(size / number))[self.processes.rows(size)]
 
+    def _imagined_before(self, batch_size: int) -> Int64[np.ndarray, " b"] | None:
+        """Draws for how long each sequence is imagined before it trains the prior code."""
+        most = self.options.prior_code.before
+        if most == 0:
+            return None
+        size = batch_size * self.processes.world_size
+        drawn = torch.randint(1, most + 1, (size,), generator=self.host_generator)
+        drawn *= torch.randint(2, (size,), generator=self.host_generator)
+        return drawn.numpy()[self.processes.rows(size)]
+
     def _update(self, means: Float[Tensor, " n"], updates: int) -> list[float]:
         """Moves the weights by the gradient; figures and gradient are those of all processes together.
 
@@ -268,12 +285,14 @@ class Learner:
             The figures: the host waits for the device once in an update, here.
         """
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm_there = torch.stack(torch._foreach_norm(gradients)).norm()
+        norm_there = means.new_zeros(())
+        if gradients:
+            norm_there = torch.stack(torch._foreach_norm(gradients)).norm()
         *figures, norm = torch.cat([means, norm_there[None]]).tolist()
         for what, value in (("loss", figures[0]), ("gradient's norm", norm)):
             if not math.isfinite(value):
                 raise TrainingError(f"the {what} is {value} at update {updates + 1}")
-        if self.options.optimizer.clip_factor is not None:
+        if gradients and self.options.optimizer.clip_factor is not None:
             self._clip_outlier(gradients, norm, self.options.optimizer.clip_factor)
         clip_gradients(self.model.parameters(), self.options.optimizer)
         for group in self.optimizer.param_groups:
@@ -306,6 +325,24 @@ def check_shares(options: TrainingConfig, processes: Processes) -> None:
         )
 
 
+def hold_still(model: WorldModel, train_only: Sequence[str]) -> None:
+    """Lets only some parts of a model learn.
+
+    Args:
+        model: The model.
+        train_only: The parts, by the names of its modules; empty for all.
+
+    Raises:
+        ConfigError: If the model has no such part.
+    """
+    parts = dict(model.named_children())
+    for part in train_only:
+        if part not in parts:
+            raise ConfigError(f"train_only names {part}, which this model hasn't: it has {', '.join(parts)}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not train_only or name.split(".")[0] in train_only)
+
+
 def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
     """Makes the optimizer that the configuration names."""
     parameters, rate = list(parameters), config.learning_rate
@@ -329,6 +366,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimizerConfig) 
     if config.clip_norm is None:
         return
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    if not parameters:
+        return
     if config.clip_by == "global":
         nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         return

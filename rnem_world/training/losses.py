@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from rnem_world.device import send
 from rnem_world.models.config import LossConfig
-from rnem_world.models.cores import HeadOutput
+from rnem_world.models.heads import ClassHeads, HeadOutput, shares_of_values
 from rnem_world.models.world_model import SlotState, WorldModel
 from rnem_world.training.config import HeadLossConfig, PriorCodeConfig
+from rnem_world.training.imagination import ImaginationLosses, imagination_losses
 
 
 class SequenceBatch(NamedTuple):
@@ -36,6 +36,10 @@ class SequenceBatch(NamedTuple):
             ``own_frames``. None nowhere.
         imagined: Float (b,), the weight of each sequence in the prior code's loss; those that have one are imagined to
             train it. They are 1 on average over the batches of all processes. None trains it on none.
+        imagined_before: Int64 (b,), frames of latent imagination before those by which the prior code is trained.
+            None begins all at the first frame.
+        head_weights: Float (b,), of each sequence in the heads' losses, where some are drawn more often than others;
+            None for 1 everywhere.
         begins: Bool (b, t), where the step's target is the first frame of an episode: the slots begin anew there. None
             if none is.
         weights: Float (b, t), of each sequence in a step's losses, 1 on average over the batches of all processes: 0
@@ -50,6 +54,8 @@ class SequenceBatch(NamedTuple):
     own_frames: Bool[np.ndarray, "b t"] | None = None
     expected_codes: Bool[np.ndarray, "b t"] | None = None
     imagined: Float32[np.ndarray, " b"] | None = None
+    imagined_before: Int64[np.ndarray, " b"] | None = None
+    head_weights: Float[Tensor, " b"] | None = None
     begins: Bool[np.ndarray, "b t"] | None = None
     weights: Float32[Tensor, "b t"] | None = None
 
@@ -122,13 +128,13 @@ class SequenceLoss(nn.Module):
         likelihood = self.model.likelihood
         frames, shown = batch.frames, batch.frames[:, 0]
         before = state.theta
-        prior = frames.new_zeros(())
+        prior = imagined_heads = frames.new_zeros(())
         own_frames = _Mask(batch.own_frames, frames.device)
         expected_codes = _Mask(batch.expected_codes, frames.device)
         begins = _Mask(batch.begins, frames.device)
         if batch.imagined is not None and batch.imagined.any():
-            options = self.prior_code
-            prior = options.weight * prior_code_loss(self.model, state, batch, options.steps)
+            learned = self._imagine(state, batch)
+            prior, imagined_heads = self.prior_code.weight * learned.codes, learned.heads
         for step in range(frames.shape[1] - 1):
             seen = likelihood.add_noise(shown, None if batch.noise is None else batch.noise[:, step])
             actions = None if batch.actions is None else batch.actions[:, step]
@@ -164,7 +170,7 @@ class SequenceLoss(nn.Module):
         total = (steps * step_weights).sum() / step_weights.sum()
         heads = steps.new_zeros(())
         if head_losses:
-            heads = (torch.stack(head_losses) * step_weights).sum() / step_weights.sum()
+            heads = (torch.stack(head_losses) * step_weights).sum() / step_weights.sum() + imagined_heads
         return SequenceLosses(
             total + heads + prior,
             steps.detach(),
@@ -174,62 +180,59 @@ class SequenceLoss(nn.Module):
             state,
         )
 
+    def _imagine(self, state: SlotState, batch: SequenceBatch) -> ImaginationLosses:
+        """Imagines the sequences that train the prior code, and the heads if these shall learn from it."""
+        size = len(batch.frames)
+        weights = np.ones(size, np.float32) if batch.imagined is None else batch.imagined
+        before = np.zeros(size, np.int64) if batch.imagined_before is None else batch.imagined_before
+        chosen = weights.nonzero()[0]
+        rows = send(torch.from_numpy(chosen), state.theta.device)
+        judge = None
+        if self.heads.imagined_weight > 0.0:
+            rewards, ends, own = (
+                None if tensor is None else tensor[rows]
+                for tensor in (batch.rewards, batch.terminations, batch.head_weights)
+            )
+            earned = SequenceBatch(batch.frames, rewards=rewards, terminations=ends, head_weights=own)
+
+            # What an episode earns that has ended meanwhile isn't what the dream earns.
+            lasts = None
+            if batch.begins is not None:
+                over = np.logical_or.accumulate(batch.begins[chosen], axis=1)
+                lasts = send(torch.from_numpy(1.0 - over.astype(np.float32)), rows.device)
+
+            def judge(heads: HeadOutput, step: int) -> Tensor:
+                loss = self.heads.imagined_weight * self._head_loss(heads, earned, step)
+                return loss if lasts is None else lasts[:, step] * loss
+
+        return imagination_losses(
+            self.model,
+            state.rows(rows),
+            batch.frames[rows, 0],
+            None if batch.actions is None else batch.actions[rows],
+            min(self.prior_code.steps, batch.frames.shape[1] - 1),
+            weights[chosen] / np.float32(size),
+            before[chosen],
+            judge,
+        )
+
     def _head_loss(self, heads: HeadOutput, batch: SequenceBatch, step: int) -> Float[Tensor, " b"]:
         loss = torch.zeros_like(heads.termination)
         if batch.rewards is not None:
-            error = heads.rewards.sum(dim=1) - batch.rewards[:, step]
-            loss = loss + self.heads.reward_weight * error.square()
+            loss = loss + self.heads.reward_weight * self._reward_error(heads, batch.rewards[:, step])
         if batch.terminations is not None:
             ends = F.binary_cross_entropy_with_logits(
                 heads.termination, batch.terminations[:, step], reduction="none"
             )
             loss = loss + self.heads.termination_weight * ends
-        return loss
+        return loss if batch.head_weights is None else batch.head_weights * loss
 
-
-def prior_code_loss(
-    model: WorldModel, state: SlotState, batch: SequenceBatch, steps: int
-) -> Float[Tensor, ""]:
-    """Compares latent imagination with imagination in pixels, from the same slots under the same actions.
-
-    Args:
-        model: A model with a prior code.
-        state: The slots before the first frame; no gradient flows into them.
-        batch: The sequences; those that ``imagined`` gives a weight are used, and only their first frames and their
-            actions.
-        steps: Frames to imagine.
-
-    Returns:
-        The squared errors of the codes and of the slots that they lead to, each mean over all, the sequences with
-        their weights. It has a gradient for the prior code's weights alone.
-    """
-    size, device = state.theta.shape[0], state.theta.device
-    imagined = np.ones(size, np.float32) if batch.imagined is None else batch.imagined
-    chosen = imagined.nonzero()[0]
-    rows = send(torch.from_numpy(chosen), device)
-    weights = send(torch.from_numpy(imagined[chosen] / size), device)
-    core = model.core
-    frozen = {name: parameter.detach() for name, parameter in core.named_parameters()}
-    with torch.no_grad():
-        frame = batch.frames[rows, 0]
-        slots = state.rows(rows)
-        code = model.encode(slots, frame)
-    theta, expected = slots.theta, code
-    losses: list[Tensor] = []
-    for step in range(min(steps, batch.frames.shape[1] - 1)):
-        actions = None if batch.actions is None else batch.actions[rows, step]
-        with torch.no_grad():
-            transition = model.predict_from(slots.theta, code, actions, frame)
-            frame = model.likelihood.own_frame(transition.prediction)
-            slots = model.update(transition, frame)
-            code = model.encode(slots, frame)
-            action = model.embed(actions, theta.shape[1])
-        before = theta
-        theta = functional_call(core, frozen, (theta, expected, action)).theta
-        expected = model.expect(before, theta)
-        errors = (expected - code).square().mean(dim=(1, 2)) + (theta - slots.theta).square().mean(dim=(1, 2))
-        losses.append((weights * errors).sum())
-    return torch.stack(losses).mean()
+    def _reward_error(self, heads: HeadOutput, rewards: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The cross-entropy of the reward's value; of a reward that is told as a number the squared error."""
+        if heads.classes is None or not isinstance(self.model.heads, ClassHeads):
+            return (heads.rewards.sum(dim=1) - rewards).square()
+        targets = shares_of_values(rewards, self.model.heads.values)
+        return F.cross_entropy(heads.classes, targets, reduction="none")
 
 
 def _weighted_mean(

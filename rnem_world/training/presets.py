@@ -30,6 +30,7 @@ WORLD_MODEL: dict[str, Any] = {
         "slot_inputs": "error_frame_motion",
         "theta_update": "gated",
         "heads": True,
+        "heads_see": "slots_and_effects",
         "prior_code": True,
     },
     "training": {
@@ -42,13 +43,18 @@ WORLD_MODEL: dict[str, Any] = {
         "patience": 100,
         "noise": {"per_sequence": True},
         "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000, "latent_fraction": 0.5},
-        "prior_code": {"after_updates": 3000},
+        "prior_code": {"before": 60, "after_updates": 3000},
+        "head_loss": {"imagined_weight": 1.0},
         "optimizer": {"clip_factor": 2.0},
     },
 }
 # The data that a world model of balls is trained on, where the user has none.
 WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 101}
 
+# Rewards that take more values than these are told by bins, so many of them.
+MOST_VALUES, REWARD_BINS = 16, 41
+# Sequences whose rewards are read at a time.
+REWARDS_AT_ONCE = 4096
 # Sequences that frames are read from where a few frames of the data are wanted.
 MOST_SEQUENCES = 200
 
@@ -192,8 +198,12 @@ def fit_model_to(
         )
     architecture = architecture or architecture_for(info.height, info.width)
     size = (info.height, info.width) if architecture in FAMILIES else None
+    values = config.model.reward_values
+    if config.model.heads and values is None and "rewards" in info.arrays:
+        values = values_of_rewards(dataset)
     model = replace(
         config.model,
+        reward_values=values,
         architecture=architecture,
         size=size,
         channels=info.channels,
@@ -215,6 +225,36 @@ def fit_model_to(
     )
     check_trains(config, dataset)
     return config
+
+
+def values_of_rewards(dataset: Dataset) -> tuple[float, ...]:
+    """Lists the values that rewards take in the training split, among which the heads choose.
+
+    Of more than `MOST_VALUES` the range is covered instead: by bins that lie denser towards 0, where most rewards are
+    (evenly on a logarithmic scale in both directions), and one of which is 0 where 0 lies within.
+
+    Args:
+        dataset: The data, with rewards.
+    """
+    info = dataset.info("training")
+    names = ["rewards", *({"is_first"} & set(info.arrays))]
+    found = np.zeros(0, np.float32)
+    for first in range(0, info.number_of_sequences, REWARDS_AT_ONCE):
+        rows = range(first, min(first + REWARDS_AT_ONCE, info.number_of_sequences))
+        read = dataset.read("training", rows, names)
+        is_transition = np.ones(read["rewards"].shape, np.bool_)
+        if "is_first" in read:  # no transition leads to the first frame of an episode
+            is_transition[:-1] = ~read["is_first"][1:]
+        found = np.union1d(found, read["rewards"][is_transition])
+    if len(found) <= MOST_VALUES:
+        return tuple(found.tolist())
+    ends = np.sign(found[[0, -1]]) * np.log1p(np.abs(found[[0, -1]].astype(np.float64)))
+    scale = np.linspace(ends[0], ends[1], REWARD_BINS)
+    if ends[0] < 0.0 < ends[1]:
+        scale[1 + np.abs(scale[1:-1]).argmin()] = 0.0
+    bins = np.sign(scale) * np.expm1(np.abs(scale))
+    bins[[0, -1]] = found[[0, -1]]
+    return tuple(np.unique(bins.astype(np.float32)).tolist())
 
 
 def _actions(dataset: Dataset) -> ActionsConfig | None:

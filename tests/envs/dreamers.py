@@ -13,6 +13,7 @@ import torch
 
 from rnem_world.envs.starts import STARTS_FILE, Starts, simulated_starts, write_starts
 from rnem_world.models.config import ModelConfig
+from rnem_world.models.heads import Heads
 from rnem_world.models.world_model import WorldModel
 from rnem_world.physics import preset
 from rnem_world.training.checkpoint import load_model, save_checkpoint
@@ -54,9 +55,12 @@ def write_world(folder: Path, ends: float = -3.0, seed: int = 0, **options: Any)
         values["number_of_actions"] = 0
     model = WorldModel(ModelConfig(**{**values, **options}))
     with torch.no_grad():
-        if model.heads is not None:
+        if isinstance(model.heads, Heads):
             model.heads.shares.weight *= 3.0
             model.heads.shares.bias[1] = ends
+        elif model.heads is not None:
+            model.heads.parts.weight.normal_(0.0, 0.3)
+            model.heads.parts.bias[-1] = ends
         if hasattr(model.decoder, "profiles"):
             model.decoder.profiles.weight *= 3.0
             model.decoder.profiles.bias -= 1.5

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,7 @@ def test_graphs_of_other_weights_are_not_run(tmp_path):
         {},
         {"core": "rnn", "theta_update": "sigmoid", "slot_inputs": "error"},
         {"likelihood": "mixture", "initial_prediction": 0.5},
+        {"heads_see": "slots_and_effects", "reward_values": (-1.0, 0.0, 2.5)},
     ],
 )
 @pytest.mark.parametrize("half", [False, True])

@@ -18,7 +18,7 @@ from rnem_world.evaluation.truth import (
 )
 from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import ModelConfig
-from rnem_world.models.cores import HeadOutput
+from rnem_world.models.heads import HeadOutput
 from rnem_world.models.rollout import RolloutConfig, roll_out
 from rnem_world.models.world_model import SlotState, Transition, WorldModel
 from tests.models.worlds import videos, world_model

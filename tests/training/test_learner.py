@@ -27,7 +27,7 @@ from rnem_world.training.config import (
     TrainingConfig,
 )
 from rnem_world.training.learner import NORM_RATE, Learner, check_shares
-from rnem_world.training.losses import draw_own_frames, prior_code_loss, without_beginnings
+from rnem_world.training.losses import draw_own_frames, without_beginnings
 
 # Plain gradient descent whose steps are far below rounding: weights stay as they are.
 STILL = OptimizerConfig("sgd", 1e-30)
@@ -545,7 +545,7 @@ def test_the_prior_code_learns_alone_and_the_others_without_it() -> None:
     own = {name for name, _ in learner.model.named_parameters() if name.startswith("prior_code.")}
     batch = learner._sequences(make_batch())._replace(imagined=np.array([2.0, 0.0, 2.0, 0.0], np.float32))
     state = learner.model.initial_state(SIZE, generator=torch.Generator().manual_seed(0))
-    prior_code_loss(learner.model, state, batch, 3).backward()
+    learner.loss._imagine(state, batch).codes.backward()
     moved = {name for name, parameter in learner.model.named_parameters() if parameter.grad is not None}
     assert moved == own
     lesson = learner.learn(make_batch(), 0, with_score=False)
@@ -564,7 +564,7 @@ def test_the_prior_code_learns_to_imagine_as_in_pixels() -> None:
     optimizer = torch.optim.Adam(learner.model.prior_code.parameters(), 3e-3)
     losses = []
     for _ in range(60):
-        loss = prior_code_loss(learner.model, state, batch, 3)
+        loss = learner.loss._imagine(state, batch).codes
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -15,9 +15,18 @@ from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
 from rnem_world.data.writer import write_shard
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import LossConfig
-from rnem_world.training.checkpoint import load_model
+from rnem_world.models.heads import shares_of_values
+from rnem_world.models.world_model import WorldModel
+from rnem_world.training.checkpoint import load_model, save_checkpoint, start_model
 from rnem_world.training.config import NoiseConfig, RunConfig, TrainingConfig
-from rnem_world.training.presets import check_trains, fit_model_to, paper_model, some_frames, world_model
+from rnem_world.training.presets import (
+    check_trains,
+    fit_model_to,
+    paper_model,
+    some_frames,
+    values_of_rewards,
+    world_model,
+)
 from rnem_world.training.trainer import Trainer, train
 
 
@@ -153,6 +162,68 @@ def test_some_frames_are_of_all_sequences_and_times(tmp_path):
         few = (some_frames(dataset, 3)[:, 0, 0, 0] * 255).round().int().tolist()
     assert [frame % 10 for frame in few] == [0, 1, 2]
     assert len({frame // 10 for frame in few}) == 3
+
+
+def rewarded(path: Path, rewards: np.ndarray) -> Dataset:
+    frames = np.zeros((*rewards.shape, 8, 8, 1), np.uint8)
+    batch = EpisodeBatch(
+        frames,
+        actions=np.zeros(rewards.shape, np.int64),
+        rewards=rewards.astype(np.float32),
+        terminations=np.zeros(rewards.shape, np.bool_),
+    )
+    write_shard(path, {"training": batch}, DatasetAttributes(number_of_actions=2))
+    return Dataset.open(path)
+
+
+def test_rewards_of_few_values_become_classes(tmp_path):
+    rewards = np.random.default_rng(0).choice([-1.0, 0.0, 0.1, 5.0], size=(6, 40))
+    with rewarded(tmp_path / "few.h5", rewards) as dataset:
+        model = fit_model_to(dataset, world_model(), takes_all=True).model
+    assert model.reward_values == tuple(np.float32([-1.0, 0.0, 0.1, 5.0]).tolist())
+    assert model.heads_see == "slots_and_effects"
+
+
+def test_rewards_of_many_values_get_bins_over_their_range(tmp_path):
+    rewards = np.random.default_rng(0).normal(0.5, 20.0, size=(6, 40)).astype(np.float32)
+    with rewarded(tmp_path / "many.h5", rewards) as dataset:
+        values = values_of_rewards(dataset)
+    assert (values[0], values[-1]) == (float(rewards.min()), float(rewards.max()))
+    assert 0.0 in values
+    assert 30 < len(values) <= 41
+    gaps = np.diff(values)
+    assert gaps[np.argmin(np.abs(values)) - 1] < 0.1 * gaps.max()  # denser towards 0
+    targets = shares_of_values(torch.from_numpy(rewards), torch.tensor(values))
+    torch.testing.assert_close(
+        targets @ torch.tensor(values), torch.from_numpy(rewards), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_what_is_no_transition_has_no_reward(tmp_path):
+    """As in a game that pays 1 for every step: the way to the first frame of the next episode pays nothing."""
+    rewards, is_first = np.ones((6, 4), np.float32), np.zeros((6, 4), np.bool_)
+    is_first[3], rewards[2] = True, 0.0
+    batch = EpisodeBatch(np.zeros((6, 4, 8, 8, 1), np.uint8), rewards=rewards, is_first=is_first)
+    write_shard(tmp_path / "paid.h5", {"training": batch}, DatasetAttributes())
+    with Dataset.open(tmp_path / "paid.h5") as dataset:
+        assert values_of_rewards(dataset) == (1.0,)
+
+
+def test_values_that_are_configured_stay(tmp_path):
+    config = world_model(options={"model": {"reward_values": (-2.0, 0.0)}})
+    with rewarded(tmp_path / "few.h5", np.zeros((6, 4))) as dataset:
+        assert fit_model_to(dataset, config, takes_all=True).model.reward_values == (-2.0, 0.0)
+
+
+def test_weights_of_other_heads_leave_new_ones_as_they_are(tmp_path):
+    old = WorldModel(dataclasses.replace(world_model().model, architecture="projection32", heads_see="slots"))
+    save_checkpoint(tmp_path / "old", old, RunConfig(old.config))
+    torch.manual_seed(1)
+    config = dataclasses.replace(old.config, heads_see="slots_and_effects", reward_values=(-1.0, 0.0))
+    new = start_model(config, tmp_path / "old")
+    assert torch.equal(new.core.update.weight, old.core.update.weight)
+    assert torch.equal(new.prior_code.code.weight, old.prior_code.code.weight)
+    assert not new.heads.parts.weight.any()
 
 
 SPACES = {
