@@ -116,3 +116,24 @@ def test_data_that_is_there_is_not_taken_for_another(rnem, world):
     assert result.code == 2
     assert "made with another recipe" in result.err
     assert not Path("runs/other").exists()
+
+
+def test_a_loop_improves_it(rnem, world):
+    """A round of collecting by random players, and one by the policy that was trained in the dream."""
+    pytest.importorskip("stable_baselines3")
+    if world.name != "world-Masks-v0":
+        pytest.skip("one is enough")
+    line = ("agent", "loop", "--checkpoint", world, "--out", "runs/loop", "--threads", 1)
+    small = (
+        *("--rounds", 2, "--sequences", 4, "--validation-sequences", 1, "--frames", 20, "--world-updates", 1),
+        *("--timesteps", 8, "--num-envs", 2, "--set", "n_steps=4", "--set", "batch_size=8", "--episodes", 1),
+    )
+    result = rnem(*line, "--preset", "avoid", *small)
+    assert result.code == 2
+    assert "preset is 'avoid', which is for balls" in result.err
+    result = rnem(*line, *small)
+    assert result.code == 0, result.err
+    assert "round 2 of 2" in result.out
+    with Dataset.open(Path("runs/loop/data/round-1.h5")) as dataset:
+        assert dataset.attributes.settings["recipe"]["id"] == "own_environments:Own/Masks-v0"
+        assert "is_first" in dataset.info("training").arrays
