@@ -99,8 +99,9 @@ def test_planners_play_in_it_and_are_filmed(rnem, world):
     film = world / "beside.gif"
     result = rnem("env", "record", world, "--beside-reality", "--steps", 10, "--out", film, "--threads", 1)
     assert result.code == 0, result.err
+    assert "10 steps" in result.out
     assert "real in both" in result.out
-    assert len(imageio.imread(film)) == 11
+    assert imageio.imread(film).ndim == 4
     result = rnem("env", "record", world, "--beside-reality", "--starts", "real", "--out", film)
     assert result.code == 2
     assert "leave it out" in result.err
