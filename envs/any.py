@@ -33,6 +33,9 @@ from rnem_world.seeding import derive_seed
 DRAWN_SIZE = 256
 """Least side in pixels of a picture for people."""
 
+LARGEST_SEED = 2**31
+"""Seeds are brought below this: generators of others often take no larger ones."""
+
 SHOWN_INFOS = ("lives", "positions", "velocities")
 """What an environment may say of its frames that is handed on, and recorded, if it says it from the first reset on."""
 
@@ -70,7 +73,7 @@ class FramedEnv:
         """
         self._steps = 0
         with self._guard():
-            self.observation, self.info = self.env.reset(seed=seed)
+            self.observation, self.info = self.env.reset(seed=None if seed is None else seed % LARGEST_SEED)
         return self.frame()
 
     def step(self, action: Any) -> tuple[UInt8[np.ndarray, "h w c"], float, bool, bool]:
@@ -380,7 +383,7 @@ def find_background(env: FramedEnv) -> str:
     pixels = np.arange(len(counts))
     env.env.action_space.seed(0)
     for episode in range(BACKGROUND_EPISODES):
-        env.reset(derive_seed(0, "background", episode) % 2**31)
+        env.reset(derive_seed(0, "background", episode))
         for _ in range(BACKGROUND_STEPS):
             _, _, terminated, truncated = env.step(env.env.action_space.sample())
             counts[pixels, env.greys_or_colours().ravel()] += 1

@@ -277,6 +277,8 @@ def test_minatar_needs_no_import():
     frames, _ = env.reset(seed=1)
     again = AnyVectorEnv(2, "MinAtar/Breakout-v1", autoreset_mode="SameStep")
     assert np.array_equal(frames, again.reset(seed=1)[0])
+    assert env.reset(seed=2**63 - 2)[0].shape == frames.shape  # its own generator takes 32 bits
+    again.reset(seed=2**63 - 2)
     for _ in range(40):
         actions = env.action_space.sample()
         for one, two in zip(env.step(actions)[:4], again.step(actions)[:4], strict=True):
