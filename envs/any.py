@@ -33,9 +33,6 @@ from rnem_world.seeding import derive_seed
 DRAWN_SIZE = 256
 """Least side in pixels of a picture for people."""
 
-LARGEST_SEED = 2**31
-"""Seeds are brought below this: generators of others often take no larger ones."""
-
 SHOWN_INFOS = ("lives", "positions", "velocities")
 """What an environment may say of its frames that is handed on, and recorded, if it says it from the first reset on."""
 
@@ -73,7 +70,8 @@ class FramedEnv:
         """
         self._steps = 0
         with self._guard():
-            self.observation, self.info = self.env.reset(seed=None if seed is None else seed % LARGEST_SEED)
+            # Collectors draw seeds of 63 bits, and environments that seed NumPy's old generators take 32.
+            self.observation, self.info = self.env.reset(seed=None if seed is None else seed % 2**32)
         return self.frame()
 
     def step(self, action: Any) -> tuple[UInt8[np.ndarray, "h w c"], float, bool, bool]:

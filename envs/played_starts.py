@@ -98,11 +98,15 @@ class _Player:
         self._space.seed(self._seed)
 
     def play(self, steps: int, anew: bool) -> _Piece:
-        """Goes on for so many steps; episodes that are over, or all, begin anew first."""
+        """Goes on for so many steps, from where the episodes are or, where all are over before, for fewer.
+
+        Args:
+            steps: How many.
+            anew: Whether all episodes begin anew first.
+        """
         episodes = self.env.episodes
-        over = episodes.finished | anew | (not episodes.all_started)
-        if over.any():
-            observations, _ = self.env.reset(seed=self._seed, options={"reset_mask": over})
+        if anew:
+            observations, _ = self.env.reset(seed=self._seed)
             self._seed = None
         else:
             observations, _ = self.env.observe()
@@ -112,10 +116,12 @@ class _Player:
         for step in range(steps):
             held = actions[-1] if step % HELD_STEPS else np.asarray(self._space.sample())
             actions.append(held)
-            going = ~episodes.finished
             frames.append(self.env.move(held).observations)
-            lengths[going & episodes.finished] = step + 2
-            if episodes.finished.all():
+            over = episodes.finished
+            lengths = np.where(over & (lengths > steps), step + 2, lengths)
+            if over.any():  # what is played on there is of another episode, and isn't looked at
+                self.env.reset(options={"reset_mask": over})
+            if (lengths <= steps).all():
                 break
         shown = self._world.known_frames(np.stack(frames))
         done = np.stack([self._world.actions.encode(each) for each in actions])

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Int64, Num
 from numpy.typing import NDArray
 
+from rnem_world.data.dataset import Dataset
+from rnem_world.data.episodes import usual_context
 from rnem_world.envs.episodes import check_actions
 from rnem_world.envs.played_starts import played_starts
 from rnem_world.envs.real import is_game, real_game, real_rules
@@ -232,6 +234,19 @@ def own_starts(world: World) -> Starts:
         f"{world.folder} has no starts ({STARTS_FILE}) and its data {world.config.data!r} isn't there: give "
         "starts=DATASET, a file of `rnem-world export RUN --starts DATASET`, or starts='real:PRESET'"
     )
+
+
+def context_frames(world: World) -> int:
+    """Tells how many real frames a world's dreams begin with, if the user doesn't say.
+
+    Raises:
+        RnemWorldError: If nobody knows, as `own_starts`.
+    """
+    file, data = world.folder / STARTS_FILE, world.config.data_path
+    if not file.is_file() and world.config.recipe is not None and data is not None and data.exists():
+        with Dataset.open(data) as dataset:
+            return usual_context(dataset) or CONTEXT_FRAMES
+    return int(own_starts(world).actions.shape[1]) + 1
 
 
 def _find_starts(world: World, starts: str | Path | Starts) -> Starts:

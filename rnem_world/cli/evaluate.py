@@ -18,8 +18,10 @@ from rnem_world.cli.arguments import (
     resolve_test_data,
     run_options,
 )
+from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rnem_world.agents.obedience import ObedienceConfig
     from rnem_world.api import Trained
     from rnem_world.data.schema import Split
     from rnem_world.evaluation.one_step import Evaluation
@@ -79,6 +81,15 @@ class _Request:
     type=int,
     help="Frames watched before --imagine. [15; where episodes are short, a quarter of one]",
 )
+@click.option(
+    "--obedience",
+    type=int,
+    metavar="FRAMES",
+    help="Play the real environment by its data's players and by others, and measure instead how dreams of so many "
+    "frames obey: the pixels that actions decide.",
+)
+@click.option("--players", help="The data's players, to --obedience. [as the data says]")
+@click.option("--trust-policy", is_flag=True, help="Unpickle the policies of files among --players.")
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Sequences at once.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file. [in the run's folder]")
 @click.option(
@@ -95,6 +106,9 @@ def command(
     ami_sequences: int,
     imagine: int | None,
     context: int | None,
+    obedience: int | None,
+    players: str | None,
+    trust_policy: bool,
     batch_size: int,
     checkpoint: str,
     seed: int,
@@ -111,11 +125,23 @@ def command(
     without looking at it, FG-ARI and IoU; by default with the training's input noise, as the original evaluates, and
     without.
     """
+    from rnem_world.agents.obedience import ObedienceConfig
     from rnem_world.api import Trained
     from rnem_world.models.config import validate_slots
 
     check_output(out, (".json",))
     check_output(figure, FIGURES)
+    if obedience is not None:
+        if imagine is not None or figure is not None:
+            raise ConfigError("--obedience measures by itself: leave out --imagine and --figure")
+        place = resolve_device(device, threads)
+        chosen: dict[str, Any] = {"context": context, "episodes": sequences, "players": players}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        how = ObedienceConfig(obedience, trust_policy=trust_policy, seed=seed, **given)
+        _obedience(run, checkpoint, str(place), how, out)
+        return
+    if players is not None or trust_policy:
+        raise ConfigError("--players and --trust-policy are for --obedience: give it too, or leave them out")
     trained = Trained.load(run, resolve_device(device, threads), checkpoint)
     if slots is not None:
         validate_slots(trained.config.model.core, slots)
@@ -197,6 +223,29 @@ def _imagine(request: _Request, context: int | None, horizon: int) -> None:
         request.slots or config.model.slots,
         "imagination",
     )
+
+
+def _obedience(run: str, checkpoint: str, device: str, config: ObedienceConfig, out: Path | None) -> None:
+    """Plays the real environment, measures how dreams obey, prints and writes the figures."""
+    from dataclasses import asdict
+
+    from rnem_world.agents.obedience import measure_obedience, obedience_table
+    from rnem_world.envs.world import World
+    from rnem_world.io import write_json
+    from rnem_world.training.checkpoint import find_checkpoint
+
+    world = World.load(find_checkpoint(run, checkpoint), device)
+    found = measure_obedience(world, config, click.echo)
+    first = found[0].figures
+    click.echo(
+        f"{run} under the actions of its data's players ({found[0].player}) and of others, {first.sequences} real "
+        f"episodes, {first.context + 1} frames watched"
+    )
+    for line in obedience_table(found):
+        click.echo(line)
+    out = out or place_of(run) / "obedience.json"
+    write_json(out, {"run": lasting(run), **asdict(config), "obedience": [each.as_json() for each in found]})
+    click.echo(f"written to {out}")
 
 
 def _draw(evaluation: Evaluation, figure: Path) -> None:

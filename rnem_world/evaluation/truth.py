@@ -195,7 +195,7 @@ def read_truth(
                 f"{dataset.path} doesn't say the rules of its balls, which dreams are measured by: collect with "
                 "`rnem-world collect`"
             )
-        objects = _objects(batch.groups, batch.positions, rules)
+        objects = objects_of(batch.groups, batch.positions, rules)
     frames = Likelihood.from_uint8(batch.frames, batch.maximum_value)
     lane = LANES.get(str(settings.get("game"))) if settings.get("frames") == "binary" else None
     lasts = None if batch.is_first is None else lasting_frames(batch.is_first)
@@ -209,8 +209,16 @@ def lasting_frames(is_first: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t"]:
     return begun.cumsum(dim=1) == 0
 
 
-def _objects(groups: Tensor, positions: Tensor, rules: Mapping[str, Any]) -> Objects:
-    """Turns positions in units of the box into pixels, and finds the radii."""
+def objects_of(
+    groups: UInt8[Tensor, "b t h w"], positions: Float[Tensor, "b t n 2"], rules: Mapping[str, Any]
+) -> Objects:
+    """Turns positions in units of the box into pixels, and finds the radii.
+
+    Args:
+        groups: Which object each pixel belongs to.
+        positions: The balls' centres, in units of the box.
+        rules: Of the balls, as `rnem_world.physics.BallsConfig` names them.
+    """
     scale = groups.shape[-1] / float(rules["box_size"])
     numbers = range(1, positions.shape[2] + 1)
     pixels = torch.stack([(groups == number).sum(dim=(2, 3)).amax(dim=1) for number in numbers], dim=1)

@@ -145,8 +145,74 @@ def _curtain(size: int, updates: int) -> Recipe:
     )
 
 
+def _any_world(
+    name: str,
+    summary: str,
+    collect: Mapping[str, Any],
+    slots: int,
+    updates: tuple[int, int, int],
+    training: Mapping[str, Any] = MappingProxyType({}),
+) -> Recipe:
+    """A world of an environment of others, learnt in one stage from frames of several players.
+
+    Args:
+        name: What the stage is called.
+        summary: What comes of it.
+        collect: The environment, its frames and its players.
+        slots: K.
+        updates: Those after which it learns to imagine, those after which the learning rate falls, and all.
+        training: What else differs from the usual options.
+    """
+    imagining, falling, last = updates
+    options = {
+        "batch_size": 16,
+        "sequence_steps": 48,
+        "chunk_steps": 12,
+        "loss": {"motion_weight": 5.0},
+        "closed_loop": {"after_updates": imagining},
+        "prior_code": {"after_updates": imagining},
+        "optimizer": {"schedule": "cosine", "schedule_after": falling, "schedule_updates": last},
+        "max_updates": last,
+    }
+    stage = Stage(name, {"model": {"slots": slots}, "training": merged(options, training)}, (collect,))
+    return Recipe(summary, (stage,), is_world_model=True)
+
+
+_PLAYERS = "rnem_world.agents.players"
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
+        "breakout": _any_world(
+            "breakout",
+            "a world of MinAtar's Breakout, from careful, careless and random players",
+            {
+                "what": "MinAtar/Breakout-v1",
+                "steps_of_data": 140_000,
+                "policy": f"{_PLAYERS}:follow_ball:0.12,{_PLAYERS}:follow_ball_carelessly:0.2,"
+                "random:0.4,repeated-random:0.28",
+                "seed": 1,
+            },
+            slots=5,
+            updates=(2500, 3000, 4500),
+            training={"noise": {"probability": 0.01}},
+        ),
+        "cartpole": _any_world(
+            "cartpole",
+            "a world of CartPole in colours, of every second frame",
+            {
+                "what": "CartPole-v1",
+                "crop": "150:330,120:480",
+                "size": "24x48",
+                "frame_skip": 2,
+                "frames": 41,
+                "steps_of_data": 44_000,
+                "policy": f"random:0.3,repeated-random:0.2,{_PLAYERS}:balance:0.5",
+                "seed": 1,
+            },
+            slots=3,
+            updates=(1300, 1700, 2600),
+            training={"sequence_steps": 40, "chunk_steps": 10},
+        ),
         "paper32": _paper(32, (300, 500)),
         "paper64": _paper(64, (1000, 3000)),
         "curtain32": _curtain(32, 150),
