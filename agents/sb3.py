@@ -316,7 +316,9 @@ def from_zero(space: Space) -> Space:
 
 
 def shifted(values: Any, space: Space) -> Any:
-    """Turns choices that are counted from 0 into those of a space."""
+    """Turns choices that are counted from 0 into those of a space; bits come as real numbers there."""
+    if isinstance(space, spaces.MultiBinary):
+        return np.asarray(values).astype(space.dtype)
     return values + space.start if _begins_elsewhere(space) else values
 
 

@@ -21,7 +21,6 @@ from rnem_world.cli.arguments import (
 from rnem_world.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rnem_world.agents.obedience import ObedienceConfig
     from rnem_world.api import Trained
     from rnem_world.data.schema import Split
     from rnem_world.evaluation.one_step import Evaluation
@@ -125,7 +124,6 @@ def command(
     without looking at it, FG-ARI and IoU; by default with the training's input noise, as the original evaluates, and
     without.
     """
-    from rnem_world.agents.obedience import ObedienceConfig
     from rnem_world.api import Trained
     from rnem_world.models.config import validate_slots
 
@@ -134,11 +132,16 @@ def command(
     if obedience is not None:
         if imagine is not None or figure is not None:
             raise ConfigError("--obedience measures by itself: leave out --imagine and --figure")
-        place = resolve_device(device, threads)
-        chosen: dict[str, Any] = {"context": context, "episodes": sequences, "players": players}
+        chosen = {
+            "horizon": obedience,
+            "context": context,
+            "episodes": sequences,
+            "players": players,
+            "seed": seed,
+        }
         given = {name: value for name, value in chosen.items() if value is not None}
-        how = ObedienceConfig(obedience, trust_policy=trust_policy, seed=seed, **given)
-        _obedience(run, checkpoint, str(place), how, out)
+        place = str(resolve_device(device, threads))
+        _obedience(run, checkpoint, place, {**given, "trust_policy": trust_policy}, out)
         return
     if players is not None or trust_policy:
         raise ConfigError("--players and --trust-policy are for --obedience: give it too, or leave them out")
@@ -225,15 +228,16 @@ def _imagine(request: _Request, context: int | None, horizon: int) -> None:
     )
 
 
-def _obedience(run: str, checkpoint: str, device: str, config: ObedienceConfig, out: Path | None) -> None:
+def _obedience(run: str, checkpoint: str, device: str, options: dict[str, Any], out: Path | None) -> None:
     """Plays the real environment, measures how dreams obey, prints and writes the figures."""
     from dataclasses import asdict
 
-    from rnem_world.agents.obedience import measure_obedience, obedience_table
+    from rnem_world.agents.obedience import ObedienceConfig, measure_obedience, obedience_table
     from rnem_world.envs.world import World
     from rnem_world.io import write_json
     from rnem_world.training.checkpoint import find_checkpoint
 
+    config = ObedienceConfig(**options)
     world = World.load(find_checkpoint(run, checkpoint), device)
     found = measure_obedience(world, config, click.echo)
     first = found[0].figures
