@@ -233,7 +233,7 @@ class LoopConfig:
 
     Attributes:
         rounds: Number of rounds; may be more when the loop is resumed.
-        preset: The real balls.
+        preset: The real balls, ``avoid`` if None; of a world of another environment nothing but None.
         checkpoint: The learned world to begin with.
         sequences: Real sequences that are collected for training in every round.
         validation_sequences: Real sequences for validation in every round.
@@ -245,8 +245,8 @@ class LoopConfig:
         num_envs: Dreams side by side.
         hyperparameters: PPO's, beside the usual ones.
         episodes: Real episodes of every evaluation.
-        steps: Steps of an episode, real or dreamt.
-        oracle: Planner on the true simulator that scores are normalised by.
+        steps: Steps of an episode, real or dreamt; None for 100, or of an environment of others its own limit.
+        oracle: Planner on the true simulator of balls that scores are normalised by, ``shooting`` if None.
         seed: Of everything.
 
     Raises:
@@ -254,7 +254,7 @@ class LoopConfig:
     """
 
     rounds: int = 3
-    preset: str = "avoid"
+    preset: str | None = None
     checkpoint: str = "balls"
     sequences: int = 500
     validation_sequences: int = 50
@@ -266,8 +266,8 @@ class LoopConfig:
     num_envs: int = 64
     hyperparameters: Any = None
     episodes: int = 100
-    steps: int = 100
-    oracle: str = "shooting"
+    steps: int | None = None
+    oracle: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -282,7 +282,7 @@ class LoopConfig:
                 f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
             )
         check_between(self, 0.0, 1.0, "exploration")
-        if not physics.preset(self.preset).player:
+        if self.preset is not None and not physics.preset(self.preset).player:
             raise ConfigError(
                 f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
             )

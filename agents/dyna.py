@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,17 +16,21 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from rnem_world.actions import ActionSpace
+from rnem_world.agents.any_collection import USUAL_POLICY, AnyCollection
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
-from rnem_world.agents.collecting import BallsCollection
+from rnem_world.agents.collecting import BallsCollection, Collection
 from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig, moved
-from rnem_world.agents.contest import Contest
+from rnem_world.agents.contest import STEPS_WITHOUT_LIMIT, USUAL_STEPS, Contest
 from rnem_world.agents.dynamics import WatchedState
+from rnem_world.agents.guests import make_players
 from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset
+from rnem_world.envs.any import AnyVectorEnv
+from rnem_world.envs.recipe import EnvironmentRecipe
 from rnem_world.envs.world import World
-from rnem_world.errors import CheckpointError
+from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.io import write_json
 from rnem_world.training import checkpoint
 from rnem_world.training.checkpoint import find_checkpoint
@@ -124,7 +129,8 @@ class Loop:
         report: Is told what happens.
 
     Raises:
-        CheckpointError: If the folder holds another loop.
+        CheckpointError: If the folder holds another loop, or there is no such world.
+        ConfigError: If an option is for another kind of world.
     """
 
     def __init__(
@@ -136,12 +142,29 @@ class Loop:
     ) -> None:
         self.config, self.folder, self.device, self.report = config, folder.absolute(), device, report
         self.rows: list[dict[str, Any]] = []
+        stored_recipe = checkpoint.read_config(find_checkpoint(config.checkpoint)).recipe
+        self.recipe = None if stored_recipe is None else EnvironmentRecipe.from_json(stored_recipe)
+        for name in ("preset", "oracle"):
+            if self.recipe is not None and getattr(config, name) is not None:
+                raise ConfigError(
+                    f"{name} is {getattr(config, name)!r}, which is for balls, and {config.checkpoint} was learned "
+                    f"from {self.recipe.title}: leave it out"
+                )
+        self.oracle = (config.oracle or "shooting") if self.recipe is None else None
         if (folder / LOOP_FILE).exists():
             stored, self.rows = read_loop(folder)
             if replace(stored, rounds=config.rounds) != config:
                 raise CheckpointError(
                     f"{folder} holds a loop with another configuration: resume it with --resume, or give another folder"
                 )
+
+    @property
+    def steps(self) -> int:
+        """Steps of an episode."""
+        if self.config.steps is not None or self.recipe is None:
+            return self.config.steps or USUAL_STEPS
+        with closing(AnyVectorEnv(1, self.recipe)) as env:
+            return env.own_limit or STEPS_WITHOUT_LIMIT
 
     def run(self) -> int | None:
         """Does the rounds that are missing.
@@ -180,14 +203,18 @@ class Loop:
         out = self.folder / "data" / f"round-{number}.h5"
         if out.exists():
             return
-        collection = BallsCollection(
-            config.sequences,
-            config.validation_sequences,
-            0,
-            config.frames,
-            config.seed + number,
-            preset=config.preset,
-        )
+        sizes: dict[str, Any] = {
+            "num_train": config.sequences,
+            "num_valid": config.validation_sequences,
+            "num_test": 0,
+            "frames": config.frames,
+            "seed": config.seed + number,
+        }
+        collection: Collection
+        if self.recipe is None:
+            collection = BallsCollection(**sizes, preset=config.preset or "avoid")
+        else:
+            collection = AnyCollection(**sizes, recipe=self.recipe)
         source = collection.source()
         settings = source.attributes.settings | {"policy": "loop"}
         source = replace(
@@ -198,6 +225,8 @@ class Loop:
         collect_dataset(source, collection.sizes(), out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
+        if number == 0 and self.recipe is not None:
+            return make_players(env, generator, USUAL_POLICY)
         if number == 0:
             return RepeatedRandomAgent(ActionSpace.of(env.single_action_space), generator)
         from rnem_world.agents.policy_agent import load_policy
@@ -227,7 +256,9 @@ class Loop:
             optimizer=replace(before.training.optimizer, learning_rate=self.config.world_learning_rate),
         )
         data = self.folder / "data"
-        config = replace(before, training=training, data=str(data), environment=REAL_BALLS)
+        config = replace(before, training=training, data=str(data))
+        if self.recipe is None:
+            config = replace(config, environment=REAL_BALLS)
         done = checkpoint.updates_of(run)
         # A batch of several chunks makes several updates, the last of which may go beyond the number.
         if done and int(done[-1].name.removeprefix("update-")) >= self.config.world_updates:
@@ -254,7 +285,7 @@ class Loop:
             env_options={
                 "checkpoint": self._world(number),
                 "obs_type": "slots",
-                "max_episode_steps": self.config.steps,
+                "max_episode_steps": self.steps,
             },
             num_envs=self.config.num_envs,
             timesteps=self.config.timesteps,
@@ -270,10 +301,10 @@ class Loop:
         contest = ContestConfig(
             agents=(str(self._policy(number)),),
             checkpoint=self._world(number),
-            env_options={"preset": config.preset},
+            env_options={"preset": config.preset or "avoid"} if self.recipe is None else {},
             episodes=config.episodes,
-            steps=config.steps,
-            oracle=config.oracle,
+            steps=self.steps,
+            oracle=self.oracle,
             device=self.device,
         )
         found = {score.name: score for score in Contest(contest).play()}
@@ -284,7 +315,8 @@ class Loop:
         score = found[str(self._policy(number))].as_json()
         del score["returns"], score["lengths"], score["name"]
         transitions = (config.sequences + config.validation_sequences) * (config.frames - 1) * (number + 1)
-        stay, oracle = found["stay"].real.mean, found[f"oracle {config.oracle}"].real.mean
+        stay = found["stay"].real.mean
+        oracle = None if self.oracle is None else found[f"oracle {self.oracle}"].real.mean
         return {"round": number, "real_transitions": transitions, **score, "stay": stay, "oracle": oracle}
 
 
