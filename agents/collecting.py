@@ -6,7 +6,7 @@ import os
 import pickle
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 DATA_FOLDER = Path("data")
 """Where datasets are that are named by their preset or game."""
+
+EPISODE_STEPS = 100
+"""Steps after which an episode of balls is cut off, where it may end before."""
 
 ARCHIVE = ".zip"
 """How the file of a policy ends that stable-baselines3 saved."""
@@ -114,6 +117,10 @@ class BallsCollection(Collection):
     def name(self) -> str:
         """The preset."""
         return self.preset
+
+    def sizes(self) -> CollectorConfig:
+        """Says how much to collect: of streams of episodes where these may end, else the starts of episodes."""
+        return replace(super().sizes(), streams=physics.preset(self.preset).ends_at_touch)
 
     def source(self) -> Source:
         """Makes balls and a baseline."""
@@ -384,7 +391,14 @@ def _check_travels(source: Source) -> None:
 def _make_balls(num_envs: int, rules: physics.BallsConfig) -> BouncingBallsVectorEnv:
     from rnem_world.envs.balls import BouncingBallsVectorEnv
 
-    return BouncingBallsVectorEnv(num_envs, preset=rules, max_episode_steps=None, ground_truth=True)
+    return BouncingBallsVectorEnv(
+        num_envs,
+        preset=rules,
+        # Where an episode may end, those that don't are cut off as gymnasium.make does.
+        max_episode_steps=EPISODE_STEPS if rules.ends_at_touch else None,
+        autoreset_mode="Disabled",
+        ground_truth=True,
+    )
 
 
 def _make_atari(num_envs: int, game: str, obs_type: str, reward: str, background: Any) -> AtariVectorEnv:

@@ -132,9 +132,10 @@ class BouncingBallsVectorEnv(BatchedVectorEnv):
         self._collisions = collision_mask(self._groups, touching)
         self._groups = rasterise(self._balls, self.rules)
         frames, infos = self.observe()
+        touched = touching[:, 0] & self.rules.player
+        rewards = np.where(touched, -1.0, 0.0)
         never = np.zeros(self.num_envs, dtype=np.bool_)
-        rewards = np.where(touching[:, 0] & self.rules.player, -1.0, 0.0)
-        return Transition(frames, rewards, never, never.copy(), infos)
+        return Transition(frames, rewards, touched & self.rules.ends_at_touch, never, infos)
 
     def observe(self, rows: Int64[np.ndarray, " m"] | None = None) -> tuple[Array, Infos]:
         """Returns the frames, (m, H, W, 1), 0 or 255, and what they don't show if that is asked for."""
@@ -194,7 +195,8 @@ class BouncingBallsEnv(SingleEnv):
 
     Observations are frames, (H, W, 1) uint8 of 0 and 255. Actions are Discrete(9): stay, then the eight
     directions from up clockwise; Discrete(1) in a world without a player. The reward is -1 for a step in
-    which the player's ball meets another, else 0. An episode never terminates; `gymnasium.make` truncates it.
+    which the player's ball meets another, else 0. That ends the episode if the rules say so (preset ``survive``); else
+    it never terminates, and `gymnasium.make` truncates it.
 
     Args:
         preset: The name of the rules (`rnem_world.physics.PRESETS`), or the rules.

@@ -72,8 +72,7 @@ def evaluate_imagination(
         ]
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
-    # Positions tell more than slots that are found again, which takes long.
-    result, shuffled = dreams(truth.actions, truth.objects is None), None
+    result, shuffled = dreams(truth.actions, True), None
     if truth.actions is not None and sequences > 1:
         shuffled = dreams(truth.actions.roll(1, dims=0), False)
     return imagination_figures(model.likelihood, truth, result, shuffled, config)
@@ -101,9 +100,10 @@ def _dream(
 
     Returns:
         Tensors with the sequences first: ``bce`` Float (b, horizon), ``drawn`` Float (b, horizon, c, h, w), imagined
-        frames made hard, and with heads ``rewards`` and ``ends``, logits, Float (b, horizon); with known objects, what
-        :class:`_Tracker` measures. Having watched on, ``watched`` and ``watched rewards``, told one frame ahead; and
-        Float (b, k, d) the slots that were ``imagined 1`` frame on, and ``true 1``, likewise 5 and 10, and ``true 0``.
+        frames made hard, and with heads ``rewards``, the ``likeliest`` ones, and ``ends``, logits, Float (b, horizon);
+        with known objects, what :class:`_Tracker` measures. Having watched on, ``watched rewards`` and ``watched
+        likeliest``, told one frame ahead; and where objects aren't known ``watched`` frames, told likewise, and Float
+        (b, k, d) the slots that were ``imagined 1`` frame on, and ``true 1``, likewise 5 and 10, and ``true 0``.
     """
     likelihood, frames, context, horizon = model.likelihood, truth.frames, config.context, config.horizon
     state = model.initial_state(frames.shape[0], config.slots, generator)
@@ -116,6 +116,8 @@ def _dream(
     ):
         state = after
         last.append((transition, after.gamma))
+    # Positions tell more than slots that are found again, which takes long.
+    retrieves = watches_on and truth.objects is None
     tracker = None
     if truth.objects is not None:
         tracker = _Tracker(likelihood, truth.objects, context, last)
@@ -140,24 +142,28 @@ def _dream(
         series["drawn"].append(likelihood.own_frame(transition.prediction))
         if transition.heads is not None:
             series["rewards"].append(transition.heads.rewards.sum(dim=1))
+            series["likeliest"].append(model.likeliest_reward(transition.heads))
             series["ends"].append(transition.heads.termination)
         if tracker is not None:
             errors, masses = tracker.measure(transition, own.gamma, context + step)
             series["errors"].append(errors)
             series["masses"].append(masses)
-        if step in RETRIEVED_AFTER and watches_on:
+        if step in RETRIEVED_AFTER and retrieves:
             found[f"imagined {step}"] = _look(model, own, series["drawn"][-1])
     if watches_on:
-        found["true 0"] = _look(model, state, frames[:, context])
+        if retrieves:
+            found["true 0"] = _look(model, state, frames[:, context])
         targets = frames[:, context + 1 : context + horizon + 1]
         done = None if truth.actions is None else truth.actions[:, future]
         for step, (transition, after) in enumerate(
             observe(model, state, seen[:, context:], targets, done), start=1
         ):
-            series["watched"].append(likelihood.own_frame(transition.prediction))
+            if retrieves:
+                series["watched"].append(likelihood.own_frame(transition.prediction))
             if transition.heads is not None:
                 series["watched rewards"].append(transition.heads.rewards.sum(dim=1))
-            if step in RETRIEVED_AFTER:
+                series["watched likeliest"].append(model.likeliest_reward(transition.heads))
+            if step in RETRIEVED_AFTER and retrieves:
                 found[f"true {step}"] = _look(model, after, targets[:, step - 1])
     return found | {name: torch.stack(values, dim=1) for name, values in series.items()}
 

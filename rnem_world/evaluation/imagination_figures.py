@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from rnem_world.evaluation.imagined_ends import EndFigures, end_figures
-from rnem_world.evaluation.metrics import average_precision, retrieve, small_object_recall, told_cross_entropy
+from rnem_world.evaluation.imagined_rewards import RewardFigures, ToldRewards, reward_figures
+from rnem_world.evaluation.metrics import retrieve, small_object_recall, told_cross_entropy
 from rnem_world.evaluation.truth import Truth, constant_velocity
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.rollout import RolloutConfig
@@ -18,6 +20,8 @@ from rnem_world.models.rollout import RolloutConfig
 MASS_TOLERANCE = 0.3
 # Slots are looked for among those of all sequences after so many imagined frames.
 RETRIEVED_AFTER = (1, 5, 10)
+# Stands in curves where there is nothing to measure.
+NOTHING = -1.0
 # Where balls are known, their actions and rewards are scored over so many frames.
 SHORT_HORIZON = 10
 
@@ -107,21 +111,6 @@ class ObjectFigures:
     constant_velocity_errors: list[float]
     alive: list[float]
     shuffled_ratio: float | None
-
-
-@dataclass(frozen=True)
-class RewardFigures:
-    """How well rewards are told.
-
-    Attributes:
-        reward_precision: Average precision of imagined rewards, over ten frames where balls are known, else over all.
-        reward_precision_watching: The same one step ahead, while the model watches; None where balls are known.
-        reward_rate: Part of those transitions that have a reward: the precision of guessing.
-    """
-
-    reward_precision: float | None = None
-    reward_precision_watching: float | None = None
-    reward_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -323,28 +312,18 @@ def _player_figures(
 
 
 def _reward_figures(
-    truth: Truth, result: dict[str, Tensor], lasts: Tensor, config: RolloutConfig
+    truth: Truth, result: dict[str, Tensor], lasts: Bool[Tensor, "n t"], config: RolloutConfig
 ) -> RewardFigures:
     if truth.rewards is None or "rewards" not in result:
         return RewardFigures()
     scored = config.horizon if truth.objects is None else min(SHORT_HORIZON, config.horizon)
-    counts = lasts[:, :scored]
-    earned = (truth.rewards[:, config.context : config.context + scored] != 0)[counts]
-    watched = result.get("watched rewards")
-    has_losses = bool((truth.rewards < 0).any())
-
-    def precision(guesses: Tensor) -> float | None:
-        # Where rewards may be negative, how far a guess is from none tells how sure it is of one.
-        guesses = guesses[:, :scored][counts]
-        return average_precision(earned, guesses.abs() if has_losses else guesses)
-
-    return RewardFigures(
-        reward_precision=precision(result["rewards"]),
-        reward_precision_watching=None if watched is None else precision(watched),
-        reward_rate=float(earned.float().mean()),
+    true = truth.rewards[:, config.context : config.context + config.horizon]
+    imagined, watched = (
+        ToldRewards(result[f"{prefix}rewards"], result[f"{prefix}likeliest"]) for prefix in ("", "watched ")
     )
+    return reward_figures(true, lasts, imagined, watched, scored)
 
 
 def _rounded(values: Tensor) -> list[float]:
-    """Rounds for JSON; what isn't there is -1, since JSON knows no NaN."""
-    return [round(value, 4) for value in values.nan_to_num(nan=-1.0).tolist()]
+    """Rounds for JSON, which knows no NaN."""
+    return [round(value, 4) for value in values.nan_to_num(nan=NOTHING).tolist()]

@@ -170,6 +170,39 @@ def curves_figure(
     return figure
 
 
+def counts_figure(
+    counts: Mapping[str, Sequence[Sequence[int]]], values: Sequence[float], title: str = ""
+) -> matplotlib.figure.Figure:
+    """Draws which value was told for which, one table beside the other.
+
+    Args:
+        counts: By what is counted: how often each value (rows) was told to be each (columns).
+        values: The values.
+        title: What is shown.
+    """
+    from matplotlib.figure import Figure
+
+    side = 0.9 + 0.5 * len(values)
+    figure = Figure(figsize=(max(1.4 * side * len(counts), 5.0), side + 0.8), dpi=100, layout="constrained")
+    labels = [f"{value:.4g}" for value in values]
+    for axes, (name, matrix) in zip(
+        figure.subplots(1, len(counts), squeeze=False)[0], counts.items(), strict=True
+    ):
+        shares = np.array(matrix, float)
+        shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1.0)
+        axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+        for row, column in np.ndindex(shares.shape):
+            colour = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, matrix[row][column], ha="center", va="center", color=colour, fontsize=8)
+        axes.set_xticks(range(len(values)), labels)
+        axes.set_yticks(range(len(values)), labels)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("told")
+    figure.axes[0].set_ylabel("true")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
 def save_figure(figure: matplotlib.figure.Figure, path: str | Path) -> None:
     """Writes a figure, whole or not at all.
 

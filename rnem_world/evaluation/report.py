@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rnem_world.evaluation.imagination_figures import RETRIEVED_AFTER, SHORT_HORIZON, ImaginationFigures
+from rnem_world.evaluation.imagination_figures import (
+    NOTHING,
+    RETRIEVED_AFTER,
+    SHORT_HORIZON,
+    ImaginationFigures,
+)
+from rnem_world.evaluation.imagined_rewards import RewardFigures
 from rnem_world.evaluation.one_step import TERMS, Evaluation
 
 LOSSES = {
@@ -70,7 +76,7 @@ def imagination_table(figures: ImaginationFigures, latent: ImaginationFigures | 
 
 
 def _object_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) -> list[str]:
-    horizons = _horizons(figures, 1, 5, 10, 20, 30)
+    horizons = _horizons(figures.horizon, 1, 5, 10, 20, 30)
     lines = [_row(HORIZONS_LABEL, list(map(str, horizons)))]
     step = min(SHORT_HORIZON, figures.horizon)
     precision = f"reward's average precision, 1-{step}"
@@ -88,6 +94,7 @@ def _object_rows(figures: ImaginationFigures, latent: ImaginationFigures | None)
         ]
     if rewards.reward_precision is not None:
         lines += _figure(precision, rewards.reward_precision)
+        lines += _figure("... while watching", rewards.reward_precision_watching)
         lines += _figure("... of guessing (rate of rewards)", rewards.reward_rate)
     lines += _end_rows(figures)
     if objects is not None and latent is not None and latent.objects is not None:
@@ -99,11 +106,14 @@ def _object_rows(figures: ImaginationFigures, latent: ImaginationFigures | None)
             *_figure(f"latent over pixels, position error at {step}", ratio),
             *_figure(f"latent: {precision}", latent.rewards.reward_precision),
         ]
-    return lines
+    # Which of the two ways is the usual one is shown in more detail.
+    return lines + (
+        _reward_rows(figures.rewards) if latent is None else _reward_rows(latent.rewards, "latent: ")
+    )
 
 
 def _frame_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) -> list[str]:
-    horizons = _horizons(figures, *RETRIEVED_AFTER, 15, 20, 25, 30)
+    horizons = _horizons(figures.horizon, *RETRIEVED_AFTER, 15, 20, 25, 30)
     lines = [_row(HORIZONS_LABEL, list(map(str, horizons)))]
     if figures.lasting:
         lines.append(_row("episodes that still last", [str(figures.lasting[h - 1]) for h in horizons]))
@@ -142,7 +152,10 @@ def _frame_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) 
     if figures.rewards.reward_precision_watching is not None:
         lines += _figure("... while watching", figures.rewards.reward_precision_watching)
         lines += _figure("... of guessing (rate of rewards)", figures.rewards.reward_rate)
-    return lines + _figure("small moving objects' pixels, one ahead", figures.frames.small_recall)
+    lines += _figure("small moving objects' pixels, one ahead", figures.frames.small_recall)
+    return lines + (
+        _reward_rows(figures.rewards) if latent is None else _reward_rows(latent.rewards, "latent: ")
+    )
 
 
 def _end_rows(figures: ImaginationFigures, prefix: str = "") -> list[str]:
@@ -158,15 +171,37 @@ def _end_rows(figures: ImaginationFigures, prefix: str = "") -> list[str]:
     ]
 
 
-def _horizons(figures: ImaginationFigures, *horizons: int) -> list[int]:
-    return [horizon for horizon in horizons if horizon <= figures.horizon]
+def _horizons(last: int, *horizons: int) -> list[int]:
+    """Chooses the horizons to print: some near ones, every 25th beyond them, and the last that was asked for."""
+    further = range(25 * (horizons[-1] // 25 + 1), last, 25)
+    return [horizon for horizon in (*horizons, *further) if horizon < last] + [last]
+
+
+def _reward_rows(rewards: RewardFigures, prefix: str = "") -> list[str]:
+    """Lays out which reward was told for which; no line if nobody knows the true ones."""
+    if not rewards.reward_counts:
+        return []
+    values = [f"{value:.4g}" for value in rewards.reward_values]
+    lines = [_row(f"{prefix}rewards (rows) told to be", values)]
+    for name, matrix in rewards.reward_counts.items():
+        where = name if name == "watching" else f"after {name}"
+        lines += [
+            _row(f"{where}: {value}", [str(count) for count in counts])
+            for value, counts in zip(values, matrix, strict=True)
+        ]
+    lines += [
+        _row(f"told too much for a step, {name}", [f"{bias:.4f}"])
+        for name, bias in rewards.reward_bias.items()
+    ]
+    return lines
 
 
 def _curve(label: str, curve: Sequence[float] | Mapping[str, float], horizons: Sequence[int]) -> list[str]:
     """Lays out a curve's values after so many frames; no line if there are none."""
     if isinstance(curve, Mapping):
         return [_row(label, [_cell(curve.get(str(horizon))) for horizon in horizons])]
-    return [_row(label, [_cell(curve[horizon - 1]) for horizon in horizons])] if curve else []
+    values = [curve[horizon - 1] for horizon in horizons] if curve else []
+    return [_row(label, [_cell(None if value == NOTHING else value) for value in values])] if curve else []
 
 
 def _figure(label: str, value: float | None) -> list[str]:

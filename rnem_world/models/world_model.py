@@ -21,7 +21,7 @@ from rnem_world.models.cores import (
     RecurrentCore,
     RelationalCore,
 )
-from rnem_world.models.heads import HeadOutput, make_heads, read_heads
+from rnem_world.models.heads import ClassHeads, HeadOutput, make_heads, read_heads
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.mixture import Mixture
 from rnem_world.models.vision import Decoder, Encoder, ProjectionDecoder, ProjectionEncoder
@@ -277,6 +277,12 @@ class WorldModel(nn.Module):
     def tell(self, step: CoreOutput) -> HeadOutput | None:
         """Tells what a transition earns and whether it ends the episode; None without heads."""
         return None if self.heads is None else read_heads(self.heads, step, self.config.heads_see)
+
+    def likeliest_reward(self, heads: HeadOutput) -> Float[Tensor, " b"]:
+        """Gives the reward that the heads hold for the most likely; where they tell a number, that."""
+        if heads.classes is None or not isinstance(self.heads, ClassHeads):
+            return heads.rewards.sum(dim=1)
+        return self.heads.values[heads.classes.argmax(dim=1)]
 
     def encode(self, state: SlotState, frame: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k e"]:
         """Encodes what each slot sees of the current frame.

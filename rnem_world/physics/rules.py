@@ -36,6 +36,7 @@ class BallsConfig:
         player: Whether ball 0 is the player's, drawn as a ring.
         player_speed: Speed that an action gives to the player's ball.
         player_radius: Radius of the player's ball.
+        ends_at_touch: Whether an episode ends when the player's ball touches another.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -52,6 +53,7 @@ class BallsConfig:
     player: bool = False
     player_speed: float = 0.6
     player_radius: float = 1.0
+    ends_at_touch: bool = False
 
     def __post_init__(self) -> None:
         counts = self.numbers_of_balls
@@ -77,6 +79,8 @@ class BallsConfig:
             raise ConfigError(
                 f"curtain_size is {self.curtain_size}, expected 0 (none) to the image_size, {self.image_size}"
             )
+        if self.ends_at_touch and not self.player:
+            raise ConfigError("ends_at_touch is set, and there is no player whose touch could end an episode")
         # Discs dropped at random one after another fill about 54 % of the plane; well below that, dropping
         # them soon succeeds.
         covered = math.pi * self.largest_radius**2 * max(counts) / self.box_size**2
@@ -132,7 +136,16 @@ PRESETS: Mapping[str, BallsConfig] = MappingProxyType(
         "avoid": BallsConfig(
             kinds=((1.1, 1.0),), initial_speed=1.1, image_size=32, player=True, player_radius=1.1
         ),
-        # The same with more balls, as fast each: for worlds that were learned with four.
+        # The first touch ends it: for worlds that have ends.
+        "survive": BallsConfig(
+            kinds=((1.1, 1.0),),
+            initial_speed=1.1,
+            image_size=32,
+            player=True,
+            player_radius=1.1,
+            ends_at_touch=True,
+        ),
+        # The same as avoid with more balls, as fast each: for worlds that were learned with four.
         "avoid6": BallsConfig(
             numbers_of_balls=(6,),
             kinds=((1.1, 1.0),),

@@ -182,9 +182,11 @@ class RunFolder:
         self._opened(progress).show("speed", progress.updates, figures)
 
     @_by_the_first
-    def picture(self, progress: RunProgress, draw: Callable[[], UInt8[np.ndarray, "h w 3"]]) -> None:
+    def picture(
+        self, name: str, progress: RunProgress, draw: Callable[[], UInt8[np.ndarray, "h w 3"]]
+    ) -> None:
         """Draws a picture for TensorBoard."""
-        self._opened(progress).picture("overview", progress.updates, draw())
+        self._opened(progress).picture(name, progress.updates, draw())
 
     def _opened(self, progress: RunProgress) -> RunLog:
         if self._log is None:

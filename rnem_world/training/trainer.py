@@ -16,16 +16,18 @@ from tqdm import tqdm
 from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import Batch
+from rnem_world.data.summary import describe_split
 from rnem_world.device import check_execution, choose_device
 from rnem_world.distributed import ALONE, Processes, Stop, Stopped, process_group
 from rnem_world.errors import CheckpointError, TrainingError
 from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig, evaluate
-from rnem_world.evaluation.pictures import figure_to_array, overview
+from rnem_world.evaluation.pictures import counts_figure, figure_to_array, overview
 from rnem_world.models.rollout import RolloutConfig, roll_out
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed, torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.config import RunConfig
+from rnem_world.training.dreams import logged_figures, measure_dreams
 from rnem_world.training.forecast import describe_cost, forecast
 from rnem_world.training.learner import Learner, check_shares
 from rnem_world.training.presets import check_trains, fit_model_to, make_loader, some_frames
@@ -312,7 +314,20 @@ class Trainer:
             line += f", ARI {evaluation.scores['ari']:.3f}"
         self.report(f"{line} ({progress.minutes:.1f} min)")
         self.folder.log("validation", progress, {"epoch": progress.epoch, **evaluation.to_dict()})
-        self.folder.picture(progress, self.overview)
+        self.folder.picture("overview", progress, self.overview)
+        dreams = None
+        if self.processes.is_first:
+            dreams = measure_dreams(self.model, self.validation.dataset, self.options, self.device)
+        if dreams is not None:
+            self.folder.log("dreams", progress, logged_figures(dreams))
+            told = dreams.rewards
+            if told.reward_counts:
+                title = f"rewards, watching and after so many imagined frames ({progress.updates} updates)"
+                self.folder.picture(
+                    "rewards",
+                    progress,
+                    lambda: figure_to_array(counts_figure(told.reward_counts, told.reward_values, title)),
+                )
 
     def _validate(self) -> Evaluation | None:
         """Evaluates one step ahead, always with the same noise and responsibilities; None if a signal stops it."""
@@ -405,6 +420,7 @@ def train(
             f"{among}, into {run}"
         )
         if not resume:
+            report(describe_split(dataset, "training"))
             cost = forecast(trainer.model, config, trainer.training, trainer.validation)
             for line in describe_cost(cost, config) if cost is not None else ():
                 report(line)

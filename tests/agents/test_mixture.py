@@ -103,6 +103,21 @@ def test_a_collection_has_sequences_of_all_who_play(tmp_path):
     assert len(np.unique(actions[:, ~stays])) == 9
 
 
+def test_episodes_that_end_follow_one_another_in_a_collection(tmp_path):
+    path = collect(
+        "balls", tmp_path / "ends.h5", preset="survive", num_train=20, num_valid=0, num_test=0, frames=60,
+        policy="random:1,repeated-random:1", progress=False,
+    )  # fmt: skip
+    with Dataset.open(path) as dataset:
+        read = dataset.read("training", range(20), ["terminations", "is_first", "rewards"])
+    ends, firsts = read["terminations"], read["is_first"]
+    assert ends.sum() > 20
+    np.testing.assert_array_equal(ends, read["rewards"] == -1.0)
+    # The last frame of an episode is there; the next one begins behind it.
+    np.testing.assert_array_equal(firsts[2:][ends[:-2]], True)
+    assert not firsts[1:][ends[:-1]].any()
+
+
 def test_a_mixture_of_one_plays_as_that_one_alone(tmp_path):
     found = []
     for policy in ("random", "random:2"):

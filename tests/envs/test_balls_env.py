@@ -164,6 +164,20 @@ def test_the_reward_is_minus_one_where_the_player_meets_a_ball():
     assert seen > 20
 
 
+def test_the_first_touch_ends_an_episode_where_the_rules_say_so():
+    ending, going_on = (BouncingBallsEnv(name) for name in ("survive", "avoid"))
+    for env in (ending, going_on):
+        env.reset(seed=4)
+    for action in np.random.default_rng(0).integers(9, size=400).tolist():
+        first, second = ending.step(action), going_on.step(action)
+        assert first[1] == second[1]
+        assert first[2] == (first[1] == -1.0)
+        assert not second[2]
+        if first[2]:
+            return
+    raise AssertionError("400 random steps touched nothing")
+
+
 def test_a_state_replays_exactly_resets_included():
     env = BouncingBallsVectorEnv(4, preset="control", max_episode_steps=6, ground_truth=True)
     env.reset(seed=1)

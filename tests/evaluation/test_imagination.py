@@ -183,10 +183,10 @@ def test_no_sequences_are_refused(truth):
 def test_the_table_has_the_horizons_that_were_dreamt(truth, monkeypatch):
     figures = measure(perfect(truth, monkeypatch), truth)
     lines = imagination_table(figures)
-    assert lines[0].split()[-2:] == ["1", "5"]
+    assert lines[0].split()[-3:] == ["1", "5", "6"]
     rows = {line[:44].strip(): line[44:].split() for line in lines[1:]}
-    assert rows["balls still there"] == ["1.000", "1.000"]
-    assert rows["position error"] == [f"{figures.objects.position_errors[step]:.3f}" for step in (0, 4)]
+    assert rows["balls still there"] == ["1.000"] * 3
+    assert rows["position error"] == [f"{figures.objects.position_errors[step]:.3f}" for step in (0, 4, 5)]
     assert "shuffled over true actions, object 1, at 6" in rows
 
 
