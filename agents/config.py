@@ -227,6 +227,10 @@ def _is_policy(agent: str) -> bool:
     return agent.partition(":")[0] not in PLANNERS and (Path(agent) / CONFIG_FILE).is_file()
 
 
+POLICY_AGENT = "ppo"
+"""Who acts in a loop unless a planner does."""
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """What the rounds do.
@@ -235,6 +239,8 @@ class LoopConfig:
         rounds: Number of rounds; may be more when the loop is resumed.
         preset: The real balls, ``avoid`` if None; of a world of another environment nothing but None.
         checkpoint: The learned world to begin with.
+        agent: Who acts: ``ppo``, a policy that is trained on in the dream in every round, or a planner in the dream,
+            such as ``icem:horizon=12``.
         sequences: Real sequences that are collected for training in every round.
         validation_sequences: Real sequences for validation in every round.
         frames: Frames of a sequence.
@@ -256,6 +262,7 @@ class LoopConfig:
     rounds: int = 3
     preset: str | None = None
     checkpoint: str = "balls"
+    agent: str = POLICY_AGENT
     sequences: int = 500
     validation_sequences: int = 50
     frames: int = 101
@@ -271,6 +278,7 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from rnem_world.agents.planning import parse_planner, planner_config
         from rnem_world.envs.starts import CONTEXT_FRAMES
 
         check_at_least(self, 1, "rounds", "sequences", "validation_sequences", "world_updates")
@@ -287,5 +295,12 @@ class LoopConfig:
                 f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
             )
         ContestConfig(oracle=self.oracle)
+        if self.plans:
+            planner_config(*parse_planner(self.agent))
         PolicyConfig(hyperparameters=self.hyperparameters or {})
         object.__setattr__(self, "checkpoint", absolute(self.checkpoint))
+
+    @property
+    def plans(self) -> bool:
+        """Whether a planner acts."""
+        return self.agent != POLICY_AGENT

@@ -21,8 +21,9 @@ from rnem_world.agents.base import Agent, RepeatedRandomAgent
 from rnem_world.agents.collecting import BallsCollection, Collection
 from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig, moved
 from rnem_world.agents.contest import STEPS_WITHOUT_LIMIT, USUAL_STEPS, Contest
-from rnem_world.agents.dynamics import WatchedState
+from rnem_world.agents.dynamics import LearnedDynamics, WatchedState
 from rnem_world.agents.guests import make_players
+from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
@@ -32,6 +33,7 @@ from rnem_world.envs.recipe import EnvironmentRecipe
 from rnem_world.envs.world import World
 from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.io import write_json
+from rnem_world.seeding import torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.checkpoint import find_checkpoint
 from rnem_world.training.trainer import Trainer
@@ -111,9 +113,49 @@ class ExploringAgent:
         self._watching.observe(observations, self._actions, self._begun)
         self._begun[:] = False
         chosen, drawn = self._policy.act(self._watching.slots()), self._random.act(observations)
-        explores = self._generator.random(len(chosen)) < self._share
-        self._actions = np.where(explores.reshape(-1, *[1] * (drawn.ndim - 1)), drawn, chosen)
+        self._actions = explored(chosen, drawn, self._share, self._generator)
         return self._actions.copy()
+
+
+class ExploringPlanner:
+    """Collects experience: a planner that watches real frames, with some random steps.
+
+    Args:
+        planner: Acts on frames, and is told when it was overruled.
+        actions: What there is to do.
+        share: Share of the steps that are random.
+        generator: Where chance comes from.
+    """
+
+    def __init__(
+        self, planner: PlannerAgent[Any], actions: ActionSpace, share: float, generator: np.random.Generator
+    ) -> None:
+        self._planner, self._share, self._generator = planner, share, generator
+        self._random = RepeatedRandomAgent(actions, generator)
+
+    def reset(self, num_envs: int) -> None:
+        """Starts anew with N environments."""
+        self._planner.reset(num_envs)
+        self._random.reset(num_envs)
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the plans of environments that have begun a new episode."""
+        self._planner.restart(begun)
+
+    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Watches the frames (n, h, w, c) and chooses the next actions."""
+        chosen, drawn = self._planner.act(observations), self._random.act(observations)
+        done = explored(chosen, drawn, self._share, self._generator)
+        self._planner.tell(done)
+        return done.copy()
+
+
+def explored(
+    chosen: NDArray[Any], drawn: NDArray[Any], share: float, generator: np.random.Generator
+) -> NDArray[Any]:
+    """Takes random actions in a share of the environments, and chosen ones in the others."""
+    explores = generator.random(len(chosen)) < share
+    return np.where(explores.reshape(-1, *[1] * (drawn.ndim - 1)), drawn, chosen)
 
 
 class Loop:
@@ -198,6 +240,9 @@ class Loop:
     def _policy(self, number: int) -> Path:
         return self.folder / "agents" / f"round-{number}"
 
+    def _agent(self, number: int) -> str:
+        return self.config.agent if self.config.plans else str(self._policy(number))
+
     def _collect(self, number: int) -> None:
         config = self.config
         out = self.folder / "data" / f"round-{number}.h5"
@@ -229,9 +274,15 @@ class Loop:
             return make_players(env, generator, USUAL_POLICY)
         if number == 0:
             return RepeatedRandomAgent(ActionSpace.of(env.single_action_space), generator)
+        world = World.load(self._world(number - 1), self.device)
+        if self.config.plans:
+            chance = torch_generator(int(generator.integers(2**31)), device=world.device)
+            name, options = parse_planner(self.config.agent)
+            planner = make_planner(name, LearnedDynamics(world), options, chance)
+            agent = PlannerAgent(planner, WatchedState(world).observe)
+            return ExploringPlanner(agent, world.actions, self.config.exploration, generator)
         from rnem_world.agents.policy_agent import load_policy
 
-        world = World.load(self._world(number - 1), self.device)
         space = world.slot_space(world.check_slots(None))
         policy = load_policy(self._policy(number - 1), space, env.single_action_space, self.device)
         return ExploringAgent(policy, world, self.config.exploration, generator)
@@ -277,7 +328,9 @@ class Loop:
         return trainer.signal
 
     def _train_policy(self, number: int) -> int | None:
-        """Trains the last policy on in the dream of the new world."""
+        """Trains the last policy on in the dream of the new world; planners need no training."""
+        if self.config.plans:
+            return None
         from rnem_world.agents.policy_training import train_policy
 
         folder = self._policy(number)
@@ -299,7 +352,7 @@ class Loop:
     def _evaluate(self, number: int) -> dict[str, Any]:
         config = self.config
         contest = ContestConfig(
-            agents=(str(self._policy(number)),),
+            agents=(self._agent(number),),
             checkpoint=self._world(number),
             env_options={"preset": config.preset or "avoid"} if self.recipe is None else {},
             episodes=config.episodes,
@@ -312,7 +365,7 @@ class Loop:
             self.folder / "scores" / f"round-{number}.json",
             {"contest": asdict(contest), "scores": [score.as_json() for score in found.values()]},
         )
-        score = found[str(self._policy(number))].as_json()
+        score = found[self._agent(number)].as_json()
         del score["returns"], score["lengths"], score["name"]
         transitions = (config.sequences + config.validation_sequences) * (config.frames - 1) * (number + 1)
         stay = found["stay"].real.mean
