@@ -32,12 +32,13 @@ class DynamicsStep(Generic[State]):
     Attributes:
         state: The n worlds after it.
         rewards: Float (n,), what the step earned.
-        terminated: Bool (n,), whether it ended the episode. What such a world does afterwards is of no interest.
+        termination: Float (n,), the probability that it ended the episode. What a world does afterwards that has ended
+            for certain is of no interest.
     """
 
     state: State
     rewards: Tensor
-    terminated: Tensor
+    termination: Tensor
 
 
 @runtime_checkable
@@ -96,7 +97,11 @@ def planned_actions(world: World) -> spaces.Space[Any]:
 class LearnedDynamics:
     """Dreams of a learned world.
 
-    The reward is the sum of the slots' shares; a dream terminates where the model gives its end more than even odds.
+    The reward is the sum of the slots' shares. Ends are told by their probability, where the environment of the same
+    world has to decide: a plan that risks the end is worth less than one that doesn't, long before it is likely.
+
+    Attributes:
+        actions: What the world's environment takes for the actions that planners choose.
 
     Args:
         world: The world.
@@ -111,6 +116,7 @@ class LearnedDynamics:
         world.model.check_imagination(imagination)
         self.world = world
         self.imagination: Any = imagination
+        self.actions = world.actions
         self.action_space: spaces.Space[Any] = planned_actions(world)
         self.device = world.device
 
@@ -124,7 +130,7 @@ class LearnedDynamics:
         step = step_dreams(self.world, state, actions, self.imagination, self.world.engine())
         if step.rewards is None or step.termination is None:
             raise ConfigError("this model has no heads, which planning needs")
-        return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination > 0.0)
+        return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination.sigmoid())
 
     def select(self, state: DreamState, indices: Int64[Tensor, " m"]) -> DreamState:
         """Returns copies of the given dreams, without their frames where imagination is latent: nobody reads them."""
@@ -208,7 +214,7 @@ class BallsDynamics:
         velocity = player_velocity(self.rules, actions.numpy())
         following, touching = step(state, self.rules, velocity)
         rewards = torch.from_numpy(np.where(touching[:, 0], np.float32(-1.0), np.float32(0.0)))
-        return DynamicsStep(following, rewards, torch.zeros(len(rewards), dtype=torch.bool))
+        return DynamicsStep(following, rewards, torch.zeros(len(rewards)))
 
     def select(self, state: BallsState, indices: Int64[Tensor, " m"]) -> BallsState:
         """Returns copies of the given worlds."""

@@ -88,7 +88,6 @@ class MCTSPlanner(Planner[State]):
             worlds=n,
             actions=self._actions,
             horizon=config.horizon,
-            discount=config.discount**config.action_repeat,
             exploration=config.exploration,
             trusts_best=config.backup == "max",
             device=dynamics.device,
@@ -149,15 +148,15 @@ class MCTSPlanner(Planner[State]):
             self.dynamics.put(store, children[part], state)
             tails = rollouts[part, :longest]
             rest = follow(self.dynamics, state, tails, weights, discount, repeat, left[part])[1]
-            parts.append((earned, weights == 0.0, earned + rest))
-        rewards, ended, returns = (torch.cat(column).reshape(-1, n, a) for column in zip(*parts, strict=True))
+            parts.append((earned, weights, earned + rest))
+        rewards, worth, returns = (torch.cat(column).reshape(-1, n, a) for column in zip(*parts, strict=True))
         # A leaf that can't be expanded was stepped for nothing; what its world did is of no interest.
         real = torch.stack([leaf.can_expand for leaf in leaves])[:, :, None]
         rewards, returns = torch.where(real, rewards, 0.0), torch.where(real, returns, 0.0)
         check_finite(returns)
         for index, leaf in enumerate(leaves):
             tail = rollouts.reshape(len(leaves), n, a, rollouts.shape[1])[index]
-            tree.add(leaf, first + index, rewards[index], ended[index], returns[index], tail)
+            tree.add(leaf, first + index, rewards[index], worth[index], returns[index], tail)
 
     def _rollouts(self, actions: Int64[Tensor, " m"], worlds: int, is_root: bool) -> Int64[Tensor, "m h"]:
         """Draws what to do from each child on."""

@@ -156,8 +156,8 @@ def follow(
         lengths: Actions of each sequence that count; None for all.
 
     Returns:
-        The worlds at the end, the weighted sums of rewards up to the end of the sequence or of the episode, and what
-        the next rewards are worth.
+        The worlds at the end, the weighted sums of rewards up to the end of the sequence, each by how probable it is
+        that the episode lasts so long, and what the next rewards are worth.
     """
     total = torch.zeros_like(weights)
     for index in range(actions.shape[1]):
@@ -167,7 +167,7 @@ def follow(
             outcome = dynamics.step(state, actions[:, index])
             state = outcome.state
             total = total + torch.where(weights > 0.0, weights * outcome.rewards, 0.0)
-            weights = weights * torch.where(outcome.terminated, 0.0, discount)
+            weights = weights * (discount * (1.0 - outcome.termination))
     return state, total, weights
 
 

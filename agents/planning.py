@@ -90,7 +90,7 @@ class PlannerAgent(Generic[State]):
     Args:
         planner: Finds the actions.
         source: Tells how the environments stand: `WatchedState.observe`, `dreamt_states` or `simulator_states`, say.
-        actions: What the environments take; None if that is what the planner gives.
+        actions: What the environments take; None for what the dynamics say, or if that is what the planner gives.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class PlannerAgent(Generic[State]):
     ) -> None:
         self.planner = planner
         self._source = source
-        self._space = actions
+        self._space = getattr(planner.dynamics, "actions", None) if actions is None else actions
 
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments."""

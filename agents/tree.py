@@ -38,7 +38,6 @@ class Tree:
         worlds: N.
         actions: Number of actions, A.
         horizon: Depth at which the trees end.
-        discount: Of one action.
         exploration: Weight of UCT's bonus.
         trusts_best: Whether a child is worth its best rollout, not the mean.
         device: Where it lives.
@@ -55,13 +54,12 @@ class Tree:
         worlds: int,
         actions: int,
         horizon: int,
-        discount: float,
         exploration: float,
         trusts_best: bool,
         device: torch.device,
     ) -> None:
         self.expansions = 0
-        self._horizon, self._discount, self._exploration = horizon, discount, exploration
+        self._horizon, self._exploration = horizon, exploration
         self._trusts_best = trusts_best
         self._numbers = torch.arange(worlds, device=device)
         shape = (worlds, 0, actions)
@@ -70,7 +68,7 @@ class Tree:
         self._totals = torch.zeros(shape, device=device)
         self._best = torch.zeros(shape, device=device)
         self._rewards = torch.zeros(shape, device=device)
-        self._ended = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._worth = torch.zeros(shape, device=device)
         self._children = torch.zeros(shape, dtype=torch.int64, device=device)
         self._low = torch.full((worlds,), torch.inf, device=device)
         self._high = torch.full((worlds,), -torch.inf, device=device)
@@ -85,7 +83,7 @@ class Tree:
     def grow(self, nodes: int) -> None:
         """Makes room for so many nodes in every tree."""
         more = nodes - self.capacity
-        for name in ("_visits", "_pending", "_totals", "_best", "_rewards", "_ended", "_children"):
+        for name in ("_visits", "_pending", "_totals", "_best", "_rewards", "_worth", "_children"):
             old = getattr(self, name)
             fill = -1 if name == "_children" else 0
             new = torch.full((old.shape[0], more, old.shape[2]), fill, dtype=old.dtype, device=old.device)
@@ -118,7 +116,7 @@ class Tree:
             last_action = torch.where(active, action, last_action)
             depth = depth + active
             child = self._children[self._numbers, at, action]
-            ended = self._ended[self._numbers, at, action]
+            ended = self._worth[self._numbers, at, action] == 0.0
             can_expand |= active & (child < 0) & ~ended & (level < self._horizon)
             active = active & (child >= 0) & (child < first_new)
             if not bool(active.any()):
@@ -138,7 +136,7 @@ class Tree:
         leaves: Leaves,
         node: int,
         rewards: Float[Tensor, "n a"],
-        ended: Bool[Tensor, "n a"],
+        worth: Float[Tensor, "n a"],
         returns: Float[Tensor, "n a"],
         rollouts: Int64[Tensor, "n a h"],
     ) -> None:
@@ -148,7 +146,7 @@ class Tree:
             leaves: The leaves.
             node: The number of the nodes that they become.
             rewards: What the step to each child earned.
-            ended: Whether it ended the episode.
+            worth: What the rewards behind it are worth: the discount, by how probable it is that the episode goes on.
             returns: That and what the child's rollout earned.
             rollouts: The actions from each child on; those beyond the horizon aren't looked at.
         """
@@ -158,12 +156,12 @@ class Tree:
         self._totals[:, node] = returns
         self._best[:, node] = returns
         self._rewards[:, node] = rewards
-        self._ended[:, node] = ended
+        self._worth[:, node] = worth
         self._see(returns, real)
         for level in range(leaves.path.shape[1] - 1, -1, -1):
             here = leaves.on_path[:, level]
             edge = (self._numbers, leaves.path[:, level], leaves.path_actions[:, level])
-            above = self._rewards[edge][:, None] + self._discount * returns
+            above = self._rewards[edge][:, None] + self._worth[edge][:, None] * returns
             # Where nothing could be expanded, a visit repeats what is known of the last edge.
             known = self._totals[edge] / self._visits[edge].clamp(min=1.0)
             count = torch.where(real, float(returns.shape[1]), 1.0)

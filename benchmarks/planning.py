@@ -43,7 +43,7 @@ class OneByOne(LearnedDynamics):
             for row in torch.arange(len(actions)).split(1)
         ]
         states, rewards, ends = zip(
-            *((step.state, step.rewards, step.terminated) for step in steps), strict=True
+            *((step.state, step.rewards, step.termination) for step in steps), strict=True
         )
         return DynamicsStep(joined(list(states)), torch.cat(rewards), torch.cat(ends))
 

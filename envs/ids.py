@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.metadata
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -195,6 +196,9 @@ def make_raw(recipe: EnvironmentRecipe, draws: bool, make: MakeEnv | None = None
         )
     options = {**recipe.options, **({"render_mode": "rgb_array"} if draws else {})}
     name = recipe.id or "the environment"
+    if draws and not any(screen in os.environ for screen in ("DISPLAY", "WAYLAND_DISPLAY")):
+        # Without a screen pygame complains on stderr unless it is told that none is wanted.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
         env = _named(recipe, options) if make is None else make()
         for wrapper in recipe.wrappers if make is None else ():

@@ -312,7 +312,7 @@ def resolve_test_data(data: str, split: str) -> Path:
 
 def lasting(run: str) -> str:
     """Names a trained model so that it means the same from any working directory: a path becomes absolute."""
-    from rnem_world.training.checkpoint import HUB
+    from rnem_world.training.hub import HUB
 
     return run if run.startswith(HUB) else str(as_path(run, _shipped_worlds()) or run)
 

@@ -1,4 +1,4 @@
-"""``rnem-world data``: what is in a dataset, is it whole, and how to make one of videos and images."""
+"""``rnem-world data``: what is in a dataset, is it whole; from other formats, and to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = click.Path(path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Look into, check or import a dataset."""
+    """Look into, check, import or export a dataset."""
 
 
 @command.command()
@@ -47,7 +47,7 @@ def check(file: Path) -> None:
 
 
 @command.command("import")
-@click.argument("source", type=FILE)
+@click.argument("source")
 @click.option("--out", required=True, type=FILE, help="The dataset to write, for example data/film.h5.")
 @click.option("--frames", default=51, show_default=True, help="Frames of a sequence; longer clips are cut.")
 @click.option("--size", help="Height and width to resize to, such as 64x64, or 64 for both. [as they are]")
@@ -59,7 +59,11 @@ def check(file: Path) -> None:
 )
 @click.option("--grey-levels", is_flag=True, help="Keep the brightness, 0 to 255, instead.")
 @click.option(
-    "--channels", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Grey or colour."
+    "--channels",
+    type=click.Choice(["1", "3", "all"]),
+    default="1",
+    show_default=True,
+    help="Grey, colour, or as they are.",
 )
 @click.option(
     "--splits", default="0.8,0.1,0.1", show_default=True, help="Parts for training, validation and test."
@@ -78,10 +82,16 @@ def check(file: Path) -> None:
     show_default=True,
     help="What transparent pixels are laid on.",
 )
+@click.option("--picture", help="Which camera, or entry of the observations, of those that SOURCE has.")
+@click.option(
+    "--streams/--no-streams",
+    default=None,
+    help="Let sequences go on from one episode to the next. [yes for Minari and LeRobot]",
+)
 @arguments.seed_option("Deals the sequences out to the splits.")
 @click.option("--overwrite", is_flag=True, help="Replace the dataset if it exists.")
 def import_command(
-    source: Path,
+    source: str,
     out: Path,
     frames: int,
     size: str | None,
@@ -95,13 +105,16 @@ def import_command(
     value_range: str | None,
     invert: bool,
     matte: Literal["black", "white"],
+    picture: str | None,
+    streams: bool | None,
     seed: int,
     overwrite: bool,
 ) -> None:
     """Make a dataset of SOURCE.
 
     SOURCE is a NumPy file (.npy, or .npz with 'frames' and perhaps 'actions', 'rewards', 'terminations' and the other
-    arrays of a dataset), a video (mp4, gif, webm, ...), a folder of images, or a folder of such folders or files.
+    arrays of a dataset), a video (mp4, gif, webm, ...), a folder of images, or a folder of such folders or files; or
+    minari:ID, or the folder of a dataset of Minari or LeRobot.
 
     Pixels are made 0 or 1 unless --grey-levels is given, because that is what the model was made for: it takes
     them for Bernoulli variables.
@@ -114,12 +127,15 @@ def import_command(
         number_of_frames=frames,
         size=None if size is None else parse_size(size),
         binarise=None if grey_levels else binarise,
-        channels=int(channels),
+        channels=None if channels == "all" else int(channels),
         ratio=parse_ratio(splits),
         seed=seed,
         stride=stride,
         number_of_actions=actions,
-        reading=Reading(axes, None if value_range is None else parse_range(value_range), matte, invert),
+        reading=Reading(
+            axes, None if value_range is None else parse_range(value_range), matte, invert, picture
+        ),
+        streams=streams,
     )
     summary = import_frames(source, out, config, overwrite=overwrite)
     counts = ", ".join(f"{split} {count}" for split, count in summary.sequences.items())
@@ -131,6 +147,8 @@ def import_command(
     others = [name for name in summary.arrays if name != "features"]
     if others:
         known = f" ({summary.number_of_actions} actions)" if summary.number_of_actions else ""
+        if summary.action_space is not None:
+            known = f" ({summary.action_space.described})"
         click.echo(f"beside the frames: {', '.join(others)}{known}")
     if summary.short_clips:
         click.echo(
@@ -145,6 +163,29 @@ def import_command(
         )
     for warning in summary.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+@command.command("export")
+@click.argument("file", type=FILE)
+@click.option(
+    "--minari", "identity", required=True, help="The id of a dataset of Minari, balls/avoid-v0 say."
+)
+@click.option("--description", default="", help="What it is.")
+@click.option("--author", default="", help="Whose it is.")
+def export_command(file: Path, identity: str, description: str, author: str) -> None:
+    """Write FILE as a dataset of Minari.
+
+    MINARI_DATASETS_PATH says where those are, if not in ~/.minari/datasets. Frames, actions, rewards, ends, cuts, seeds
+    and splits go along; each stretch of a sequence that is of one episode becomes an episode.
+    """
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.data.minari_files import write_minari
+
+    with Dataset.open(file) as dataset:
+        episodes, steps = write_minari(dataset, identity, description=description, author=author)
+    click.echo(
+        f"{identity}: {episodes} episodes of {steps} steps; minari.load_dataset({identity!r}) reads it"
+    )
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -19,6 +19,7 @@ COMMANDS = {
     "rollout": "Let a trained model imagine, and write the video.",
     "import-tf": "Turn a checkpoint of the original TensorFlow program into one of ours.",
     "export": "Write a trained model as a small folder to ship.",
+    "push": "Push a trained model to the Hugging Face Hub, with a card.",
     "agent": "Train, evaluate and improve agents, in dreams and in reality.",
     "env": "Look at learned worlds as environments, measure them, film them.",
     "doctor": "Say what works here, or how a run fares, with advice.",

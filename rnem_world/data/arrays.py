@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rnem_world.actions import ActionSpace
 from rnem_world.config import check_one_of
-from rnem_world.data.schema import ARRAYS
+from rnem_world.data.schema import ARRAYS, NO_SEED, array_schema
 from rnem_world.errors import ConfigError, DataError
 
 Matte = Literal["black", "white"]
@@ -54,6 +55,7 @@ class Reading:
         value_range: Which values of an array are black and white; None takes 0 and 1 or 0 and 255, whichever fits.
         matte: What transparent pixels are laid on.
         invert: Whether to turn black into white, for dark objects on a white ground.
+        picture: Which of several pictures a frame is: the name of a camera, or of an entry of the observations.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -63,6 +65,7 @@ class Reading:
     value_range: tuple[float | int, float | int] | None = None
     matte: Matte = "black"
     invert: bool = False
+    picture: str | None = None
 
     def __post_init__(self) -> None:
         check_one_of(self, "matte", ("black", "white"))
@@ -276,7 +279,7 @@ def find_frames(arrays: Mapping[str, Array], place: str) -> str:
 
 def unknown_name(name: str, known: Iterable[str] = tuple(ARRAYS)) -> str:
     """Names something that nobody will read, and what may have been meant."""
-    known = list(known)
+    known = [each for each in known if each != "seeds"]  # few have them, and speed looks like it
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     meant = _OTHER_WORDS.get(name.lower(), near[0] if near else "")
     return f"{name} (is it {meant}?)" if meant in known else name
@@ -284,7 +287,7 @@ def unknown_name(name: str, known: Iterable[str] = tuple(ARRAYS)) -> str:
 
 def read_beside(
     arrays: Mapping[str, Array], axes: str, shape: tuple[int, ...], place: str
-) -> tuple[dict[str, Array], int | None]:
+) -> tuple[dict[str, Array], int | None, ActionSpace | None]:
     """Reads what stands beside frames: actions, rewards and all else that a dataset may hold.
 
     Args:
@@ -294,8 +297,9 @@ def read_beside(
         place: Where they are, for messages.
 
     Returns:
-        The arrays, (n, t, ...) and in the dtypes of a dataset, and the number of actions, if there are any. Where the
-        transition out of the last frame is missing it has zeros, and the ``terminations`` of the one before it.
+        The arrays, (n, t, ...) and in the dtypes of a dataset; the number of actions, if there are any; and what they
+        are, if one is real numbers. Where the transition out of the last frame is missing it has zeros, and the
+        ``terminations`` of the one before it.
 
     Raises:
         DataError: If one doesn't fit the frames or holds something else.
@@ -303,7 +307,7 @@ def read_beside(
     sizes = dict(zip(axes, shape, strict=True)) | {"1": 1, "2": 2}
     lead = "".join(axis for axis in axes if axis in "NT")
     result: dict[str, Array] = {}
-    number_of_actions = None
+    number_of_actions = action_space = None
     for name in ARRAYS:
         if name == "features" or name not in arrays:
             continue
@@ -320,37 +324,44 @@ def read_beside(
             array = _arrange(array, where, [axes, axes.replace("C", "")], sizes, True)
             array = _whole(array.reshape(*array.shape[:4], -1).max(axis=-1, keepdims=True), where, 1)
         elif name == "actions":
-            array, number_of_actions = _read_actions(array, where, lead, sizes)
+            array, number_of_actions, action_space = _read_actions(array, where, lead, sizes)
         else:
             array = _arrange(array, where, [lead], sizes, name in OF_TRANSITIONS)
             if name == "events":
                 array = array[..., None, None, None]
             if name != "rewards":
-                array = _whole(array, where, 255 if name == "lives" else 1)
+                array = _whole(array, where, {"lives": 255, "seeds": NO_SEED}.get(name, 1))
         with np.errstate(over="ignore"):
-            converted = array.astype(ARRAYS[name].dtype)
+            converted = array.astype(array_schema(name, action_space).dtype)
         if converted.dtype.kind == "f" and not np.isfinite(converted).all():
             wrong = array[~np.isfinite(converted)].flat[0]
             raise DataError(f"{where} holds {wrong}, expected finite numbers")
         result[name] = _completed(name, converted, sizes["T"])
-    return result, number_of_actions
+    return result, number_of_actions, action_space
 
 
-def _read_actions(array: Array, place: str, lead: str, sizes: dict[str, int]) -> tuple[Array, int]:
-    """Reads numbers of actions or one-hot rows, (n, t), and how many there are."""
+def _read_actions(
+    array: Array, place: str, lead: str, sizes: dict[str, int]
+) -> tuple[Array, int | None, ActionSpace | None]:
+    """Reads numbers of actions or one-hot rows, (n, t), and how many there are; or real numbers, (n, t, d)."""
     one_hot = sizes | {"A": array.shape[-1] if array.ndim else 1}
     if _matching(array.shape, [lead], sizes, True) is None and _matching(
         array.shape, [f"{lead}A"], one_hot, True
     ):
         rows = _arrange(array, place, [f"{lead}A"], one_hot, True)
-        if not (((rows == 0) | (rows == 1)).all() and (rows.sum(axis=-1) == 1).all()):
+        is_one_hot = ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=-1) == 1).all()
+        if not is_one_hot and rows.dtype.kind == "f":
+            length = rows.shape[-1]
+            unbounded: tuple[None, ...] = (None,) * length
+            return rows, None, ActionSpace("box", (), (), unbounded, unbounded, (length,), "float32")
+        if not is_one_hot:
             raise DataError(
-                f"{place} has rows of {array.shape[-1]} that aren't one-hot, expected numbers of actions, or a single "
-                "1 among zeros in each row; models know numbered actions only: number those that you need"
+                f"{place} has rows of {array.shape[-1]} whole numbers that aren't one-hot, expected numbers of "
+                "actions, a single 1 among zeros in each row, or floats for actions that are real numbers"
             )
-        return rows.argmax(axis=-1), array.shape[-1]
+        return rows.argmax(axis=-1), array.shape[-1], None
     numbers = _whole(_arrange(array, place, [lead], sizes, True), place, _MOST_ACTIONS)
-    return numbers, int(numbers.max()) + 1
+    return numbers, int(numbers.max()) + 1, None
 
 
 def _matching(

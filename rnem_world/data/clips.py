@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from rnem_world.actions import ActionSpace
 from rnem_world.data.arrays import (
     Findings,
     Reading,
@@ -26,7 +27,7 @@ from rnem_world.data.arrays import (
     to_bytes,
     unknown_name,
 )
-from rnem_world.data.schema import ARRAYS
+from rnem_world.data.schema import ARRAYS, Split
 from rnem_world.data.shards import first_line
 from rnem_world.errors import DataError, RnemWorldError, suggest
 
@@ -78,13 +79,17 @@ class Clip:
         name: Where it comes from, for messages.
         frames: The frames one by one, (h, w) or (h, w, c) with c 1 or 3, uint8 0..255.
         arrays: What else is known, named as in a dataset, (t, ...).
-        number_of_actions: How many actions the file of this clip has, if there are any.
+        number_of_actions: How many actions the file of this clip has, if there are any and one is a whole number.
+        action_space: What its actions are, if the source says so.
+        split: Which split it belongs to, if the source says so.
     """
 
     name: str
     frames: Iterator[NDArray[np.uint8]]
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     number_of_actions: int | None = None
+    action_space: ActionSpace | None = None
+    split: Split | None = None
 
 
 def read_clips(
@@ -93,7 +98,8 @@ def read_clips(
     """Finds the clips in a file or folder; frames are read while they are taken, one clip after the other.
 
     Args:
-        source: ``.npy`` or ``.npz``, see :func:`rnem_world.data.arrays.find_axes`; a video; an animation or the pages
+        source: A dataset of Minari or of LeRobot, a folder; ``.npy`` or ``.npz``, see
+            :func:`rnem_world.data.arrays.find_axes`; a video; an animation or the pages
             of a file; a folder of pictures, which are one clip; or a folder of such files or folders, each a clip.
         reading: How to read them; the defaults if None.
         findings: Receives what was left out and assumed; complete when the last frame was taken.
@@ -104,11 +110,18 @@ def read_clips(
     Raises:
         DataError: If there is nothing of the kind, or it can't be read.
     """
+    from rnem_world.data.lerobot_files import is_lerobot, read_lerobot
+    from rnem_world.data.minari_files import is_minari, read_minari
+
     reading, findings = reading or Reading(), findings if findings is not None else Findings()
     if not source.exists():
         near = [entry.name for entry in source.parent.glob("*")]
         raise DataError(f"{source}: no such file or folder; {suggest(source.name, near[:20])}")
-    if source.is_dir():
+    if is_minari(source):
+        yield from read_minari(source, reading, findings)
+    elif is_lerobot(source):
+        yield from read_lerobot(source, reading, findings)
+    elif source.is_dir():
         yield from _read_folder(source, reading, findings, ())
     else:
         yield from _read_file(source, reading, findings)
@@ -279,7 +292,7 @@ def _read_arrays(path: Path, reading: Reading, findings: Findings) -> Iterator[C
     axes = find_axes(frames.shape, called, place, reading.axes)
     ends = find_range(frames, place, reading.value_range, findings)
     findings.assumed.setdefault("axes", f"axes {', '.join(axes)}")
-    beside, number_of_actions = read_beside(arrays, axes, frames.shape, str(path))
+    beside, number_of_actions, action_space = read_beside(arrays, axes, frames.shape, str(path))
     findings.left_out += [
         f"{path}: {unknown_name(other)}" for other in arrays if other not in (*ARRAYS, name)
     ]
@@ -290,6 +303,7 @@ def _read_arrays(path: Path, reading: Reading, findings: Findings) -> Iterator[C
             frames=(lay_on(to_bytes(frame, ends), reading.matte, findings) for frame in sequence),
             arrays={other: array[number] for other, array in beside.items()},
             number_of_actions=number_of_actions,
+            action_space=action_space,
         )
 
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rnem_world.actions import ActionSpace
 from rnem_world.data.blanks import BlankCounter, episode_warning, go_on_after_the_end
 from rnem_world.data.collector import check_out_is_free
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.lerobot_files import is_lerobot
+from rnem_world.data.minari_files import PREFIX, find_minari, is_minari
 from rnem_world.data.schema import SPLITS, DatasetAttributes, EpisodeBatch, Split
 from rnem_world.data.windows import ImportConfig, Met, Window, cut_windows
 from rnem_world.data.writer import merge_sequences, write_shard
@@ -35,11 +38,12 @@ class ImportSummary:
         sequences: How many sequences each split got.
         height: In pixels.
         width: In pixels.
-        channels: 1 or 3.
+        channels: Of a frame.
         clips: How many clips there were.
         short_clips: How many were too short for one sequence.
         unused_windows: Windows left out because they share frames with another split.
-        number_of_actions: How many actions the dataset has, None without any.
+        number_of_actions: How many actions the dataset has, None without any, or where one is several numbers.
+        action_space: What its actions are, if the source says so.
         arrays: The names of its arrays.
         notes: What was assumed about the source.
         warnings: What was left out, and what looks as if it weren't meant.
@@ -53,6 +57,7 @@ class ImportSummary:
     short_clips: int
     unused_windows: int
     number_of_actions: int | None
+    action_space: ActionSpace | None
     arrays: tuple[str, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -68,7 +73,7 @@ def import_frames(
     """Makes a dataset of frames, videos or images; needs memory for a few windows only.
 
     Args:
-        source: See :func:`rnem_world.data.clips.read_clips`.
+        source: See :func:`rnem_world.data.clips.read_clips`; or ``minari:ID`` for a dataset that Minari knows.
         out: The file to write; it appears when everything is done.
         config: How; the defaults if None.
         overwrite: Whether ``out`` may exist and be replaced; never if it is the source.
@@ -79,7 +84,9 @@ def import_frames(
         OutputError: If the file can't be written, or exists.
     """
     config = config or ImportConfig()
-    source, out = Path(source).absolute(), Path(out).absolute()
+    source, out = _found(source), Path(out).absolute()
+    if config.streams is None:
+        config = replace(config, streams=config.stride is None and (is_minari(source) or is_lerobot(source)))
     if out.is_dir():
         raise OutputError(f"can't write {out}: it is a folder; give the name of a file")
     check_out_is_free(out, overwrite, sources=(source,))
@@ -90,20 +97,24 @@ def import_frames(
         staging = Path(name)
         met = Met()
         kept: list[tuple[int, int]] = []  # clip and start of each window, in the order of their rows
+        told: list[Split | None] = []  # the split that a window belongs to
         shards: list[Path] = []
         blanks = BlankCounter(config.maximum_value)
         for windows in _shards(cut_windows(source, config, met)):
             kept += [(window.clip, window.start) for window in windows]
+            told += [window.split for window in windows]
             arrays = {
                 name: np.stack([window.arrays[name] for window in windows], axis=1)
                 for name in windows[0].arrays
             }
             blanks.add(arrays["features"])
-            if "terminations" in arrays:
+            if "terminations" in arrays and "is_first" not in arrays:
                 met.crossing += go_on_after_the_end(arrays["terminations"])
             shards.append(staging / f"{len(shards):06}.h5")
             # How many actions there are is known in the end.
-            attributes = replace(_attributes(source, config), number_of_actions=np.iinfo(np.int32).max)
+            attributes = _attributes(source, config, met.action_space)
+            if met.action_space is None:
+                attributes = replace(attributes, number_of_actions=np.iinfo(np.int32).max)
             write_shard(shards[-1], {"training": EpisodeBatch(**arrays)}, attributes)
         if not kept:
             raise DataError(
@@ -111,12 +122,14 @@ def import_frames(
                 "lower the number of frames of a sequence"
             )
         number_of_actions = _number_of_actions(source, config, met)
-        chosen = _split_windows(kept, config)
+        chosen = _split_windows(kept, config) if None in told else _as_told(told)
         with Dataset.open(shards) as staged:
             rows = staged.places("training")
             places = {split: [rows[number] for number in numbers] for split, numbers in chosen.items()}
             info = staged.info("training")
-            attributes = replace(_attributes(source, config), number_of_actions=number_of_actions)
+            attributes = replace(
+                _attributes(source, config, met.action_space), number_of_actions=number_of_actions
+            )
             merge_sequences(staged, places, out, attributes)
     return ImportSummary(
         sequences={split: len(numbers) for split, numbers in chosen.items() if numbers},
@@ -127,10 +140,23 @@ def import_frames(
         short_clips=met.short_clips,
         unused_windows=len(kept) - sum(len(numbers) for numbers in chosen.values()),
         number_of_actions=number_of_actions,
+        action_space=met.action_space,
         arrays=info.arrays,
         notes=tuple(met.findings.assumed.values()),
         warnings=(*_warnings(met, config), *blanks.warnings(), *episode_warning(met.crossing, len(kept))),
     )
+
+
+def _found(source: str | os.PathLike[str]) -> Path:
+    """Gives the path of a source, which may be named by its place in Minari's store."""
+    if isinstance(source, str) and source.startswith(PREFIX):
+        return find_minari(source)
+    return Path(source).absolute()
+
+
+def _as_told(splits: list[Split | None]) -> dict[Split, list[int]]:
+    """Gives each split the windows that the source says are its."""
+    return {split: [number for number, told in enumerate(splits) if told == split] for split in SPLITS}
 
 
 def _number_of_actions(source: Path, config: ImportConfig, met: Met) -> int | None:
@@ -140,9 +166,21 @@ def _number_of_actions(source: Path, config: ImportConfig, met: Met) -> int | No
         ConfigError: If something was said about what isn't there.
     """
     reading, given = config.reading, config.number_of_actions
-    if (reading.axes or reading.value_range) and "axes" not in met.findings.assumed:
+    assumed = met.findings.assumed
+    if reading.picture is not None and "picture" not in assumed:
+        raise ConfigError(
+            f"picture is {reading.picture!r}, and {source} has one kind of pictures: leave it out"
+        )
+    if "axes" not in assumed and (reading.axes or (reading.value_range and "minari" not in assumed)):
         option = "axes" if reading.axes else "value_range"
         raise ConfigError(f"{option} was given, and {source} holds no arrays: leave it out")
+    if met.action_space is not None:
+        if given is not None and given != met.number_of_actions:
+            raise ConfigError(
+                f"number_of_actions is {given}, and {source} says itself that there are {met.action_space.described}: "
+                "leave it out"
+            )
+        return met.number_of_actions
     if given is not None and met.number_of_actions is None:
         raise ConfigError(f"number_of_actions is {given}, and {source} has no actions: leave it out")
     return met.number_of_actions if given is None else given
@@ -189,7 +227,7 @@ def _shards(windows: Iterator[Window]) -> Iterator[list[Window]]:
         yield gathered
 
 
-def _attributes(source: Path, config: ImportConfig) -> DatasetAttributes:
+def _attributes(source: Path, config: ImportConfig, action_space: ActionSpace | None) -> DatasetAttributes:
     return DatasetAttributes(
         environment_id="import",
         settings={
@@ -201,6 +239,10 @@ def _attributes(source: Path, config: ImportConfig) -> DatasetAttributes:
             "invert": config.reading.invert,
         },
         seed=config.seed,
+        number_of_actions=action_space.sizes[0]
+        if action_space is not None and action_space.is_discrete
+        else None,
+        action_space=action_space,
         maximum_value=config.maximum_value,
     )
 

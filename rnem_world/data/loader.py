@@ -112,8 +112,11 @@ def _select_arrays(dataset: Dataset, split: Split, arrays: Iterable[str] | None)
     """
     if arrays is None:
         there = dataset.info(split).arrays
-        return tuple(name for name in there if not (name == "events" and "collisions" in there))
+        unwanted = {"seeds", *(["events"] if "collisions" in there else [])}
+        return tuple(name for name in there if name not in unwanted)
     wanted = {"features", *arrays}
+    if "seeds" in wanted:
+        raise DataError("seeds were asked for, and no batch holds them: Dataset.read gives them")
     dataset.require(split, sorted(wanted))
     if {"collisions", "events"} <= wanted:
         raise DataError("collisions and events were both asked for; a batch holds one of them")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
 from numpy.typing import NDArray
 
 from rnem_world.actions import ActionSpace
@@ -25,6 +25,9 @@ Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 
 SCHEMA_VERSION = 1
+
+NO_SEED = 2**64 - 1
+"""What stands in ``seeds`` where no episode begins, or its seed isn't known."""
 
 ORIGINAL_LAYOUT = 0
 """The schema version of files without attributes: those that the original program published."""
@@ -77,6 +80,7 @@ ARRAYS: Mapping[str, ArraySchema] = {
     "terminations": _schema("t n", np.bool_),
     "truncations": _schema("t n", np.bool_),
     "is_first": _schema("t n", np.bool_),
+    "seeds": _schema("t n", np.uint64),
     "lives": _schema("t n", np.uint8),
     "positions": _schema("t n balls 2", np.float32),
     "velocities": _schema("t n balls 2", np.float32),
@@ -208,6 +212,7 @@ class EpisodeBatch:
         terminations: Whether the transition ends the episode.
         truncations: Whether the episode is cut off after the transition, without an end.
         is_first: Whether the frame begins an episode.
+        seeds: With which seed the environment was reset to it, :data:`NO_SEED` elsewhere.
         lives: The lives that are left.
         positions: The balls' centres in units of the box.
         velocities: The balls' velocities in units a frame.
@@ -222,6 +227,7 @@ class EpisodeBatch:
     terminations: Bool[np.ndarray, "t n"] | None = None
     truncations: Bool[np.ndarray, "t n"] | None = None
     is_first: Bool[np.ndarray, "t n"] | None = None
+    seeds: UInt64[np.ndarray, "t n"] | None = None
     lives: UInt8[np.ndarray, "t n"] | None = None
     positions: Float32[np.ndarray, "t n balls 2"] | None = None
     velocities: Float32[np.ndarray, "t n balls 2"] | None = None
@@ -306,6 +312,8 @@ def find_wrong_value(
         lower, upper = 0, np.iinfo(np.int64).max
         if name == "features":
             upper = maximum_value
+        elif name == "seeds":
+            upper = NO_SEED
         elif name in ("collisions", "events"):
             upper = 1
         elif name == "actions" and number_of_actions is not None:

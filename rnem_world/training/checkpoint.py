@@ -21,19 +21,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rnem_world.config import as_path, build
-from rnem_world.errors import CheckpointError, ConfigError, DependencyError, suggest
+from rnem_world.errors import CheckpointError, ConfigError, suggest
 from rnem_world.io import atomic_folder, write_json
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.world_model import WorldModel
 from rnem_world.training.config import RunConfig
+from rnem_world.training.hub import HUB, download
 
 FORMAT, FORMAT_VERSION = "rnem-world checkpoint", 1
 CONFIG_FILE, MODEL_FILE, TRAINER_FILE = "config.json", "model.safetensors", "trainer.pt"
 CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
-HUB = "hf://"
-"""How the name of a repository of the Hugging Face Hub begins."""
-
 DATA_FROM_HERE = "data_from_here"
 """In a ``config.json``: where the data is, as seen from its folder."""
 
@@ -88,7 +86,7 @@ def find_checkpoint(given: str | Path, prefer: str = "best") -> Path:
         DependencyError: If it is a repository and huggingface_hub isn't installed.
     """
     if isinstance(given, str) and given.startswith(HUB):
-        given = _downloaded(given)
+        given = download(given)
     shipped = pretrained_names()
     folder = as_path(given, shipped)
     if folder is None:
@@ -115,25 +113,6 @@ def _meant(given: str | Path, shipped: list[str]) -> str:
     if len(folder.parts) == 2 and "." not in folder.parts[0] and not folder.parent.exists():
         hint += f"; a repository of the Hugging Face Hub is named {HUB}{name}"
     return hint
-
-
-def _downloaded(repository: str) -> Path:
-    """Downloads a repository of the Hub, or finds it in the user's cache.
-
-    A world is the whole folder: beside model and configuration whatever else ``rnem-world export`` writes.
-    """
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise DependencyError(
-            f"{repository} is a repository of the Hugging Face Hub, and huggingface_hub isn't installed: "
-            'pip install "rnem-world[hub]"'
-        ) from error
-    try:
-        return Path(huggingface_hub.snapshot_download(repository.removeprefix(HUB)))
-    except Exception as error:  # the Hub, the network and the cache raise errors of many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{repository} can't be had from the Hugging Face Hub ({reason})") from error
 
 
 def _config_values(config: RunConfig, folder: Path) -> dict[str, Any]:

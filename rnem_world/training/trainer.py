@@ -16,6 +16,7 @@ from tqdm import tqdm
 from rnem_world.config import build
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import Batch
+from rnem_world.data.summary import describe_split
 from rnem_world.device import check_execution, choose_device
 from rnem_world.distributed import ALONE, Processes, Stop, Stopped, process_group
 from rnem_world.errors import CheckpointError, TrainingError
@@ -419,6 +420,7 @@ def train(
             f"{among}, into {run}"
         )
         if not resume:
+            report(describe_split(dataset, "training"))
             cost = forecast(trainer.model, config, trainer.training, trainer.validation)
             for line in describe_cost(cost, config) if cost is not None else ():
                 report(line)

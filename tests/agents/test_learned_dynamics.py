@@ -34,7 +34,7 @@ def test_the_dynamics_are_those_of_the_dreamt_environment(tiny_world, imaginatio
         outcome = dynamics.step(state, torch.as_tensor(actions))
         state = outcome.state
         np.testing.assert_allclose(outcome.rewards.numpy(), rewards, atol=1e-5)
-        np.testing.assert_array_equal(outcome.terminated.numpy(), terminations)
+        np.testing.assert_array_equal(outcome.termination.numpy() > 0.5, terminations)
         np.testing.assert_allclose(state.output.numpy(), slots, atol=1e-4)
 
 

@@ -50,7 +50,7 @@ def test_the_toy_is_gymnasiums_cartpole():
         outcome = CartPole().step(state, torch.tensor([action]))
         state = outcome.state
         np.testing.assert_allclose(state[0], observation, atol=1e-5)
-        assert (float(outcome.rewards[0]), bool(outcome.terminated[0])) == (reward, ended)
+        assert (float(outcome.rewards[0]), bool(outcome.termination[0])) == (reward, ended)
     assert ended
     assert isinstance(CartPole(), Dynamics)
 
@@ -99,7 +99,7 @@ class Lottery(Corridor):
     def __init__(self, depth: int, worlds: int, odds: float = 0.1) -> None:
         super().__init__()
         self._rewards = torch.rand(worlds, 2 ** (depth + 1), generator=generator(3))
-        self._ended = torch.rand(worlds, 2 ** (depth + 1), generator=generator(4)) < odds
+        self._ended = (torch.rand(worlds, 2 ** (depth + 1), generator=generator(4)) < odds).float()
 
     def start(self) -> torch.Tensor:
         return torch.stack([torch.arange(len(self._rewards)), torch.ones(len(self._rewards)).long()], dim=1)
@@ -354,3 +354,32 @@ def test_actions_that_planners_cannot_take_are_refused():
     ):
         with pytest.raises(ConfigError, match="action space"):
             drawn_numbers(space)
+
+
+class Ledge(Lottery):
+    """As the lottery, and every step ends the episode with some probability, which planners are told."""
+
+    def __init__(self, depth: int, worlds: int) -> None:
+        super().__init__(depth, worlds)
+        self._ended = torch.rand(self._ended.shape, generator=generator(9)) * 0.6
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_rewards_count_by_how_probable_it_is_that_they_are_reached(discount):
+    worlds, horizon = 5, 4
+    ledge = Ledge(horizon, worlds)
+    sequences = every_sequence(worlds, horizon)
+    returns = sequence_returns(ledge, ledge.start(), sequences, discount=discount)
+    for world in range(worlds):
+        for number, sequence in enumerate(sequences[world].tolist()):
+            node, reached, total = 1, 1.0, 0.0
+            for action in sequence:
+                node = 2 * node + action
+                total += reached * float(ledge._rewards[world, node])
+                reached *= discount * (1.0 - float(ledge._ended[world, node]))
+            assert float(returns[world, number]) == pytest.approx(total, rel=1e-5)
+    # And the tree search, which goes over all of them, finds the best.
+    options = {"horizon": horizon, "simulations": 200, "discount": discount, "backup": "max"}
+    planner = make_planner("mcts", ledge, options, generator(0))
+    values = planner.plan(ledge.start()).values
+    torch.testing.assert_close(values, returns.max(dim=1).values)

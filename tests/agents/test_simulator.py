@@ -26,7 +26,7 @@ def test_the_dynamics_are_those_of_the_environment(name):
         state = outcome.state
         np.testing.assert_array_equal(outcome.rewards.numpy(), rewards)
         np.testing.assert_array_equal(state.positions, infos["positions"])
-        assert not outcome.terminated.any()
+        assert not outcome.termination.any()
 
 
 def test_worlds_are_copied_out_and_put_back():

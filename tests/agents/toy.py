@@ -42,7 +42,7 @@ class CartPole(TensorWorld):
             [x + 0.02 * speed, speed + 0.02 * drive, angle + 0.02 * turning, turning + 0.02 * turn], dim=1
         )
         ended = (following[:, 0].abs() > 2.4) | (following[:, 2].abs() > 12 * math.pi / 180)
-        return DynamicsStep(following, torch.ones(len(state)), ended)
+        return DynamicsStep(following, torch.ones(len(state)), ended.float())
 
 
 class Point(TensorWorld):
@@ -52,7 +52,7 @@ class Point(TensorWorld):
 
     def step(self, state: Tensor, actions: Tensor) -> DynamicsStep[Tensor]:
         following = state + actions
-        return DynamicsStep(following, -following.norm(dim=1), torch.zeros(len(state), dtype=torch.bool))
+        return DynamicsStep(following, -following.norm(dim=1), torch.zeros(len(state)))
 
 
 class Lock(TensorWorld):
@@ -68,7 +68,7 @@ class Lock(TensorWorld):
 
     def step(self, state: Tensor, actions: Tensor) -> DynamicsStep[Tensor]:
         earned = (actions == state).float().sum(dim=1)
-        return DynamicsStep((state + 1) % self.sizes, earned, torch.zeros(len(state), dtype=torch.bool))
+        return DynamicsStep((state + 1) % self.sizes, earned, torch.zeros(len(state)))
 
 
 class Corridor(TensorWorld):
@@ -87,4 +87,4 @@ class Corridor(TensorWorld):
         place = torch.where(actions == 1, state[:, 0] + 1, torch.zeros_like(state[:, 0]))
         arrived = place >= 4
         rewards = torch.where(arrived, 10.0, torch.where(actions == 0, 1.0, 0.0))
-        return DynamicsStep(torch.stack([place, state[:, 1] + 1], dim=1), rewards, arrived)
+        return DynamicsStep(torch.stack([place, state[:, 1] + 1], dim=1), rewards, arrived.float())

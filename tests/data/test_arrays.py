@@ -204,6 +204,9 @@ class TestBeside:
             "actions": generator.integers(0, 4, lead),
             "rewards": generator.normal(size=lead),
             "terminations": generator.random(lead) < 0.5,
+            "truncations": generator.random(lead) < 0.5,
+            "is_first": generator.random(lead) < 0.5,
+            "seeds": generator.integers(0, 2**40, lead),
             "lives": generator.integers(0, 4, lead),
             "positions": generator.normal(size=(*lead, 3, 2)),
             "velocities": generator.normal(size=(*lead, 3, 2)),
@@ -217,7 +220,7 @@ class TestBeside:
     def test_everything_that_a_dataset_holds(self, axes: str) -> None:
         sizes = {"N": self.N, "T": self.T, "H": self.H, "W": self.W, "C": 1}
         given, expected = self.everything(axes)
-        read, actions = read_beside(given, axes, tuple(sizes[axis] for axis in axes), "a")
+        read, actions, _ = read_beside(given, axes, tuple(sizes[axis] for axis in axes), "a")
         assert actions == 4
         assert read.keys() == expected.keys()
         for name, array in read.items():
@@ -234,7 +237,7 @@ class TestBeside:
             "rewards": generator.normal(size=shape),
             "terminations": np.ones(shape, np.bool_),
         }
-        read, _ = read_beside(given, axes, tuple(sizes[axis] for axis in axes), "a")
+        read, _, _ = read_beside(given, axes, tuple(sizes[axis] for axis in axes), "a")
         for name, array in given.items():
             whole = array[None] if len(lead) == 1 else array.swapaxes(0, 1) if lead == ["T", "N"] else array
             np.testing.assert_allclose(read[name][:, :-1], whole, rtol=1e-6)
@@ -245,15 +248,27 @@ class TestBeside:
     def test_one_hot_actions(self, dtype: type, missing: int) -> None:
         numbers = np.random.default_rng(0).integers(0, 3, (self.T - missing, self.N))
         rows = np.eye(6, dtype=dtype)[numbers]
-        read, actions = read_beside({"actions": rows}, "TNHW", (self.T, self.N, 4, 4), "a")
+        read, actions, _ = read_beside({"actions": rows}, "TNHW", (self.T, self.N, 4, 4), "a")
         assert actions == 6
         np.testing.assert_array_equal(read["actions"][:, : self.T - missing], numbers.T)
+
+    @pytest.mark.parametrize("missing", [0, 1])
+    def test_actions_that_are_real_numbers(self, missing: int) -> None:
+        rows = np.random.default_rng(0).normal(size=(self.T - missing, self.N, 3))
+        read, actions, space = read_beside({"actions": rows}, "TNHW", (self.T, self.N, 4, 4), "a")
+        assert actions is None
+        assert space is not None
+        assert space.described == "3 real numbers"
+        assert read["actions"].dtype == np.float32
+        np.testing.assert_allclose(read["actions"][:, : self.T - missing], rows.swapaxes(0, 1), rtol=1e-6)
+        assert not read["actions"][:, self.T - missing :].any()
 
     @pytest.mark.parametrize(
         ("name", "array", "message"),
         [
-            ("actions", np.zeros((5, 2, 3)), "rows of 3 that aren't one-hot"),
-            ("actions", np.full((5, 2, 3), 1 / 3), "rows of 3 that aren't one-hot"),
+            ("actions", np.zeros((5, 2, 3), int), "rows of 3 whole numbers that aren't one-hot"),
+            ("actions", np.full((5, 2, 3), 2), "rows of 3 whole numbers that aren't one-hot"),
+            ("actions", np.full((5, 2, 3), np.nan), "holds nan, expected finite numbers"),
             ("actions", np.full((5, 2), 0.5), "expected whole numbers"),
             ("actions", np.zeros((3, 2)), r"\(3, 2\), expected \(5, 2\), or 4 transitions, like the frames"),
             ("actions", np.zeros((2, 5)), r"\(2, 5\), expected \(5, 2\)"),
