@@ -227,14 +227,20 @@ def _is_policy(agent: str) -> bool:
     return agent.partition(":")[0] not in PLANNERS and (Path(agent) / CONFIG_FILE).is_file()
 
 
+POLICY_AGENT = "ppo"
+"""Who acts in a loop unless a planner does."""
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """What the rounds do.
 
     Attributes:
         rounds: Number of rounds; may be more when the loop is resumed.
-        preset: The real balls.
+        preset: The real balls, ``avoid`` if None; of a world of another environment nothing but None.
         checkpoint: The learned world to begin with.
+        agent: Who acts: ``ppo``, a policy that is trained on in the dream in every round, or a planner in the dream,
+            such as ``icem:horizon=12``.
         sequences: Real sequences that are collected for training in every round.
         validation_sequences: Real sequences for validation in every round.
         frames: Frames of a sequence.
@@ -245,8 +251,8 @@ class LoopConfig:
         num_envs: Dreams side by side.
         hyperparameters: PPO's, beside the usual ones.
         episodes: Real episodes of every evaluation.
-        steps: Steps of an episode, real or dreamt.
-        oracle: Planner on the true simulator that scores are normalised by.
+        steps: Steps of an episode, real or dreamt; None for 100, or of an environment of others its own limit.
+        oracle: Planner on the true simulator of balls that scores are normalised by, ``shooting`` if None.
         seed: Of everything.
 
     Raises:
@@ -254,8 +260,9 @@ class LoopConfig:
     """
 
     rounds: int = 3
-    preset: str = "avoid"
+    preset: str | None = None
     checkpoint: str = "balls"
+    agent: str = POLICY_AGENT
     sequences: int = 500
     validation_sequences: int = 50
     frames: int = 101
@@ -266,11 +273,12 @@ class LoopConfig:
     num_envs: int = 64
     hyperparameters: Any = None
     episodes: int = 100
-    steps: int = 100
-    oracle: str = "shooting"
+    steps: int | None = None
+    oracle: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from rnem_world.agents.planning import parse_planner, planner_config
         from rnem_world.envs.starts import CONTEXT_FRAMES
 
         check_at_least(self, 1, "rounds", "sequences", "validation_sequences", "world_updates")
@@ -282,10 +290,17 @@ class LoopConfig:
                 f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
             )
         check_between(self, 0.0, 1.0, "exploration")
-        if not physics.preset(self.preset).player:
+        if self.preset is not None and not physics.preset(self.preset).player:
             raise ConfigError(
                 f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"
             )
         ContestConfig(oracle=self.oracle)
+        if self.plans:
+            planner_config(*parse_planner(self.agent))
         PolicyConfig(hyperparameters=self.hyperparameters or {})
         object.__setattr__(self, "checkpoint", absolute(self.checkpoint))
+
+    @property
+    def plans(self) -> bool:
+        """Whether a planner acts."""
+        return self.agent != POLICY_AGENT

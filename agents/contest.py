@@ -158,8 +158,8 @@ class Contest:
         planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, generator)
         if dreaming:
             dream = self.dream(number)
-            return PlannerAgent(planner, dreamt_states(dream), world.actions), dream
-        return PlannerAgent(planner, WatchedState(world).observe, world.actions), self.real(number)
+            return PlannerAgent(planner, dreamt_states(dream)), dream
+        return PlannerAgent(planner, WatchedState(world).observe), self.real(number)
 
     def _oracle(self, text: str, dreaming: bool, number: int) -> Entrant:
         env: Any = self.real(number)

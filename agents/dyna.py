@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +16,24 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from rnem_world.actions import ActionSpace
+from rnem_world.agents.any_collection import USUAL_POLICY, AnyCollection
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
-from rnem_world.agents.collecting import BallsCollection
+from rnem_world.agents.collecting import BallsCollection, Collection
 from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig, moved
-from rnem_world.agents.contest import Contest
-from rnem_world.agents.dynamics import WatchedState
+from rnem_world.agents.contest import STEPS_WITHOUT_LIMIT, USUAL_STEPS, Contest
+from rnem_world.agents.dynamics import LearnedDynamics, WatchedState
+from rnem_world.agents.guests import make_players
+from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset
+from rnem_world.envs.any import AnyVectorEnv
+from rnem_world.envs.recipe import EnvironmentRecipe
 from rnem_world.envs.world import World
-from rnem_world.errors import CheckpointError
+from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.io import write_json
+from rnem_world.seeding import torch_generator
 from rnem_world.training import checkpoint
 from rnem_world.training.checkpoint import find_checkpoint
 from rnem_world.training.trainer import Trainer
@@ -106,9 +113,49 @@ class ExploringAgent:
         self._watching.observe(observations, self._actions, self._begun)
         self._begun[:] = False
         chosen, drawn = self._policy.act(self._watching.slots()), self._random.act(observations)
-        explores = self._generator.random(len(chosen)) < self._share
-        self._actions = np.where(explores.reshape(-1, *[1] * (drawn.ndim - 1)), drawn, chosen)
+        self._actions = explored(chosen, drawn, self._share, self._generator)
         return self._actions.copy()
+
+
+class ExploringPlanner:
+    """Collects experience: a planner that watches real frames, with some random steps.
+
+    Args:
+        planner: Acts on frames, and is told when it was overruled.
+        actions: What there is to do.
+        share: Share of the steps that are random.
+        generator: Where chance comes from.
+    """
+
+    def __init__(
+        self, planner: PlannerAgent[Any], actions: ActionSpace, share: float, generator: np.random.Generator
+    ) -> None:
+        self._planner, self._share, self._generator = planner, share, generator
+        self._random = RepeatedRandomAgent(actions, generator)
+
+    def reset(self, num_envs: int) -> None:
+        """Starts anew with N environments."""
+        self._planner.reset(num_envs)
+        self._random.reset(num_envs)
+
+    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
+        """Forgets the plans of environments that have begun a new episode."""
+        self._planner.restart(begun)
+
+    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Watches the frames (n, h, w, c) and chooses the next actions."""
+        chosen, drawn = self._planner.act(observations), self._random.act(observations)
+        done = explored(chosen, drawn, self._share, self._generator)
+        self._planner.tell(done)
+        return done.copy()
+
+
+def explored(
+    chosen: NDArray[Any], drawn: NDArray[Any], share: float, generator: np.random.Generator
+) -> NDArray[Any]:
+    """Takes random actions in a share of the environments, and chosen ones in the others."""
+    explores = generator.random(len(chosen)) < share
+    return np.where(explores.reshape(-1, *[1] * (drawn.ndim - 1)), drawn, chosen)
 
 
 class Loop:
@@ -124,7 +171,8 @@ class Loop:
         report: Is told what happens.
 
     Raises:
-        CheckpointError: If the folder holds another loop.
+        CheckpointError: If the folder holds another loop, or there is no such world.
+        ConfigError: If an option is for another kind of world.
     """
 
     def __init__(
@@ -136,12 +184,29 @@ class Loop:
     ) -> None:
         self.config, self.folder, self.device, self.report = config, folder.absolute(), device, report
         self.rows: list[dict[str, Any]] = []
+        stored_recipe = checkpoint.read_config(find_checkpoint(config.checkpoint)).recipe
+        self.recipe = None if stored_recipe is None else EnvironmentRecipe.from_json(stored_recipe)
+        for name in ("preset", "oracle"):
+            if self.recipe is not None and getattr(config, name) is not None:
+                raise ConfigError(
+                    f"{name} is {getattr(config, name)!r}, which is for balls, and {config.checkpoint} was learned "
+                    f"from {self.recipe.title}: leave it out"
+                )
+        self.oracle = (config.oracle or "shooting") if self.recipe is None else None
         if (folder / LOOP_FILE).exists():
             stored, self.rows = read_loop(folder)
             if replace(stored, rounds=config.rounds) != config:
                 raise CheckpointError(
                     f"{folder} holds a loop with another configuration: resume it with --resume, or give another folder"
                 )
+
+    @property
+    def steps(self) -> int:
+        """Steps of an episode."""
+        if self.config.steps is not None or self.recipe is None:
+            return self.config.steps or USUAL_STEPS
+        with closing(AnyVectorEnv(1, self.recipe)) as env:
+            return env.own_limit or STEPS_WITHOUT_LIMIT
 
     def run(self) -> int | None:
         """Does the rounds that are missing.
@@ -175,19 +240,26 @@ class Loop:
     def _policy(self, number: int) -> Path:
         return self.folder / "agents" / f"round-{number}"
 
+    def _agent(self, number: int) -> str:
+        return self.config.agent if self.config.plans else str(self._policy(number))
+
     def _collect(self, number: int) -> None:
         config = self.config
         out = self.folder / "data" / f"round-{number}.h5"
         if out.exists():
             return
-        collection = BallsCollection(
-            config.sequences,
-            config.validation_sequences,
-            0,
-            config.frames,
-            config.seed + number,
-            preset=config.preset,
-        )
+        sizes: dict[str, Any] = {
+            "num_train": config.sequences,
+            "num_valid": config.validation_sequences,
+            "num_test": 0,
+            "frames": config.frames,
+            "seed": config.seed + number,
+        }
+        collection: Collection
+        if self.recipe is None:
+            collection = BallsCollection(**sizes, preset=config.preset or "avoid")
+        else:
+            collection = AnyCollection(**sizes, recipe=self.recipe)
         source = collection.source()
         settings = source.attributes.settings | {"policy": "loop"}
         source = replace(
@@ -198,11 +270,19 @@ class Loop:
         collect_dataset(source, collection.sizes(), out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
+        if number == 0 and self.recipe is not None:
+            return make_players(env, generator, USUAL_POLICY)
         if number == 0:
             return RepeatedRandomAgent(ActionSpace.of(env.single_action_space), generator)
+        world = World.load(self._world(number - 1), self.device)
+        if self.config.plans:
+            chance = torch_generator(int(generator.integers(2**31)), device=world.device)
+            name, options = parse_planner(self.config.agent)
+            planner = make_planner(name, LearnedDynamics(world), options, chance)
+            agent = PlannerAgent(planner, WatchedState(world).observe)
+            return ExploringPlanner(agent, world.actions, self.config.exploration, generator)
         from rnem_world.agents.policy_agent import load_policy
 
-        world = World.load(self._world(number - 1), self.device)
         space = world.slot_space(world.check_slots(None))
         policy = load_policy(self._policy(number - 1), space, env.single_action_space, self.device)
         return ExploringAgent(policy, world, self.config.exploration, generator)
@@ -227,7 +307,9 @@ class Loop:
             optimizer=replace(before.training.optimizer, learning_rate=self.config.world_learning_rate),
         )
         data = self.folder / "data"
-        config = replace(before, training=training, data=str(data), environment=REAL_BALLS)
+        config = replace(before, training=training, data=str(data))
+        if self.recipe is None:
+            config = replace(config, environment=REAL_BALLS)
         done = checkpoint.updates_of(run)
         # A batch of several chunks makes several updates, the last of which may go beyond the number.
         if done and int(done[-1].name.removeprefix("update-")) >= self.config.world_updates:
@@ -246,7 +328,9 @@ class Loop:
         return trainer.signal
 
     def _train_policy(self, number: int) -> int | None:
-        """Trains the last policy on in the dream of the new world."""
+        """Trains the last policy on in the dream of the new world; planners need no training."""
+        if self.config.plans:
+            return None
         from rnem_world.agents.policy_training import train_policy
 
         folder = self._policy(number)
@@ -254,7 +338,7 @@ class Loop:
             env_options={
                 "checkpoint": self._world(number),
                 "obs_type": "slots",
-                "max_episode_steps": self.config.steps,
+                "max_episode_steps": self.steps,
             },
             num_envs=self.config.num_envs,
             timesteps=self.config.timesteps,
@@ -268,12 +352,12 @@ class Loop:
     def _evaluate(self, number: int) -> dict[str, Any]:
         config = self.config
         contest = ContestConfig(
-            agents=(str(self._policy(number)),),
+            agents=(self._agent(number),),
             checkpoint=self._world(number),
-            env_options={"preset": config.preset},
+            env_options={"preset": config.preset or "avoid"} if self.recipe is None else {},
             episodes=config.episodes,
-            steps=config.steps,
-            oracle=config.oracle,
+            steps=self.steps,
+            oracle=self.oracle,
             device=self.device,
         )
         found = {score.name: score for score in Contest(contest).play()}
@@ -281,10 +365,11 @@ class Loop:
             self.folder / "scores" / f"round-{number}.json",
             {"contest": asdict(contest), "scores": [score.as_json() for score in found.values()]},
         )
-        score = found[str(self._policy(number))].as_json()
+        score = found[self._agent(number)].as_json()
         del score["returns"], score["lengths"], score["name"]
         transitions = (config.sequences + config.validation_sequences) * (config.frames - 1) * (number + 1)
-        stay, oracle = found["stay"].real.mean, found[f"oracle {config.oracle}"].real.mean
+        stay = found["stay"].real.mean
+        oracle = None if self.oracle is None else found[f"oracle {self.oracle}"].real.mean
         return {"round": number, "real_transitions": transitions, **score, "stay": stay, "oracle": oracle}
 
 

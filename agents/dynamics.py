@@ -100,6 +100,9 @@ class LearnedDynamics:
     The reward is the sum of the slots' shares. Ends are told by their probability, where the environment of the same
     world has to decide: a plan that risks the end is worth less than one that doesn't, long before it is likely.
 
+    Attributes:
+        actions: What the world's environment takes for the actions that planners choose.
+
     Args:
         world: The world.
         imagination: ``latent``, ``pixels``, or None: latent if the model can.
@@ -113,6 +116,7 @@ class LearnedDynamics:
         world.model.check_imagination(imagination)
         self.world = world
         self.imagination: Any = imagination
+        self.actions = world.actions
         self.action_space: spaces.Space[Any] = planned_actions(world)
         self.device = world.device
 

@@ -35,7 +35,7 @@ from rnem_world.envs.vector import BatchedVectorEnv
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, DataError
 from rnem_world.evaluation.imagination import evaluate_imagination
-from rnem_world.evaluation.imagination_figures import ImaginationFigures
+from rnem_world.evaluation.imagination_figures import NOTHING, ImaginationFigures
 from rnem_world.evaluation.truth import LANES, Truth, objects_of
 from rnem_world.models.rollout import RolloutConfig
 from rnem_world.seeding import derive_seed, numpy_generator, torch_generator
@@ -265,7 +265,7 @@ def _measured(world: World, player: str, parts: list[Twins], config: ObedienceCo
         share = torch.where(counts > 0, hits / counts.clamp(min=1.0), torch.nan)
         exact = torch.where(counts > 0, (hits == counts).double(), torch.nan)
         return tuple(  # type: ignore[return-value]
-            [round(value, 4) for value in each.nanmean(dim=0).nan_to_num(nan=-1.0).tolist()]
+            [round(value, 4) for value in each.nanmean(dim=0).nan_to_num(nan=NOTHING).tolist()]
             for each in (share, exact)
         )
 
@@ -342,7 +342,8 @@ def obedience_table(found: list[ObedienceFigures]) -> list[str]:
             continue
         rows.append([title, *[""] * len(after)])
         for player, line in values:
-            rows.append([f"  {player}", *(f"{line[number - 1]:.3f}" for number in after)])
+            cells = [line[number - 1] for number in after]
+            rows.append([f"  {player}", *("-" if cell == NOTHING else f"{cell:.3f}" for cell in cells)])
     return columns(rows)
 
 

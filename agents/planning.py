@@ -90,7 +90,7 @@ class PlannerAgent(Generic[State]):
     Args:
         planner: Finds the actions.
         source: Tells how the environments stand: `WatchedState.observe`, `dreamt_states` or `simulator_states`, say.
-        actions: What the environments take; None if that is what the planner gives.
+        actions: What the environments take; None for what the dynamics say, or if that is what the planner gives.
     """
 
     def __init__(
@@ -98,13 +98,14 @@ class PlannerAgent(Generic[State]):
     ) -> None:
         self.planner = planner
         self._source = source
-        self._space = actions
+        self._space = getattr(planner.dynamics, "actions", None) if actions is None else actions
 
     def reset(self, num_envs: int) -> None:
         """Starts anew with N environments."""
         self.planner.forget()
         self._steps = 0
         self._actions: NDArray[Any] | None = None
+        self._done: NDArray[Any] | None = None
         self._begun = np.ones(num_envs, dtype=np.bool_)
 
     def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
@@ -119,7 +120,7 @@ class PlannerAgent(Generic[State]):
             ConfigError: If the source looks at another number of environments.
             DivergenceError: If the world that is planned in diverges.
         """
-        state = self._source(observations, self._actions, self._begun)
+        state = self._source(observations, self._done, self._begun)
         watched = self.planner.dynamics.size(state)
         if watched != len(observations):
             raise ConfigError(
@@ -130,4 +131,9 @@ class PlannerAgent(Generic[State]):
             planned = np.asarray(self.planner.plan(state).actions.cpu().numpy())
             self._actions = planned if self._space is None else self._space.decode(planned)
         self._steps += 1
+        self._done = self._actions
         return self._actions.copy()
+
+    def tell(self, actions: NDArray[Any]) -> None:
+        """Says what was done instead of what `act` chose, for whoever lets others act now and then."""
+        self._done = actions

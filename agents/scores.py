@@ -269,7 +269,6 @@ def dream_beside_reality(
     dream: LearnedVectorEnv,
     seed: int,
     steps: int,
-    context: int = CONTEXT_FRAMES,
 ) -> tuple[UInt8[np.ndarray, "t h w c"], UInt8[np.ndarray, "t h w c"]]:
     """Plays one real episode, and dreams on from its first frames under the same actions.
 
@@ -278,8 +277,7 @@ def dream_beside_reality(
         real: One environment that shows frames, or slots that watch them.
         dream: One dreamt environment that shows frames.
         seed: Of the episode.
-        steps: Length of the episode, no less than ``context``.
-        context: Real frames that the dream goes on from.
+        steps: Length of the episode, at least as many as the dream's starts have frames.
 
     Returns:
         The real frames, and the dream's; those of the context are the real ones.
@@ -287,6 +285,7 @@ def dream_beside_reality(
     Raises:
         ConfigError: If the episode is too short.
     """
+    context = dream.starts.context_frames
     if steps < context:
         raise ConfigError(
             f"episodes of {steps} steps are too short for a video, expected --steps of at least {context}: the "
@@ -312,8 +311,11 @@ def dream_beside_reality(
         options={"frames": shown[None, :context], "actions": actions[None, : context - 1]}
     )
     dreamt = [*shown[: context - 1], imagined[0]]
+    over = np.zeros(1, dtype=np.bool_)
     for action in actions[context - 1 :]:
-        imagined, *_ = dream.step(action[None])
+        if not over[0]:  # a dream that has ended stands still
+            imagined, _, terminations, truncations, _ = dream.step(action[None])
+            over = terminations | truncations
         dreamt.append(imagined[0])
     return shown, np.stack(dreamt)
 

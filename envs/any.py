@@ -381,7 +381,7 @@ def find_background(env: FramedEnv) -> str:
     pixels = np.arange(len(counts))
     env.env.action_space.seed(0)
     for episode in range(BACKGROUND_EPISODES):
-        env.reset(derive_seed(0, "background", episode) % 2**31)
+        env.reset(derive_seed(0, "background", episode))
         for _ in range(BACKGROUND_STEPS):
             _, _, terminated, truncated = env.step(env.env.action_space.sample())
             counts[pixels, env.greys_or_colours().ravel()] += 1

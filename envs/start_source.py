@@ -145,6 +145,11 @@ class StartSource:
             chosen = np.array(draw(self.number_of_starts), dtype=np.int64)
         return [pool.take(chosen) for pool in self._pools()]
 
+    @property
+    def context_frames(self) -> int:
+        """How many frames a start has."""
+        return CONTEXT_FRAMES if self._starts is None else self._starts.actions.shape[1] + 1
+
     def prepare(self) -> None:
         """Encodes all starts now, instead of each when it is first drawn."""
         for pool in self._pools():

@@ -156,7 +156,7 @@ def evaluate_agents(
         agent, real = contest.agent(agents[0], 1)
         with closing(real), closing(contest.dream(1)) as dream:
             frames = scores.dream_beside_reality(agent, real, dream, config.seed, contest.steps)
-        scores.write_comparison(video, *frames)
+        scores.write_comparison(video, *frames, context=dream.starts.context_frames)
     found = contest.play()
     click.echo("\n".join(scores.score_table(found)))
     if out is not None:

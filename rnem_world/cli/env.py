@@ -157,6 +157,12 @@ def bench(
     "--policy", default="repeated-random", show_default=True, help="random, repeated-random or stay."
 )
 @click.option("--starts", help="Where to begin: a dataset, a file of starts, real, real:PRESET or :GAME.")
+@click.option(
+    "--beside-reality",
+    is_flag=True,
+    help="Play an episode of what the world was learned from, and film the dream that goes on from its first frames "
+    "under the same actions beside it.",
+)
 @arguments.seed_option("Of the start and the actions.")
 @click.option("--fps", type=float, default=20.0, show_default=True, help="Frames a second.")
 @THREADS
@@ -167,6 +173,7 @@ def record(
     imagination: str | None,
     policy: str,
     starts: str | None,
+    beside_reality: bool,
     seed: int,
     fps: float,
     threads: int | None,
@@ -182,6 +189,13 @@ def record(
     if steps < 1:
         raise ConfigError(f"--steps is {steps}, it must be at least 1")
     resolve_device("cpu", threads)
+    if beside_reality:
+        if starts is not None:
+            raise ConfigError(
+                "--starts is given, but beside reality a dream begins in its frames: leave it out"
+            )
+        _film_beside_reality(checkpoint, out, steps, imagination, policy, seed, fps)
+        return
     env = LearnedEnv(checkpoint, imagination=imagination, starts=starts, render_mode="rgb_array")
     agent = baseline(policy, env.batch.world.actions, np.random.default_rng(seed))
     agent.reset(1)
@@ -195,3 +209,28 @@ def record(
             break
     write_video(out, np.stack(pictures), fps)
     click.echo(f"{out}: {len(pictures) - 1} steps, return {total:.2f}")
+
+
+def _film_beside_reality(
+    checkpoint: str, out: Path, steps: int, imagination: str | None, policy: str, seed: int, fps: float
+) -> None:
+    from contextlib import closing
+
+    import numpy as np
+
+    from rnem_world.actions import ActionSpace
+    from rnem_world.agents.base import baseline
+    from rnem_world.agents.scores import dream_beside_reality, write_comparison
+    from rnem_world.envs.learned import LearnedVectorEnv
+    from rnem_world.envs.real import real_environment
+    from rnem_world.envs.world import World
+
+    world = World.load(checkpoint)
+    agent = baseline(policy, ActionSpace.of(world.action_space), np.random.default_rng(seed))
+    dream = LearnedVectorEnv(1, checkpoint, imagination=imagination, max_episode_steps=None)
+    with closing(real_environment(world, 1, max_episode_steps=steps)) as real, closing(dream):
+        shown, dreamt = dream_beside_reality(agent, real, dream, seed, steps)
+    write_comparison(out, shown, dreamt, fps, dream.starts.context_frames)
+    click.echo(
+        f"{out}: {len(shown) - 1} steps, the first {dream.starts.context_frames} frames are real in both"
+    )

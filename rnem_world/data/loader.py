@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from rnem_world.config import check_at_least, check_one_of
+from rnem_world.config import check_at_least, check_between, check_one_of
 from rnem_world.data.dataset import Dataset, SplitInfo
+from rnem_world.data.rare import Drawn, RareEvents
 from rnem_world.data.schema import ARRAYS, Split, find_wrong_value
 from rnem_world.errors import ConfigError, DataError
 from rnem_world.seeding import numpy_generator
@@ -51,6 +52,7 @@ class Batch:
         lives: The lives that are left.
         positions: The balls' centres in units of the box.
         velocities: The balls' velocities in units a frame.
+        weights: How much each window counts where some are drawn more often than others; None for 1.
         maximum_value: 1 for binary frames, 255 for others.
     """
 
@@ -66,6 +68,7 @@ class Batch:
     lives: UInt8[Tensor, "b t"] | None = None
     positions: Float32[Tensor, "b t n 2"] | None = None
     velocities: Float32[Tensor, "b t n 2"] | None = None
+    weights: Float32[Tensor, " b"] | None = None
     maximum_value: int = 1
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
@@ -183,6 +186,8 @@ class LoaderConfig:
         memory_gigabytes: A split that takes no more is kept in memory; 0 always reads from the files.
         drop_last: Leave out the last batch if it isn't full.
         shuffle: Draw a new order every epoch.
+        rare_fraction: The part of the windows that are drawn because something rare happens in them: another reward
+            than the usual one, or an end. Batches then have weights.
 
     Raises:
         ConfigError: If a value makes no sense.
@@ -195,15 +200,17 @@ class LoaderConfig:
     memory_gigabytes: float | int = 4.0
     drop_last: bool = True
     shuffle: bool = True
+    rare_fraction: float | int = 0.0
 
     def __post_init__(self) -> None:
+        check_between(self, 0, 1, "rare_fraction")
         check_at_least(self, 1, "batch_size", "number_of_frames", "limit")
         check_at_least(self, 0, "memory_gigabytes")
         check_one_of(self, "window", get_args(Window))
 
 
 class SequenceLoader:
-    """Gives the batches of an epoch, each sequence once.
+    """Gives the batches of an epoch, each sequence once, unless windows are drawn for what happens in them.
 
     With several processes, every process makes the same global batches of ``batch_size * world_size``
     sequences and takes its own contiguous part.
@@ -239,6 +246,7 @@ class SequenceLoader:
         self.arrays = _select_arrays(dataset, split, arrays)
         self.info = dataset.info(split)
         self.number_of_sequences = self._count()
+        self._events: RareEvents | None = None
         self._memory = _MemoryCopy(dataset, split, self.arrays, self.number_of_sequences)
         self.in_memory = self._memory.bytes_needed <= config.memory_gigabytes * 1e9
         self.bytes_in_memory = self._memory.bytes_needed if self.in_memory else 0
@@ -270,34 +278,65 @@ class SequenceLoader:
             self._memory.fill()  # here, not in the thread: reading a large split must heed Ctrl-C
         return prefetch(self._batches(epoch, first_batch), PREFETCHED_BATCHES)
 
-    def indices(self, epoch: int) -> list[NDArray[Any]]:
-        """Returns which sequences this process's batches of an epoch hold."""
+    def windows(self, epoch: int) -> list[Drawn]:
+        """Returns which windows this process's batches of an epoch hold."""
         order = np.arange(self.number_of_sequences)
         if self.config.shuffle:
             numpy_generator(self.seed, "order", epoch).shuffle(order)
+        starts = self._starts(epoch)[order]
+        drawn = Drawn(order, starts, np.ones(len(order), np.float32))
+        if self.config.rare_fraction > 0:
+            generator = numpy_generator(self.seed, "events", epoch)
+            drawn = self._rare_events().draw(order, starts, self.config.rare_fraction, generator)
         batches = []
         for number in range(len(self)):
-            whole = order[number * self._global_batch_size :][: self._global_batch_size]
-            begin, end = self._share(len(whole))
-            batches.append(whole[begin:end])
+            begin = number * self._global_batch_size
+            size = min(self._global_batch_size, self.number_of_sequences - begin)
+            first, last = self._share(size)
+            own = slice(begin + first, begin + last)
+            batches.append(Drawn(drawn.sequences[own], drawn.starts[own], drawn.weights[own]))
         return batches
 
+    def indices(self, epoch: int) -> list[NDArray[Any]]:
+        """Returns which sequences this process's batches of an epoch hold."""
+        return [drawn.sequences for drawn in self.windows(epoch)]
+
     def _batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
-        starts = self._starts(epoch)
-        for indices in self.indices(epoch)[first_batch:]:
-            window = (indices, starts[indices], self.config.number_of_frames)
+        for drawn in self.windows(epoch)[first_batch:]:
+            window = (drawn.sequences, drawn.starts, self.config.number_of_frames)
             if self.in_memory:
                 arrays = self._memory.fetch(*window)
             else:
                 arrays = _fetch(self.dataset, self.split, self.arrays, *window)
-            yield _make_batch(arrays, indices, self.dataset.attributes.maximum_value)
+            batch = _make_batch(arrays, drawn.sequences, self.dataset.attributes.maximum_value)
+            if self.config.rare_fraction > 0:
+                batch = replace(batch, weights=torch.from_numpy(drawn.weights))
+            yield batch
 
     def _starts(self, epoch: int) -> NDArray[Any]:
         """The first frame of each sequence's window; drawn for all, so that it depends on nothing else."""
-        last = self.info.number_of_frames - self.config.number_of_frames
         if self.config.window == "start":
             return np.zeros(self.number_of_sequences, np.int64)
-        return numpy_generator(self.seed, "window", epoch).integers(0, last + 1, self.number_of_sequences)
+        generator = numpy_generator(self.seed, "window", epoch)
+        return generator.integers(0, self._last_start + 1, self.number_of_sequences)
+
+    @property
+    def _last_start(self) -> int:
+        """The last frame that a window may begin with."""
+        if self.config.window == "start":
+            return 0
+        return self.info.number_of_frames - self.config.number_of_frames
+
+    def _rare_events(self) -> RareEvents:
+        if self._events is None:
+            self._events = RareEvents.of(
+                self.dataset,
+                self.split,
+                self.number_of_sequences,
+                self.config.number_of_frames,
+                self._last_start,
+            )
+        return self._events
 
     @property
     def _global_batch_size(self) -> int:

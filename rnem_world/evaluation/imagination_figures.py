@@ -20,6 +20,8 @@ from rnem_world.models.rollout import RolloutConfig
 MASS_TOLERANCE = 0.3
 # Slots are looked for among those of all sequences after so many imagined frames.
 RETRIEVED_AFTER = (1, 5, 10)
+# Stands in curves where there is nothing to measure.
+NOTHING = -1.0
 # Where balls are known, their actions and rewards are scored over so many frames.
 SHORT_HORIZON = 10
 
@@ -323,5 +325,5 @@ def _reward_figures(
 
 
 def _rounded(values: Tensor) -> list[float]:
-    """Rounds for JSON; what isn't there is -1, since JSON knows no NaN."""
-    return [round(value, 4) for value in values.nan_to_num(nan=-1.0).tolist()]
+    """Rounds for JSON, which knows no NaN."""
+    return [round(value, 4) for value in values.nan_to_num(nan=NOTHING).tolist()]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rnem_world.evaluation.imagination_figures import RETRIEVED_AFTER, SHORT_HORIZON, ImaginationFigures
+from rnem_world.evaluation.imagination_figures import (
+    NOTHING,
+    RETRIEVED_AFTER,
+    SHORT_HORIZON,
+    ImaginationFigures,
+)
 from rnem_world.evaluation.imagined_rewards import RewardFigures
 from rnem_world.evaluation.one_step import TERMS, Evaluation
 
@@ -195,7 +200,8 @@ def _curve(label: str, curve: Sequence[float] | Mapping[str, float], horizons: S
     """Lays out a curve's values after so many frames; no line if there are none."""
     if isinstance(curve, Mapping):
         return [_row(label, [_cell(curve.get(str(horizon))) for horizon in horizons])]
-    return [_row(label, [_cell(curve[horizon - 1]) for horizon in horizons])] if curve else []
+    values = [curve[horizon - 1] for horizon in horizons] if curve else []
+    return [_row(label, [_cell(None if value == NOTHING else value) for value in values])] if curve else []
 
 
 def _figure(label: str, value: float | None) -> list[str]:

@@ -253,6 +253,9 @@ class TrainingConfig:
         test_size: Sequences of the test split to use when evaluating.
         save_epochs: Epochs whose checkpoint is kept whatever its validation loss.
         window: Whether a training sequence is the start of a recorded one or a random piece of it.
+        rare_fraction: Part of the training sequences that are drawn because something rare happens in them, another
+            reward than the usual one or an end; the heads' losses are weighted so that what is rare stays rare to
+            them. For a model with heads.
         last_steps: Number of last steps that are reported by themselves (the original's dt).
         relational_loss: The array that marks collisions; None takes whichever the data has.
         seed: Seed of the weights, the noise and the order of the data.
@@ -285,6 +288,7 @@ class TrainingConfig:
     test_size: int | None = None
     save_epochs: tuple[int, ...] = (1, 5, 10, 20, 50, 100)
     window: Literal["start", "random"] = "start"
+    rare_fraction: float = 0.0
     last_steps: int = 10
     relational_loss: Literal["collisions", "events", "none"] | None = None
     seed: int = 0
@@ -300,6 +304,7 @@ class TrainingConfig:
         limits = ("train_size", "valid_size", "test_size", "max_updates")
         check_at_least(self, 1, *counts, "last_steps", "accumulate", *limits)
         check_at_least(self, 0, "seed", "cold_start_steps")
+        check_between(self, 0, 1, "rare_fraction")
         for part in self.train_only:
             if part not in PARTS:
                 raise ConfigError(f"train_only names an unknown part {part!r}: {suggest(part, PARTS)}")

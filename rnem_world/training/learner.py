@@ -205,7 +205,8 @@ class Learner:
             rewards = send(batch.rewards[:, :steps], self.device)
         if model.heads and batch.terminations is not None:
             terminations = send(batch.terminations[:, :steps], self.device).float()
-        whole = SequenceBatch(frames, drawn, actions, rewards, terminations)
+        own = None if batch.weights is None else send(batch.weights, self.device)
+        whole = SequenceBatch(frames, drawn, actions, rewards, terminations, head_weights=own)
         if batch.is_first is None:
             return whole
         begins = batch.is_first[:, 1 : steps + 1].numpy()
@@ -245,7 +246,7 @@ class Learner:
             expected_codes,
             imagined,
             None if imagined is None else self._imagined_before(whole.frames.shape[0]),
-            None,
+            whole.head_weights,
             None if whole.begins is None else whole.begins[:, start : start + length],
             part(whole.weights),
         )

@@ -43,8 +43,9 @@ WORLD_MODEL: dict[str, Any] = {
         "patience": 100,
         "noise": {"per_sequence": True},
         "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000, "latent_fraction": 0.5},
-        "prior_code": {"before": 60, "after_updates": 3000},
+        "prior_code": {"after_updates": 3000},
         "head_loss": {"imagined_weight": 1.0},
+        "rare_fraction": 0.25,
         "optimizer": {"clip_factor": 2.0},
     },
 }
@@ -378,6 +379,8 @@ def make_loader(
     is_training = split == "training"
     shares = processes.world_size if is_training else 1
     names = wanted_arrays(dataset, split, config)
+    earned = {"rewards", "terminations"} & set(dataset.info(split).arrays)
+    draws_rare = is_training and config.model.heads and bool(earned)
     if is_training:  # collisions only weigh reported losses
         names = [name for name in names if name not in ("collisions", "events")]
         if config.model.heads:
@@ -393,6 +396,7 @@ def make_loader(
             memory_gigabytes=options.memory_gigabytes / processes.per_machine,
             drop_last=is_training,
             shuffle=is_training,
+            rare_fraction=options.rare_fraction if draws_rare else 0.0,
         ),
         seed=options.seed,
         rank=processes.rank if is_training else 0,

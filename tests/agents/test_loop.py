@@ -5,12 +5,15 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("stable_baselines3")
 
 from rnem_world.agents import dyna, policy_training
 from rnem_world.agents.config import LoopConfig
-from rnem_world.agents.dyna import ExploringAgent, Loop, loop_table, read_loop
+from rnem_world.agents.dyna import ExploringAgent, ExploringPlanner, Loop, loop_table, read_loop
+from rnem_world.agents.dynamics import LearnedDynamics, WatchedState
+from rnem_world.agents.planning import PlannerAgent, make_planner
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
@@ -113,10 +116,57 @@ def test_an_exploring_agent_sees_what_the_wrapper_shows(tiny_world):
     assert 6 < ups < 18
 
 
+def test_a_planner_needs_no_training_and_collects_in_the_second_round(tiny_world, tmp_path, monkeypatch):
+    collecting = []
+    make = dyna.ExploringPlanner
+
+    def noted(*given):
+        collecting.append(given)
+        return make(*given)
+
+    monkeypatch.setattr(dyna, "ExploringPlanner", noted)
+    planner = "shooting:population=4,horizon=2"
+    assert Loop(small(tiny_world, agent=planner), tmp_path).run() is None
+    assert {share for _, _, share, _ in collecting} == {0.2}
+    assert not (tmp_path / "agents").exists()
+    config, rows = read_loop(tmp_path)
+    assert config.agent == planner
+    assert [row["real_transitions"] for row in rows] == [6 * 17, 12 * 17]
+    names = [
+        score["name"] for score in json.loads((tmp_path / "scores" / "round-1.json").read_text())["scores"]
+    ]
+    assert planner in names
+
+
+def test_a_planner_is_told_what_was_done_instead(tiny_world):
+    world, told = World.load(tiny_world), []
+
+    def source(observations, actions, begun):
+        told.append(actions)
+        return watched.observe(observations, actions, begun)
+
+    watched = WatchedState(world)
+    planner = make_planner(
+        "shooting", LearnedDynamics(world), {"population": 2, "horizon": 1}, torch.Generator().manual_seed(0)
+    )
+    env = BouncingBallsVectorEnv(3, preset="avoid")
+    explorer = ExploringPlanner(PlannerAgent(planner, source), world.actions, 1.0, np.random.default_rng(0))
+    frames, _ = env.reset(seed=0)
+    explorer.reset(3)
+    done = []
+    for _ in range(4):
+        done.append(explorer.act(frames))
+        frames, *_ = env.step(done[-1])
+    assert told[0] is None
+    np.testing.assert_array_equal(told[1:], done[:-1])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"rounds": 0}, "rounds"),
+        ({"agent": "orakle"}, "no planner 'orakle'"),
+        ({"agent": "mcts:depth=3"}, "unknown option"),
         ({"frames": 16}, "more than 16"),
         ({"preset": "balls4mass64"}, "no player"),
         ({"exploration": 2.0}, "exploration"),

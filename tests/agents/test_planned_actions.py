@@ -116,7 +116,7 @@ def test_learned_worlds_are_planned_in_whatever_their_actions(worlds, kind, watc
     world, envs = World.load(worlds[kind]), LearnedVectorEnv(2, worlds[kind])
     planner = make_planner("cem", LearnedDynamics(world), {"horizon": 3, "population": 20}, generator())
     source = WatchedState(world).observe if watches else dreamt_states(envs)
-    agent = PlannerAgent(planner, source, world.actions)
+    agent = PlannerAgent(planner, source)
     frames, _ = envs.reset(seed=0)
     agent.reset(2)
     for _ in range(2):

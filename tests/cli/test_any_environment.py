@@ -1,0 +1,140 @@
+"""From an environment of a user's to its dream, by commands: collect, train, evaluate, roll out, play, film."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import rnem_world
+from rnem_world.data.dataset import Dataset
+from rnem_world.envs.slots import SlotVectorObservation
+
+ENVIRONMENTS = Path(__file__).parent.parent / "envs"
+SMALL = ("--steps-of-data", 1200, "--max-updates", 2, "--threads", 1, "--batch-size", 4, "--slots", 2)
+IDS = {"Masks-v0": ("--env-option", "length=11"), "Wide-v0": ()}
+
+
+@pytest.fixture(scope="module", params=IDS)
+def world(request, tmp_path_factory):
+    """The folder of a world of an environment of a user's; the working directory is where it was made."""
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("any")
+    sys.path.append(str(ENVIRONMENTS))
+    os.chdir(folder)
+    line = ("train", "--env", f"own_environments:Own/{request.param}", "--world-model", *SMALL)
+    line = ["-m", "rnem_world.cli.main", *map(str, line), *IDS[request.param]]
+    python_path = os.pathsep.join([str(ENVIRONMENTS), str(ENVIRONMENTS.parent.parent)])
+    done = subprocess.run(
+        [sys.executable, *line],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": python_path},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no data at hand: collecting 1,224 frames" in done.stdout
+    yield folder / "runs" / f"world-{request.param}"
+    os.chdir(before)
+    sys.path.remove(str(ENVIRONMENTS))
+
+
+def test_its_figures_and_its_film(rnem, world):
+    for line in (
+        ("evaluate", world),
+        ("evaluate", world, "--imagine", 3),
+        ("rollout", world, "--steps", 4, "--out", world / "r.gif"),
+        ("env", "info", world),
+    ):
+        result = rnem(*line)
+        assert result.code == 0, result.err
+    assert "own_environments:Own" in result.out
+
+
+def test_the_dream_and_its_real_counterpart_are_alike(world):
+    dream = gymnasium.make("RNEM-World-v0", checkpoint=world)
+    real = gymnasium.make("RNEM-Real-v0", checkpoint=world)
+    assert dream.observation_space.shape == real.observation_space.shape
+    assert dream.action_space == real.action_space
+    check_env(dream.unwrapped, skip_render_check=True)
+    check_env(real.unwrapped, skip_render_check=True)
+    batch = gymnasium.make_vec("RNEM-World-v0", num_envs=64, checkpoint=world)
+    frames, _ = batch.reset(seed=0)
+    assert frames.shape == (64, *dream.observation_space.shape)
+    batch.step(batch.action_space.sample())
+    # What was recorded is what the real counterpart shows.
+    with Dataset.open(Path("data") / f"{world.name.removeprefix('world-')}.h5") as dataset:
+        read = dataset.read("training", [0], dataset.info("training").arrays)
+        space, seed = dataset.attributes.action_space, dataset.attributes.seed
+        scale = 255 // dataset.attributes.maximum_value
+    from rnem_world.seeding import derive_seed
+
+    again = rnem_world.real_environment(rnem_world.World.load(world), 1)
+    frame, _ = again.reset(seed=[derive_seed(seed, "training", 0, 0)])
+    for t in range(11):
+        assert np.array_equal(frame[0], read["features"][t, 0] * scale)
+        frame, rewards, *_ = again.step(space.decode(read["actions"][t]))
+        assert rewards[0] == pytest.approx(read["rewards"][t, 0], abs=1e-6)
+
+
+def test_slots_watch_it(world):
+    env = SlotVectorObservation(rnem_world.real_environment(rnem_world.World.load(world), 2), world)
+    assert env.reset(seed=0)[0].shape[:2] == (2, 2)
+    env.step(env.action_space.sample())
+
+
+def test_planners_play_in_it_and_are_filmed(rnem, world):
+    planner = ("--agent", "shooting:horizon=2,population=3")
+    result = rnem(
+        "agent", "eval", "--checkpoint", world, *planner, "--episodes", 2, "--steps", 5, "--threads", 1
+    )
+    assert result.code == 0, result.err
+    assert "shooting" in result.out
+    film = world / "beside.gif"
+    result = rnem("env", "record", world, "--beside-reality", "--steps", 10, "--out", film, "--threads", 1)
+    assert result.code == 0, result.err
+    assert "10 steps" in result.out
+    assert "real in both" in result.out
+    assert imageio.imread(film).ndim == 4
+    result = rnem("env", "record", world, "--beside-reality", "--starts", "real", "--out", film)
+    assert result.code == 2
+    assert "leave it out" in result.err
+
+
+def test_data_that_is_there_is_not_taken_for_another(rnem, world):
+    name = world.name.removeprefix("world-")
+    line = ("train", "--env", f"own_environments:Own/{name}", "--world-model", *SMALL, "--out", "runs/other")
+    result = rnem(*line, *IDS[name], "--policy", "random")
+    assert result.code == 2
+    assert "made with another policy" in result.err
+    result = rnem(*line, *IDS[name], "--crop", ":4,:")
+    assert result.code == 2
+    assert "made with another recipe" in result.err
+    assert not Path("runs/other").exists()
+
+
+def test_a_loop_improves_it(rnem, world):
+    """A round of collecting by random players, and one by the policy that was trained in the dream."""
+    pytest.importorskip("stable_baselines3")
+    if world.name != "world-Masks-v0":
+        pytest.skip("one is enough")
+    line = ("agent", "loop", "--checkpoint", world, "--out", "runs/loop", "--threads", 1)
+    small = (
+        *("--rounds", 2, "--sequences", 4, "--validation-sequences", 1, "--frames", 20, "--world-updates", 1),
+        *("--timesteps", 8, "--num-envs", 2, "--set", "n_steps=4", "--set", "batch_size=8", "--episodes", 1),
+    )
+    result = rnem(*line, "--preset", "avoid", *small)
+    assert result.code == 2
+    assert "preset is 'avoid', which is for balls" in result.err
+    result = rnem(*line, *small)
+    assert result.code == 0, result.err
+    assert "round 2 of 2" in result.out
+    with Dataset.open(Path("runs/loop/data/round-1.h5")) as dataset:
+        assert dataset.attributes.settings["recipe"]["id"] == "own_environments:Own/Masks-v0"
+        assert "is_first" in dataset.info("training").arrays
