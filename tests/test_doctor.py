@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,7 @@ from rnem_world.doctor.run import (
 from rnem_world.errors import ConfigError
 from rnem_world.training.logging import read_log
 from rnem_world.training.trainer import train
+from tests.conftest import moving_discs
 
 
 def log(*losses: float, valid: tuple[float, ...] = ()) -> list[dict]:
@@ -181,6 +183,29 @@ def test_actions_that_the_data_does_not_heed_are_not_obeyed(run_with_actions):
     seen = watch(Trained.load(run_with_actions, "cpu"), None, "test", 6, 0)
     assert seen.obeyed == pytest.approx(1.0, abs=0.02)
     assert seen.fg_ari is not None
+
+
+def test_episodes_that_are_short_are_watched_for_as_long_as_they_last(tiny, tmp_path):
+    """Sequences of episodes of six frames each: no frame of another episode is looked at."""
+    import dataclasses
+
+    from rnem_world.data.schema import DatasetAttributes
+    from rnem_world.data.writer import write_shard
+    from rnem_world.doctor.run import _read
+
+    begins = np.zeros((18, 6), np.bool_)
+    begins[::6] = True
+    episodes = dataclasses.replace(moving_discs(6, 18, 32, 0, 3), is_first=begins)
+    data = tmp_path / "short.h5"
+    splits = {"training": episodes, "validation": episodes, "test": episodes}
+    write_shard(data, splits, DatasetAttributes(number_of_actions=3))
+    train(data, tiny.config(epochs=1), tmp_path / "run", device="cpu", feed_actions=True)
+    trained = Trained.load(tmp_path / "run", "cpu")
+    given, groups = _read(trained, None, "test", 4)
+    assert (given.how.context, given.how.horizon) == (2, 2)
+    assert given.lasts is None or given.lasts.all()
+    assert groups.shape[:2] == given.frames[:, 1:3].shape[:2]
+    assert watch(trained, None, "test", 4, 0).fg_ari is not None
 
 
 def test_without_truth_binding_is_judged_by_sharpness(tiny, make_discs, tmp_path):

@@ -169,6 +169,8 @@ def test_the_wheel_holds_all_of_the_package_and_nothing_else(wheel):
     expected |= {
         f"rnem_world/pretrained/{file.relative_to(pretrained).as_posix()}" for file in pretrained.glob("*/*")
     }
+    page = ROOT / "rnem_world" / "play" / "page"
+    expected |= {f"rnem_world/play/page/{file.name}" for file in page.iterdir()}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == expected

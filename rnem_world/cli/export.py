@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rnem_world.cli import arguments
-from rnem_world.errors import OutputError
+from rnem_world.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from rnem_world.envs.starts import Starts
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=arguments.world)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to make.")
+@click.option(
+    "--web",
+    type=click.Path(path_type=Path),
+    help="A folder to make for a web host: a page to play on.",
+)
+@click.option(
+    "--runtime",
+    default="cdn",
+    show_default=True,
+    help="Where that page has ONNX Runtime from: cdn, npm (copied now), or a folder with onnxruntime-web.",
+)
 @click.option("--data", help="What it says it was trained on, a preset's name for example. [the run's path]")
 @click.option(
     "--half", is_flag=True, help="Half precision: half the size; evaluate it to see whether it matters."
@@ -35,7 +46,9 @@ if TYPE_CHECKING:
 )
 def command(
     run: str,
-    out: Path,
+    out: Path | None,
+    web: Path | None,
+    runtime: str,
     data: str | None,
     half: bool,
     checkpoint: str,
@@ -47,12 +60,39 @@ def command(
 
     With --starts a folder is a whole environment: starts.npz holds where dreams begin, and, if the data has the
     positions of balls, uncertainty.json how far dreams go astray. With --onnx programs without PyTorch can run it, see
-    docs/export.md.
+    docs/export.md. With --web the world can be played in a browser without a server, see docs/play.md.
     """
+    if out is None and web is None:
+        raise ConfigError("nothing to make was named: give --out FOLDER, --web FOLDER, or both")
+    for folder in (out, web):
+        if folder is not None and folder.exists():
+            raise OutputError(f"{folder} already exists: choose another folder, or remove it first")
+    if out is not None:
+        _export(run, out, data, half, checkpoint, onnx, dataset, number_of_starts)
+    if web is not None:
+        _write_site(str(run if out is None else out), web, runtime, half, dataset)
+
+
+def _write_site(run: str, web: Path, runtime: str, half: bool, dataset: str | None) -> None:
+    from rnem_world.play.web import write_site
+
+    write_site(run, web, runtime, half, starts=dataset)
+    size = sum(file.stat().st_size for file in web.iterdir()) / 1e6
+    click.echo(f"{web}: {size:.1f} MB; try it with: python -m http.server --directory {web}")
+
+
+def _export(
+    run: str,
+    out: Path,
+    data: str | None,
+    half: bool,
+    checkpoint: str,
+    onnx: bool,
+    dataset: str | None,
+    number_of_starts: int,
+) -> None:
     from rnem_world.training.checkpoint import load_model, save_checkpoint
 
-    if out.exists():
-        raise OutputError(f"{out} already exists: choose another folder, or remove it first")
     starts = None
     if dataset is not None:
         from rnem_world.envs.starts import starts_from_dataset

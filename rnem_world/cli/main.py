@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "Write a trained model as a small folder to ship.",
     "push": "Push a trained model to the Hugging Face Hub, with a card.",
     "agent": "Train, evaluate and improve agents, in dreams and in reality.",
+    "play": "Play in a learned world in the browser.",
     "env": "Look at learned worlds as environments, measure them, film them.",
     "doctor": "Say what works here, or how a run fares, with advice.",
     "reproduce": "Show which claims of the R-NEM paper hold.",

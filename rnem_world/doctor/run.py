@@ -20,7 +20,7 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import read_batch
 from rnem_world.data.schema import Split
 from rnem_world.doctor.findings import Finding
-from rnem_world.errors import ConfigError
+from rnem_world.errors import ConfigError, DataError
 from rnem_world.evaluation.metrics import foreground_ari
 from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import imagine, observe
@@ -34,7 +34,10 @@ PLATEAU_UPDATES = 500
 
 GOOD_ARI, POOR_ARI = 0.8, 0.5
 SHARP, BLURRED = 0.9, 0.7
-_CONTEXT, _HORIZON, _OBEYS = 15, 20, 5
+_LENGTHS = [(15, 20), (10, 10), (6, 6), (2, 2), (1, 1)]
+"""Frames to watch and to imagine: the first of these that episodes last for."""
+
+_OBEYS = 5
 _WORST_RISE = 1.5
 _OVERFITTING = 1.1
 _FEWEST_ENTRIES = 6
@@ -191,9 +194,18 @@ def _read(
     with Dataset.open(trained.data(data)) as dataset:
         info = dataset.info(split)
         count = min(sequences, info.number_of_sequences)
-        horizon = min(_HORIZON, max(info.number_of_frames // 2 - 1, 1))
-        context = min(_CONTEXT, info.number_of_frames - 1 - horizon)
-        given = rollout_input(trained, data, split=split, count=count, context=context, horizon=horizon)
+        lengths = [length for length in _LENGTHS if sum(length) < info.number_of_frames] or _LENGTHS[-1:]
+        for context, horizon in lengths:  # as much as episodes last for
+            try:
+                given = rollout_input(
+                    trained, data, split=split, count=count, context=context, horizon=horizon
+                )
+            except DataError:
+                if (context, horizon) == lengths[-1]:
+                    raise
+                continue
+            if given.lasts is None or bool(given.lasts.all()):
+                break
         if "groups" not in info.arrays:
             return given, None
         read = read_batch(dataset, split, given.sequences, context + 1, ["groups"], given.begins)
