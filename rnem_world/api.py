@@ -209,6 +209,8 @@ def evaluate_dreams(
         how = RolloutConfig(context, horizon, noise=noise, slots=slots)
         check_length(how, info.number_of_frames)
         count = min(DEFAULT_DREAMS if sequences is None else sequences, info.number_of_sequences)
+        if count < 1:
+            raise ConfigError(f"{count} sequences are asked for: at least 1 is needed")
         truth = read_truth(dataset, split, count, context + horizon + 1, trained.device, context + 1)
 
     def measure(imagination: Imagination) -> ImaginationFigures:
