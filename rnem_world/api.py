@@ -15,7 +15,7 @@ from rnem_world.data.episodes import Windows, find_windows, usual_context
 from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.schema import Split
 from rnem_world.device import choose_device
-from rnem_world.errors import DataError
+from rnem_world.errors import ConfigError, DataError
 from rnem_world.evaluation.imagination import check_length, evaluate_imagination
 from rnem_world.evaluation.imagination_figures import ImaginationFigures
 from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig
