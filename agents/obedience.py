@@ -330,24 +330,30 @@ def obedience_table(found: list[ObedienceFigures]) -> list[str]:
     horizon = found[0].figures.horizon
     after = [number for number in HORIZONS if number <= horizon]
     rows = [["after so many imagined frames", *map(str, after)]]
-    for title, curve in (
-        ("what actions decide, right", lambda each: each.steered),
-        ("all of it right", lambda each: each.steered_exact),
-        ("... right in a copy of the last frame", lambda each: each.steered_copy),
-        ("wrong pixels of whole frames", lambda each: each.figures.frames.wrong_pixels),
-        ("player's error", lambda each: _players_error(each.figures)),
-    ):
-        values = [(each.player, curve(each)) for each in found]
-        if not all(line for _, line in values):
-            continue
+    curves_of = [_curves(each) for each in found]
+    for title in curves_of[0]:
         rows.append([title, *[""] * len(after)])
-        for player, line in values:
-            cells = [line[number - 1] for number in after]
-            rows.append([f"  {player}", *("-" if cell == NOTHING else f"{cell:.3f}" for cell in cells)])
+        for each, curves in zip(found, curves_of, strict=True):
+            cells = [curves[title][number - 1] for number in after]
+            rows.append([f"  {each.player}", *("-" if cell == NOTHING else f"{cell:.3f}" for cell in cells)])
     return columns(rows)
 
 
-def _players_error(figures: ImaginationFigures) -> list[float]:
+def _curves(found: ObedienceFigures) -> dict[str, list[float]]:
+    """Names the curves of a player that are worth a table; those that there are not are left out."""
+    figures = found.figures
+    curves = {
+        "what actions decide, right": found.steered,
+        "all of it right": found.steered_exact,
+        "... right in a copy of the last frame": found.steered_copy,
+        "wrong pixels of whole frames": figures.frames.wrong_pixels,
+    }
+    curves |= {f"channel {name} exact": curve for name, curve in figures.frames.exact_channels.items()}
     if figures.objects is not None:
-        return figures.objects.player_errors
-    return [] if figures.player is None else figures.player.player_error
+        curves |= {
+            "player's error, radii": figures.objects.player_errors,
+            "player within its radius": figures.objects.player_within,
+        }
+    if figures.player is not None:
+        curves["player's error, pixels"] = figures.player.player_error
+    return curves

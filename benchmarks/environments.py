@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rnem_world.actions import ActionSpace
+from rnem_world.agents.base import RandomAgent, StayAgent
 from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
 from rnem_world.envs.real import ATARI_ENVIRONMENT, BALLS_ENVIRONMENT, is_game, real_environment
 from rnem_world.envs.world import World
@@ -98,8 +100,9 @@ def measure_speeds(config: EnvBenchmarkConfig) -> Iterator[Speed]:
                 envs = LearnedVectorEnv(batch, **options, **shared)
                 envs.starts.prepare()
                 yield _speed_of(f"{imagination}, {obs_type}, {envs.dreams.engine.name}", envs, config)
-        if world.config.environment in (BALLS_ENVIRONMENT, ATARI_ENVIRONMENT):
-            kind = "game" if is_game(world) else "simulator"
+        known = world.config.environment in (BALLS_ENVIRONMENT, ATARI_ENVIRONMENT)
+        if known or world.config.recipe is not None:
+            kind = "game" if is_game(world) else "simulator" if known else "environment"
             yield _speed_of(f"real {kind}, frame", real_environment(world, batch), config)
     shared |= {"imagination": world.ways[0], "obs_type": "slots", "engine": config.engines[0]}
     singles = [LearnedEnv(**shared) for _ in range(16)]
@@ -114,10 +117,11 @@ def _speed_of(name: str, envs: Any, config: EnvBenchmarkConfig) -> Speed:
         begin = time.perf_counter()
         envs.reset()
         resets.append(time.perf_counter() - begin)
-    count = int(envs.single_action_space.n)
+    agent = RandomAgent(ActionSpace.of(envs.single_action_space), rng)
+    actions = itertools.cycle([agent.act(np.zeros(envs.num_envs)) for _ in range(64)])
 
     def step() -> None:
-        envs.step(rng.integers(count, size=envs.num_envs))
+        envs.step(next(actions))
 
     seconds, cpu_seconds = _time(step, config.seconds)
     return Speed(
@@ -129,9 +133,11 @@ def _speed_of_singles(name: str, envs: list[LearnedEnv], config: EnvBenchmarkCon
     for index, env in enumerate(envs):
         env.reset(seed=config.seed + index)
 
+    stay = StayAgent(envs[0].batch.world.actions, np.random.default_rng(config.seed)).act(np.zeros(1))[0]
+
     def step() -> None:
         for env in envs:
-            env.step(0)
+            env.step(stay)
             if env.batch.episodes.finished[0]:
                 env.reset()
 

@@ -15,7 +15,7 @@ from rnem_world.data.episodes import Windows, find_windows, usual_context
 from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.schema import Split
 from rnem_world.device import choose_device
-from rnem_world.errors import DataError
+from rnem_world.errors import ConfigError, DataError
 from rnem_world.evaluation.imagination import check_length, evaluate_imagination
 from rnem_world.evaluation.imagination_figures import ImaginationFigures
 from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig
@@ -209,6 +209,8 @@ def evaluate_dreams(
         how = RolloutConfig(context, horizon, noise=noise, slots=slots)
         check_length(how, info.number_of_frames)
         count = min(DEFAULT_DREAMS if sequences is None else sequences, info.number_of_sequences)
+        if count < 1:
+            raise ConfigError(f"{count} sequences are asked for: at least 1 is needed")
         truth = read_truth(dataset, split, count, context + horizon + 1, trained.device, context + 1)
 
     def measure(imagination: Imagination) -> ImaginationFigures:

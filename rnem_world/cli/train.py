@@ -144,7 +144,7 @@ def command(out: Path | None, resume: bool, device: str, threads: int | None, **
         config,
         out,
         device=resolve_device(device, threads, processes),
-        feed_actions=parameters["feed_actions"] or config.model.number_of_actions > 0,
+        feed_actions=parameters["feed_actions"] or config.model.takes_actions,
         architecture=parameters["architecture"],
         takes_all=parameters["world_model"],
         resume=resume,

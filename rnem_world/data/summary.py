@@ -76,7 +76,8 @@ def _actions(actions: NDArray[Any], space: ActionSpace | None, number: int | Non
         never = f", {missing} of them never" if missing else ""
         return f"{len(counts)} actions{never}, the commonest {shares.max():.0f} %"
     described = space.described if space is not None else f"{actions.shape[1]} numbers"
-    low, high = actions.min(axis=0, initial=np.inf), actions.max(axis=0, initial=-np.inf)
+    numbers = actions.astype(np.float64)  # whole numbers know no infinity
+    low, high = numbers.min(axis=0, initial=np.inf), numbers.max(axis=0, initial=-np.inf)
     ranges = ", ".join(f"{least:.3g} to {most:.3g}" for least, most in zip(low[:3], high[:3], strict=True))
     return f"actions of {described}, {ranges}{', ...' if actions.shape[1] > 3 else ''}"
 

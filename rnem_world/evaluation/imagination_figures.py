@@ -99,6 +99,7 @@ class ObjectFigures:
         fg_ari: FG-ARI over the last five frames of the context.
         position_errors: Error in the balls' radii after each imagined frame.
         player_errors: The same of the player's ball alone.
+        player_within: Part of the players that are at most their radius away from where they should be.
         constant_velocity_errors: The same of balls that go on as they went, reflected by walls.
         alive: Part of the balls whose slot's mass is within 30 % of theirs, after each imagined frame.
         shuffled_ratio: The player's error after ten frames under other sequences' actions, over that under its own;
@@ -108,6 +109,7 @@ class ObjectFigures:
     fg_ari: float
     position_errors: list[float]
     player_errors: list[float]
+    player_within: list[float]
     constant_velocity_errors: list[float]
     alive: list[float]
     shuffled_ratio: float | None
@@ -278,6 +280,7 @@ def _object_figures(
         fg_ari=float(result["fg_ari"].mean()),
         position_errors=mean(result["errors"]),
         player_errors=mean(result["errors"], slice(1)),
+        player_within=mean((result["errors"] <= 1.0).to(result["errors"].dtype), slice(1)),
         constant_velocity_errors=mean(straight),
         alive=mean(((result["masses"] - 1.0).abs() <= MASS_TOLERANCE).float()),
         shuffled_ratio=ratio,

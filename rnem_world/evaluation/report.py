@@ -88,6 +88,7 @@ def _object_rows(figures: ImaginationFigures, latent: ImaginationFigures | None)
                 "position error, constant velocity and walls", objects.constant_velocity_errors, horizons
             ),
             *_curve("position error of object 1 (the player's)", objects.player_errors, horizons),
+            *_curve("... at most its radius", objects.player_within, horizons),
             *_curve("balls still there", objects.alive, horizons),
             *_figure("FG-ARI, last five context frames", objects.fg_ari),
             *_figure(f"shuffled over true actions, object 1, at {step}", objects.shuffled_ratio),

@@ -43,7 +43,7 @@ WORLD_MODEL: dict[str, Any] = {
         "patience": 100,
         "noise": {"per_sequence": True},
         "closed_loop": {"fraction": 0.3, "steps": 2, "after_updates": 3000, "latent_fraction": 0.5},
-        "prior_code": {"before": 60, "after_updates": 3000},
+        "prior_code": {"after_updates": 3000},
         "head_loss": {"imagined_weight": 1.0},
         "rare_fraction": 0.25,
         "optimizer": {"clip_factor": 2.0},

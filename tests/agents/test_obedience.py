@@ -169,6 +169,7 @@ def test_the_datas_players_come_first_and_the_opposite_is_done_of_who_knows_what
     assert [each["player"] for each in found] == names
     assert all(len(each["steered"]) == 2 for each in found)
     assert "what actions decide, right" in done.out
+    assert "channel" not in done.out
 
 
 def test_worlds_of_balls_know_where_the_player_is(tmp_path):
@@ -177,7 +178,11 @@ def test_worlds_of_balls_know_where_the_player_is(tmp_path):
     found = measure_obedience(world, config)
     assert [each.player for each in found] == [obedience.USUAL_PLAYERS, "random", "hold", "stay"]
     assert all(len(each.figures.objects.player_errors) == 2 for each in found)
-    assert "player's error" in "\n".join(obedience.obedience_table(found))
+    table = "\n".join(obedience.obedience_table(found))
+    assert "player's error, radii" in table
+    assert "player within its radius" in table
+    within = found[0].figures.objects.player_within
+    assert all(0.0 <= value <= 1.0 for value in within)
 
 
 def test_what_cannot_be_told_is_refused(tmp_path, worlds):
@@ -196,6 +201,8 @@ def test_what_cannot_be_told_is_refused(tmp_path, worlds):
 
 def test_figures_repeat_with_the_seed(worlds):
     world = World.load(worlds["Masks"])
+    table = obedience.obedience_table(measure_obedience(world, ObedienceConfig(2, 3, 3)))
+    assert sum(line.startswith("channel ") for line in table) == 5
     measure = partial(measure_obedience, world, ObedienceConfig(2, 3, 6))
     assert [each.as_json() for each in measure()] == [each.as_json() for each in measure()]
     assert torch.is_grad_enabled()

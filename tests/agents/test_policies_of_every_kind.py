@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from rnem_world.agents.config import PolicyConfig
 from rnem_world.agents.policy_agent import load_policy
 from rnem_world.agents.policy_training import train_policy
 from rnem_world.agents.scores import play
-from rnem_world.envs.learned import LearnedVectorEnv
+from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.errors import CheckpointError, ConfigError
 from rnem_world.models.config import ActionsConfig
@@ -67,3 +68,18 @@ def test_dqn_says_what_it_can_act_with(worlds, tmp_path):
     with pytest.raises(ConfigError, match=r"dqn with MlpPolicy refuses what it is given.*Discrete"):
         train_policy(config, tmp_path / "policy")
     assert isinstance(LearnedVectorEnv(1, worlds["box"]).single_action_space, spaces.Box)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("obs_type", ["frame", "slots"])
+def test_stable_baselines3_has_nothing_to_complain_about(worlds, kind, obs_type):
+    from stable_baselines3.common.env_checker import check_env
+
+    env = LearnedEnv(worlds[kind], obs_type=obs_type)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Frames of 32 pixels are what this world has, bounds of actions are the real environment's.
+        warnings.filterwarnings("ignore", message=".*minimal resolution")
+        warnings.filterwarnings("ignore", message=".*symmetric and normalized")
+        warnings.filterwarnings("ignore", message=".*unconventional shape")
+        check_env(env)

@@ -127,7 +127,20 @@ def test_a_loop_improves_it(rnem, world):
     line = ("agent", "loop", "--checkpoint", world, "--out", "runs/loop", "--threads", 1)
     small = (
         *("--rounds", 2, "--sequences", 4, "--validation-sequences", 1, "--frames", 20, "--world-updates", 1),
-        *("--timesteps", 8, "--num-envs", 2, "--set", "n_steps=4", "--set", "batch_size=8", "--episodes", 1),
+        *(
+            "--timesteps",
+            8,
+            "--num-envs",
+            2,
+            "--set",
+            "n_steps=4",
+            "--set",
+            "batch_size=8",
+            "--episodes",
+            1,
+            "--steps",
+            12,
+        ),
     )
     result = rnem(*line, "--preset", "avoid", *small)
     assert result.code == 2

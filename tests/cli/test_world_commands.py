@@ -63,6 +63,7 @@ def test_a_world_model_has_all_its_options_and_learns_rewards(place):
     config = checkpoint.read_config(place / "run")
     model, training = config.model, config.training
     assert (model.architecture, model.number_of_actions, model.heads) == ("projection32", 9, True)
+    assert (model.reward_values, model.heads_see) == ((-1.0, 0.0), "slots_and_effects")
     assert (model.slot_inputs, model.theta_update) == ("error_frame_motion", "gated")
     assert (training.chunk_steps, training.window, training.optimizer.clip_factor) == (12, "random", 2.0)
     assert training.noise.per_sequence
@@ -70,7 +71,7 @@ def test_a_world_model_has_all_its_options_and_learns_rewards(place):
     start = checkpoint.read_weights(place / "run" / "checkpoints" / "update-000000000")
     end = checkpoint.read_weights(place / "run" / "checkpoints" / "update-000000002")
     changed = {name for name, value in start.items() if not bool((value == end[name]).all())}
-    assert {"heads.shares.weight", "action_embedding.linear.weight", "decoder.profiles.weight"} <= changed
+    assert {"heads.parts.weight", "action_embedding.linear.weight", "decoder.profiles.weight"} <= changed
     (entry,) = (
         json.loads(line)
         for line in (place / "run" / "log.jsonl").read_text().splitlines()

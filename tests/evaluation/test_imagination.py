@@ -107,7 +107,7 @@ def test_a_perfect_dream_has_no_error_and_keeps_every_ball(truth, monkeypatch):
     # Discs of pixels have their centre of mass where the ball is, but for half a pixel.
     assert max(figures.objects.position_errors) < 0.5 / float(truth.objects.radii.min())
     assert max(figures.objects.player_errors) < 0.5 / float(truth.objects.radii.min())
-    assert figures.objects.alive == [1.0] * HORIZON
+    assert figures.objects.player_within == figures.objects.alive == [1.0] * HORIZON
     assert figures.objects.fg_ari == pytest.approx(1.0)
     assert figures.rewards.reward_precision == pytest.approx(1.0)
     assert figures.rewards.reward_rate == pytest.approx(

@@ -155,6 +155,8 @@ def test_a_model_takes_them(kind: str) -> None:
         model, Truth(frames, actions), RolloutConfig(3, 4, "pixels"), torch.Generator().manual_seed(0)
     )
     assert len(figures.frames.bce) == 4
+    # Beside the true actions those of another sequence.
+    assert len(figures.frames.wrong_pixels_shuffled) == len(figures.frames.foreground_iou_shuffled) == 4
     state = model.initial_state(4)
     model.predict(state, frames[:, 0], actions[:, 0]).output.sum().backward()
     assert model.action_embedding is not None
