@@ -82,13 +82,21 @@ the first observation of an episode, all at the start."""
 
 
 def planned_actions(world: World) -> spaces.Space[Any]:
-    """Gives the actions among which planners choose in a world: as its model is given them, and within bounds."""
+    """Gives the actions among which planners choose in a world: as its model is given them, and within bounds.
+
+    Raises:
+        ConfigError: If it takes none of the environment's.
+    """
     known, model = world.actions, world.config.model.actions
     if known.is_discrete:
         return spaces.Discrete(known.sizes[0])
+    if model is None:
+        raise ConfigError(
+            f"{world.folder.name} was trained without actions, so that a planner has nothing to choose from"
+        )
     if known.kind == "multi_binary":
         return spaces.MultiBinary(known.length)
-    if known.kind == "multi_discrete" or model is None:
+    if known.kind == "multi_discrete":
         return spaces.MultiDiscrete(np.array(known.sizes, np.int64))
     # Where the environment has no bounds, the model has those of its data.
     return spaces.Box(np.array(model.low, np.float32), np.array(model.high, np.float32))

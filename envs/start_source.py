@@ -300,11 +300,11 @@ def check_context(
         )
     given = options.get("actions")
     if given is None:
-        if world.actions.sizes != (1,):
+        if world.takes_actions and world.actions.sizes != (1,):
             raise ConfigError(
                 f"options has frames and no actions: give the {steps} actions between the frames"
             )
-        actions = np.zeros(steps, dtype=np.int64)
+        actions = np.zeros((steps, *world.actions.stored_shape), world.actions.stored_dtype)
     else:
         actions = _encoded_actions(world, np.asarray(given), steps, number)
     frames = frames[rows] if each else np.broadcast_to(frames, (len(rows), *frames.shape))

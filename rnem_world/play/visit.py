@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rnem_world.actions import ActionSpace
 from rnem_world.envs.dream import DreamsSnapshot
 from rnem_world.envs.editing import Remove as RemoveEdit
+from rnem_world.envs.editing import Transplant
 from rnem_world.envs.placing import PAST_STEPS, Put
 from rnem_world.errors import ConfigError, RnemWorldError
 from rnem_world.play import messages
@@ -91,7 +92,7 @@ class Visit:
             real = Lane.beginning(moment, self._nothing)
         else:
             dreams = self._imagining.begin(seed)
-        self._seed, self._real = seed, real
+        self._seed, self._begun, self._real = seed, dreams, real
         self._live_on(Lane.beginning(DreamMoment(dreams), self._nothing), 0)
 
     def _live_on(self, lane: Lane[DreamMoment], time: int) -> None:
@@ -165,7 +166,7 @@ class Visit:
         here = lane.moments[self._now]
         match wanted:
             case messages.Remove(slot):
-                dreams = self._imagining.edit(here.dreams, RemoveEdit(slot))
+                dreams = self._without(here.dreams, slot)
             case messages.Place(slot, x, y, copy):
                 dreams = self._put(lane, [Put(slot, self._free_slot(here) if copy else slot, x, y)])
             case messages.Exchange(first, second):
@@ -176,6 +177,16 @@ class Visit:
         self._undone = [*self._undone[1 - MOST_UNDONE :], (lane, self._first + self._now, before)]
         lane.cut(self._now)
         lane.moments[self._now] = replace(here, dreams=dreams, changed=True)
+
+    def _without(self, dreams: DreamsSnapshot, slot: int) -> DreamsSnapshot:
+        """Takes an object out; where no slot is empty any more, its own becomes like one that was at the beginning."""
+        try:
+            return self._imagining.edit(dreams, RemoveEdit(slot))
+        except ConfigError:
+            empty = emptiest_slot(self._imagining.look([self._begun])[0])
+            if empty is None:
+                raise
+            return self._imagining.edit(dreams, Transplant(self._begun, empty, slot))
 
     def _free_slot(self, moment: DreamMoment) -> int:
         slot = emptiest_slot(self._imagining.look([moment.dreams])[0])

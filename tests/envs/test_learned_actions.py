@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from dreamers import write_graphs, write_world
+from dreamers import balls_starts, write_graphs, write_world
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from rnem_world.actions import ActionSpace
+from rnem_world.agents.dynamics import LearnedDynamics
 from rnem_world.envs.editing import Swap, compare_futures
 from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
 from rnem_world.envs.slots import SlotFilter, SlotObservation, SlotVectorObservation
@@ -24,6 +26,7 @@ from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
 from rnem_world.models.config import ActionsConfig
 from rnem_world.models.rollout import imagine, observe
+from rnem_world.training.checkpoint import load_model, save_checkpoint
 
 KINDS: dict[str, tuple[dict[str, Any], spaces.Space[Any]]] = {
     "discrete": ({"number_of_actions": 9}, spaces.Discrete(9)),
@@ -244,3 +247,26 @@ def test_kinds_are_told_apart_by_what_they_are_and_not_by_their_width(worlds):
     assert World.load(worlds["multi_binary"]).actions == ActionSpace.of(spaces.MultiBinary(2))
     assert World.load(worlds["discrete"]).number_of_actions == 9
     assert World.load(worlds["box"]).number_of_actions == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_world_that_was_trained_without_actions_has_the_environments_and_heeds_none(tmp_path, kind):
+    space = KINDS[kind][1]
+    folder = write_world(tmp_path / "world", number_of_actions=0)
+    model, config = load_model(folder)
+    known = replace(config, action_space=ActionSpace.of(space))
+    save_checkpoint(folder, model, known)
+    write_starts(folder / STARTS_FILE, balls_starts())
+    env = LearnedEnv(folder, obs_type="slots")
+    assert env.action_space == space
+    shown = []
+    for action in drawn(space, 2):
+        env.reset(options={"start": 0})
+        shown.append(env.step(action)[0])
+    np.testing.assert_array_equal(*shown)
+    frames = balls_starts().frames([3])[0]
+    expected, _ = env.reset(options={"start": 3})
+    np.testing.assert_array_equal(env.reset(options={"frames": frames})[0], expected)
+    if kind != "discrete":
+        with pytest.raises(ConfigError, match="trained without actions"):
+            LearnedDynamics(World.load(folder))

@@ -65,6 +65,17 @@ class Window:
             self.page.keyboard.press("p")
             self.wait("!rnem.picture.playing")
 
+    def stand(self, seed: int = 0, steps: int = 8) -> None:
+        """Begins the dream of a seed, makes some steps, and stands still: always the same moment."""
+        self.pause()
+        epoch = self.see("rnem.picture.epoch")
+        self.see(f"rnem.send({{ type: 'begin', seed: {seed} }})")
+        self.wait(f"rnem.picture.epoch > {epoch}")
+        for step in range(steps):
+            self.see("rnem.send({ type: 'step' })")
+            self.wait(f"rnem.picture.time === {step + 1}")
+        self.wait("document.querySelectorAll('.panel').length === 1")
+
     def place(self, x: float, y: float, lane: str = "dream") -> tuple[float, float]:
         """Where a place of the frame is on the screen."""
         box = self.page.locator(f".panel.{lane} .over").bounding_box()

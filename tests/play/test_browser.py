@@ -108,7 +108,7 @@ def test_buttons_move_the_player_too(window):
 
 @only("wide")
 def test_a_click_removes_an_object_and_undo_brings_it_back(window):
-    window.pause()
+    window.stand()
     before = window.lane()
     slot = objects(before)[0]
     window.page.mouse.click(*window.place(*pixel_of(window, slot)))
@@ -120,7 +120,7 @@ def test_a_click_removes_an_object_and_undo_brings_it_back(window):
 
 @only("wide")
 def test_a_drag_puts_a_copy_elsewhere(window):
-    window.pause()
+    window.stand()
     before = window.lane()
     to = free_place(before)
     window.page.mouse.move(*window.place(*pixel_of(window, objects(before)[-1])))
@@ -135,7 +135,7 @@ def test_a_drag_puts_a_copy_elsewhere(window):
 
 @only("wide")
 def test_dragging_onto_another_lets_them_change_places(window):
-    window.pause()
+    window.stand()
     before = window.lane()
     first, second = objects(before)[:2]
     window.page.mouse.move(*window.place(*pixel_of(window, first)))

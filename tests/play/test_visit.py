@@ -139,6 +139,18 @@ def test_without_a_free_slot_a_copy_is_refused(player):
     assert number_of_objects(copied) == 5
 
 
+def test_where_no_slot_is_empty_any_more_objects_can_be_removed_all_the_same(player):
+    before = player.act(ACTIONS)[-1]
+    slot = object_of(before)
+    full = player.do(messages.Place(slot, *free_place(before)))
+    assert number_of_objects(full) == 5
+    gone = player.do(messages.Remove(slot))
+    assert player.refused == []
+    assert number_of_objects(gone) == 4
+    assert gone["lanes"]["dream"]["slots"][slot][2] < 5
+    assert number_of_objects(player.act([0] * 6)[-1]) == 4
+
+
 def test_a_moved_object_leaves_its_place(player):
     before = player.act(ACTIONS)[-1]
     (x, y), slot = free_place(before), object_of(before)

@@ -182,8 +182,7 @@ def test_objects_can_be_touched_and_time_turned_back(address, browser):
     context = browser.new_context(viewport={"width": 1200, "height": 860})
     window = Window(context.new_page()).open(address)
     assert not window.page.locator("#real").is_visible()
-    window.wait("rnem.picture.time > 8")
-    window.pause()
+    window.stand()
     before = window.lane()
     there = [k for k, slot in enumerate(before["slots"]) if slot[2] > 5]
     places = [(x, y) for x in range(6, 27) for y in range(6, 27)]

@@ -94,13 +94,17 @@ export class Graphs {
     return { prediction, frame, gamma, masses, centres, maps };
   }
 
-  /** Takes an object out: its slot becomes a copy of an empty one. */
-  async remove(state, slot) {
-    const { masses } = await this.draw(state);
-    const empty = emptiest(masses, slot);
+  /** Takes an object out: its slot becomes a copy of an empty one, now or at the beginning. */
+  async remove(state, slot, begun) {
+    let { masses } = await this.draw(state);
+    let source = state, empty = emptiest(masses, slot);
+    if (masses[empty] > LEAST_MASS) {
+      ({ masses } = await this.draw((source = begun)));
+      empty = emptiest(masses, -1);
+    }
     if (masses[empty] > LEAST_MASS) throw new Refusal("No slot is empty, which a removed object's becomes a copy of.");
     const edited = this.#copied(state);
-    for (const name of ["theta", "output", "code"]) this.#write(edited[name], slot, state[name], empty);
+    for (const name of ["theta", "output", "code"]) this.#write(edited[name], slot, source[name], empty);
     return this.#redrawn(state, edited);
   }
 

@@ -75,7 +75,7 @@ class Visit {
 
   begin(seed) {
     this.seed = seed;
-    const state = this.graphs.begin(seed);
+    const state = (this.begun = this.graphs.begin(seed));
     this.liveOn(lane([moment(state)], this.graphs.nothing()), 0);
   }
 
@@ -152,7 +152,7 @@ class Visit {
   async change(changed, command) {
     const here = changed.moments[this.now];
     let state;
-    if (command.type === "remove") state = await this.graphs.remove(here.state, command.slot);
+    if (command.type === "remove") state = await this.graphs.remove(here.state, command.slot, this.begun);
     else if (command.type === "place") {
       const { slot, x, y, copy = true } = command;
       state = await this.put(changed, [{ slot, to: copy ? await this.graphs.free(here.state) : slot, x, y }]);
