@@ -19,6 +19,7 @@ from rnem_world.errors import (
     OutputError,
     ProcessError,
     RnemWorldError,
+    SimulationError,
     TrainingError,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "OutputError",
     "ProcessError",
     "RnemWorldError",
+    "SimulationError",
     "Trained",
     "TrainingError",
     "World",

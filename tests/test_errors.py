@@ -15,7 +15,7 @@ def test_every_error_is_exported_and_of_one_family():
         for name, kind in vars(errors).items()
         if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == errors.__name__
     }
-    assert len(kinds) == 9
+    assert len(kinds) == 10
     for name, kind in kinds.items():
         assert issubclass(kind, RnemWorldError)
         assert getattr(rnem_world, name) is kind
@@ -33,6 +33,7 @@ def test_every_error_is_exported_and_of_one_family():
         (errors.OutputError, OSError),
         (errors.DependencyError, ImportError),
         (errors.TrainingError, ArithmeticError),
+        (errors.SimulationError, RuntimeError),
     ],
 )
 def test_callers_may_catch_pythons_own_kinds(kind, builtin):

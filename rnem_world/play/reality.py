@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.episodes import Transition
 from rnem_world.envs.real import real_environment
-from rnem_world.envs.starts import CONTEXT_FRAMES, HELD_STEPS
+from rnem_world.envs.start_source import context_frames
+from rnem_world.envs.starts import HELD_STEPS
 from rnem_world.envs.world import World
 from rnem_world.errors import DataError
 
@@ -65,6 +66,8 @@ class Reality:
         self._world = world
         self._env = real_environment(world, 1, max_episode_steps=None, autoreset_mode=AutoresetMode.DISABLED)
         self._can_copy = not isinstance(self._env, AnyVectorEnv)
+        # Where episodes are short, dreams watch fewer frames.
+        self._context = context_frames(world)
         self._seed = 0
         self._done: list[NDArray[Any]] = []
         """What was done since the environment began, if it can't be copied; the first of it before the dream began."""
@@ -92,7 +95,7 @@ class Reality:
             self._seed = (seed + attempt) % 2**31
             frames = [self._known(self._env.reset(seed=self._seed)[0])]
             actions: list[NDArray[Any]] = []
-            while len(actions) < lead + CONTEXT_FRAMES - 1 and not self._is_over:
+            while len(actions) < lead + self._context - 1 and not self._is_over:
                 stored = self._world.actions.encode(np.asarray(space.sample())[None])[0]
                 actions.append(actions[-1] if len(actions) % HELD_STEPS else np.asarray(stored))
                 frames.append(self._known(self._move(actions[-1]).observations))
@@ -100,10 +103,10 @@ class Reality:
                 state = self._env.get_state() if self._can_copy else None
                 self._at = RealMoment(frames[-1], None, 0.0, False, 0, True, state)
                 self._since_copy, self._done, self._before = 0, actions, len(actions)
-                shown, between = frames[-CONTEXT_FRAMES:], actions[1 - CONTEXT_FRAMES :]
+                shown, between = frames[-self._context :], actions[1 - self._context :]
                 return np.stack(shown), np.stack(between), self._at
         raise DataError(
-            f"{ATTEMPTS} real episodes ended within {CONTEXT_FRAMES} frames, which a dream has to watch first"
+            f"{ATTEMPTS} real episodes ended within {self._context} frames, which a dream has to watch first"
         )
 
     def step(self, action: NDArray[Any]) -> RealMoment:

@@ -14,7 +14,7 @@ from worlds_to_train import MODEL, SIZE, STEPS
 from rnem_world.device import send
 from rnem_world.models.config import LossConfig
 from rnem_world.models.world_model import SlotState, WorldModel
-from rnem_world.training import losses
+from rnem_world.training import imagination, losses
 from rnem_world.training.config import (
     ClosedLoopConfig,
     HeadLossConfig,
@@ -34,7 +34,8 @@ def test_the_loss_stays_on_a_graphics_card(monkeypatch):
         sent.append(tuple(tensor.shape))
         return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
-    monkeypatch.setattr(losses, "send", sends)  # the driver would be asked for the transfer
+    for module in (losses, imagination):
+        monkeypatch.setattr(module, "send", sends)  # the driver would be asked for the transfer
     own = np.zeros((SIZE, STEPS), bool)
     own[1, 2:4] = own[2, 5] = True
     codes = own & (np.arange(STEPS) != 3)
@@ -60,8 +61,8 @@ def test_the_loss_stays_on_a_graphics_card(monkeypatch):
         assert {figure.device.type for figure in figures} == {"cuda"}
         with pytest.raises(DataDependentOutputException):
             result.loss.item()
-    # The masks of steps, and which sequences are imagined with which weight.
-    assert sorted(sent) == [(2,), (2,), (SIZE, STEPS), (SIZE, STEPS)]
+    # The masks of steps; which sequences are imagined, with which weight, and which of them from the real frame.
+    assert sorted(sent) == [(2,), (2,), (2,), (SIZE, STEPS), (SIZE, STEPS)]
 
 
 class Waits(TorchFunctionMode):
