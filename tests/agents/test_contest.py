@@ -11,7 +11,6 @@ from rnem_world.agents.config import ContestConfig
 from rnem_world.agents.contest import Contest
 from rnem_world.agents.planning import parse_planner
 from rnem_world.agents.scores import (
-    CONTEXT_FRAMES,
     Played,
     compared,
     dream_beside_reality,
@@ -134,11 +133,13 @@ def test_all_play_the_same_episodes_in_reality_and_in_dreams(tiny_world, policie
 
 def test_a_dream_goes_on_from_reality(tiny_world):
     contest = Contest(ContestConfig((PLANNER,), str(tiny_world), episodes=1, steps=17))
-    real, dreamt = dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, 17)
+    dream = contest.dream(1)
+    context = dream.starts.context_frames
+    real, dreamt = dream_beside_reality(*contest.agent(PLANNER, 1), dream, 0, 17)
     assert real.shape == dreamt.shape == (18, 32, 32, 1)
-    np.testing.assert_array_equal(real[: CONTEXT_FRAMES - 1], dreamt[: CONTEXT_FRAMES - 1])
+    np.testing.assert_array_equal(real[: context - 1], dreamt[: context - 1])
     with pytest.raises(ConfigError, match="too short"):
-        dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, 5)
+        dream_beside_reality(*contest.agent(PLANNER, 1), contest.dream(1), 0, context - 1)
 
 
 def test_a_policy_on_the_slots_of_another_world_is_refused(tiny_world, policies, tmp_path):

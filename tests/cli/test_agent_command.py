@@ -99,7 +99,7 @@ def test_an_episode_that_ends_too_early_for_a_video_is_refused_before_the_others
 
     def ending(env, actions):
         *rest, infos = step(env, actions)
-        rest[2][:] = env.elapsed >= 9
+        rest[2][:] = env.elapsed >= 1
         return *rest, infos
 
     monkeypatch.setattr(BouncingBallsVectorEnv, "step", ending)
@@ -109,7 +109,7 @@ def test_an_episode_that_ends_too_early_for_a_video_is_refused_before_the_others
         "eval --agent shooting:population=2,horizon=1 --checkpoint tiny --video v.gif --episodes 2 --steps 20"
     )
     assert outcome.code == 2
-    assert "the episode with the seed 10000 ends after 9 steps, too early for a video" in outcome.err
+    assert "the episode with the seed 10000 ends after 1 steps, too early for a video" in outcome.err
 
 
 def test_an_agent_of_somebody_elses_environment_is_trained_by_command(run, tmp_path, monkeypatch):

@@ -38,6 +38,7 @@ def discs(
         terminations=ends,
         truncations=np.zeros_like(ends),
         is_first=np.zeros_like(ends),
+        seeds=generator.integers(0, 2**63, (t, n), np.uint64),
         lives=generator.integers(0, 4, (t, n), np.uint8),
         positions=centres,
         velocities=generator.normal(size=centres.shape).astype(np.float32),
