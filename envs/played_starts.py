@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from rnem_world.data.episodes import clipped_context, is_long
 from rnem_world.envs.real import real_environment
-from rnem_world.envs.starts import HELD_STEPS, SPACING, Starts, read_starts, write_starts
+from rnem_world.envs.starts import HELD_STEPS, SPACING, Starts, kept_starts
 from rnem_world.envs.world import World
-from rnem_world.errors import DataError, OutputError
+from rnem_world.errors import DataError
 from rnem_world.seeding import derive_seed
 
 NUMBER_OF_PLAYED_STARTS = 256
@@ -54,14 +54,7 @@ def _kept(world: World, recipe: int) -> Starts:
         f"{NUMBER_OF_PLAYED_STARTS} {SIDE_BY_SIDE} {LOOKED_AHEAD} {SPACING} {HELD_STEPS} {world.frame_shape}"
     )
     path = _place(f"{recipe:08x}-{zlib.crc32(rule.encode()):08x}.npz")
-    if path is not None:
-        with contextlib.suppress(DataError):
-            return read_starts(path)
-    starts = _played(world)
-    if path is not None:
-        with contextlib.suppress(OutputError):
-            write_starts(path, starts)
-    return starts
+    return kept_starts(path, lambda: _played(world))
 
 
 def _place(name: str) -> Path | None:

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -278,10 +278,20 @@ def game_starts(game: str) -> Starts:
 def _game_starts(game: str) -> Starts:
     rule = f"{NUMBER_OF_GAME_STARTS} of {CONTEXT_FRAMES} frames every {SPACING} steps of a random policy"
     path = cache_path(game, f"starts-{zlib.crc32(rule.encode()):08x}", ".npz")
+    return kept_starts(path, lambda: _play(game))
+
+
+def kept_starts(path: Path | None, make: Callable[[], Starts]) -> Starts:
+    """Reads starts from a cache, or makes them and tries to keep them there.
+
+    Args:
+        path: The file; None where there is no cache.
+        make: Makes them where there are none.
+    """
     if path is not None:
         with contextlib.suppress(DataError):
             return read_starts(path)
-    starts = _play(game)
+    starts = make()
     if path is not None:
         with contextlib.suppress(OutputError):
             write_starts(path, starts)
