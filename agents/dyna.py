@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.any_collection import USUAL_POLICY, AnyCollection
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
-from rnem_world.agents.collecting import BallsCollection, Collection
+from rnem_world.agents.collection import BallsCollection, Collection
 from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig, moved
 from rnem_world.agents.contest import STEPS_WITHOUT_LIMIT, USUAL_STEPS, Contest
 from rnem_world.agents.dynamics import LearnedDynamics, WatchedState
