@@ -76,7 +76,7 @@ class Decoder(nn.Module):
 
 
 def _means(maps: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c p q"]:
-    """Means over the rectangles of a grid; torch's way for grids of any size is five times slower than what most need."""
+    """Means over the rectangles of a grid: of as many as there are pixels they are the pixels."""
     height, width = maps.shape[-2:]
     if (height, width) == size:
         return maps
