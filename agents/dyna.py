@@ -335,8 +335,8 @@ def _look_at(config: LoopConfig) -> _Earlier:
     frames = sizes["training"].number_of_frames if "training" in sizes else config.frames
     if "training" not in sizes or frames != config.frames:
         raise ConfigError(
-            f"{config.data} has sequences of {frames} frames for {', '.join(sizes)}, and the loop collects {config.frames} "
-            f"for training: give frames={frames} (--frames), and data with a split for training"
+            f"{config.data} has sequences of {frames} frames for {', '.join(sizes)}, and the loop collects "
+            f"{config.frames} for training: give frames={frames} (--frames), and data with a split for training"
         )
     return _Earlier(
         sizes["training"].number_of_sequences, sum(size.number_of_sequences for size in sizes.values())
