@@ -158,7 +158,7 @@ def _is_size(given: Any) -> bool:
     return (
         isinstance(given, list | tuple)
         and len(given) == 2
-        and all(isinstance(side, Integral) and side >= 1 for side in given)
+        and all(isinstance(side, Integral) and int(side) >= 1 for side in given)
     )
 
 

@@ -108,7 +108,8 @@ def check_types(options: object) -> None:
     Raises:
         ConfigError: If one hasn't.
     """
-    for name, kind in _types(type(options)).items():
+    cls: Any = type(options)
+    for name, kind in _types(cls).items():
         _convert(kind, getattr(options, name), name)
 
 
