@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from typing import Any, Literal
@@ -92,7 +92,7 @@ class EnvironmentRecipe:
         for name in ("options", "versions"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected names and values")
-        wrappers = self.wrappers if isinstance(self.wrappers, Sequence) else [self.wrappers]
+        wrappers = self.wrappers if isinstance(self.wrappers, list | tuple) else [self.wrappers]
         for wrapper in wrappers:
             if not (isinstance(wrapper, Mapping) and {"entry_point", "kwargs"} <= wrapper.keys()):
                 raise ConfigError(

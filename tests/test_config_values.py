@@ -117,7 +117,7 @@ def test_what_is_no_number_is_refused_where_one_is_compared(check, value):
         ),
         (
             EnvironmentRecipe,
-            {"wrappers": ["TimeLimit"]},
+            {"wrappers": "TimeLimit"},
             "'TimeLimit' is among the wrappers, expected mapp",
         ),
         (
