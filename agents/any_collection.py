@@ -14,9 +14,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rnem_world.actions import ActionSpace
-from rnem_world.agents.collecting import Collection
-from rnem_world.agents.guests import ARCHIVE, check_players, make_players
-from rnem_world.agents.mixture import parse_mixture
+from rnem_world.agents.collection import Collection
+from rnem_world.agents.guests import check_players, make_players
+from rnem_world.agents.mixture import ARCHIVE, parse_mixture, with_whole_paths, without_folders
 from rnem_world.config import build
 from rnem_world.data.collector import CollectorConfig, Source
 from rnem_world.data.schema import DatasetAttributes
@@ -88,7 +88,7 @@ class AnyCollection(Collection):
             raise ConfigError(f"the player is {self.player!r}, expected a function of an observation")
         if self.player is None:
             check_players(self.policy, self.trust_policy)
-            object.__setattr__(self, "policy", _with_whole_paths(self.policy))
+            object.__setattr__(self, "policy", with_whole_paths(self.policy))
 
     @property
     def name(self) -> str:
@@ -141,7 +141,7 @@ class AnyCollection(Collection):
         named = self.policy if self.player is None else getattr(self.player, "__name__", "a function")
         attributes = DatasetAttributes(
             environment_id=recipe.id or recipe.title,
-            settings={"recipe": recipe.to_json(), "policy": _without_folders(named)},
+            settings={"recipe": recipe.to_json(), "policy": without_folders(named)},
             seed=self.seed,
             number_of_actions=actions.sizes[0] if actions.is_discrete else None,
             action_space=actions,
@@ -153,21 +153,6 @@ class AnyCollection(Collection):
 
 def _make_env(num_envs: int, recipe: EnvironmentRecipe, make: Any) -> AnyVectorEnv:
     return AnyVectorEnv(num_envs, recipe, autoreset_mode="Disabled", make=make)
-
-
-def _with_whole_paths(policy: str) -> str:
-    """Names files of policies by whole paths: the working directory may be another one when they are opened."""
-    players = parse_mixture(policy)
-    if not any(player.name.endswith(ARCHIVE) for player in players):
-        return policy
-    names = [
-        str(Path(each.name).absolute()) if each.name.endswith(ARCHIVE) else each.name for each in players
-    ]
-    return ",".join(f"{name}:{each.share:g}" for name, each in zip(names, players, strict=True))
-
-
-def _without_folders(policy: str) -> str:
-    return ",".join(part.rpartition("/")[2] for part in policy.split(","))
 
 
 PICTURES = "pictures"

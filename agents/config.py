@@ -244,7 +244,12 @@ class LoopConfig:
         sequences: Real sequences that are collected for training in every round.
         validation_sequences: Real sequences for validation in every round.
         frames: Frames of a sequence.
-        exploration: Share of random steps while collecting. The first round has random steps only.
+        exploration: Share of random steps while collecting. The first round has random steps only, but for a planner
+            in a world whose ``data`` is given.
+        imagination: ``latent``, ``pixels``, or None: latent if the world can.
+        data: What the world has learned from already, a file or folder: it goes on learning from that as well, and its
+            sequences count as real transitions. None leaves that to the loop's own data.
+        own_share: Where there is such data, the share of the sequences shown that are the loop's own, of all rounds.
         world_updates: Updates by which the world is fine-tuned in every round.
         world_learning_rate: Step size of those updates.
         timesteps: Dreamt steps by which the policy is trained on in every round.
@@ -267,6 +272,9 @@ class LoopConfig:
     validation_sequences: int = 50
     frames: int = 101
     exploration: float = 0.2
+    imagination: str | None = None
+    data: str | None = None
+    own_share: float = 0.3
     world_updates: int = 500
     world_learning_rate: float = 3e-4
     timesteps: int = 500_000
@@ -290,6 +298,9 @@ class LoopConfig:
                 f"frames is {self.frames}, expected more than {CONTEXT_FRAMES}, the context that a dream begins with"
             )
         check_between(self, 0.0, 1.0, "exploration")
+        check_between(self, 0.01, 0.99, "own_share")
+        if self.data is not None:
+            object.__setattr__(self, "data", str(Path(self.data).absolute()))
         if self.preset is not None and not physics.preset(self.preset).player:
             raise ConfigError(
                 f"the balls of {self.preset} have no player: choose a preset with a player, avoid say"

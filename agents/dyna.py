@@ -8,26 +8,26 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool
-from numpy.typing import NDArray
 
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.any_collection import USUAL_POLICY, AnyCollection
 from rnem_world.agents.base import Agent, RepeatedRandomAgent
-from rnem_world.agents.collecting import BallsCollection, Collection
+from rnem_world.agents.collection import BallsCollection, Collection
 from rnem_world.agents.config import CONFIG_FILE, REAL_BALLS, ContestConfig, LoopConfig, PolicyConfig, moved
 from rnem_world.agents.contest import STEPS_WITHOUT_LIMIT, USUAL_STEPS, Contest
 from rnem_world.agents.dynamics import LearnedDynamics, WatchedState
+from rnem_world.agents.exploring import ExploringAgent, ExploringPlanner
 from rnem_world.agents.guests import make_players
 from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.shards import find_shards
 from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.recipe import EnvironmentRecipe
 from rnem_world.envs.world import World
@@ -81,83 +81,6 @@ def loop_table(rows: list[dict[str, Any]]) -> list[str]:
     return columns(table)
 
 
-class ExploringAgent:
-    """Collects experience: a policy on slots that watches real frames, with some random steps, so that data varies.
-
-    Args:
-        policy: Acts on slots, as `SlotObservation` shows them.
-        world: Watches the frames.
-        share: Share of the steps that are random.
-        generator: Where chance comes from.
-    """
-
-    def __init__(self, policy: Agent, world: World, share: float, generator: np.random.Generator) -> None:
-        self._policy, self._share, self._generator = policy, share, generator
-        self._watching = WatchedState(world)
-        self._random = RepeatedRandomAgent(world.actions, generator)
-
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-        self._policy.reset(num_envs)
-        self._random.reset(num_envs)
-        self._actions: NDArray[Any] | None = None
-        self._begun = np.ones(num_envs, dtype=np.bool_)
-
-    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
-        """Forgets the past of environments that have begun a new episode."""
-        self._policy.restart(begun)
-        self._begun |= begun
-
-    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Watches the frames (n, h, w, c) and chooses the next actions."""
-        self._watching.observe(observations, self._actions, self._begun)
-        self._begun[:] = False
-        chosen, drawn = self._policy.act(self._watching.slots()), self._random.act(observations)
-        self._actions = explored(chosen, drawn, self._share, self._generator)
-        return self._actions.copy()
-
-
-class ExploringPlanner:
-    """Collects experience: a planner that watches real frames, with some random steps.
-
-    Args:
-        planner: Acts on frames, and is told when it was overruled.
-        actions: What there is to do.
-        share: Share of the steps that are random.
-        generator: Where chance comes from.
-    """
-
-    def __init__(
-        self, planner: PlannerAgent[Any], actions: ActionSpace, share: float, generator: np.random.Generator
-    ) -> None:
-        self._planner, self._share, self._generator = planner, share, generator
-        self._random = RepeatedRandomAgent(actions, generator)
-
-    def reset(self, num_envs: int) -> None:
-        """Starts anew with N environments."""
-        self._planner.reset(num_envs)
-        self._random.reset(num_envs)
-
-    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
-        """Forgets the plans of environments that have begun a new episode."""
-        self._planner.restart(begun)
-
-    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
-        """Watches the frames (n, h, w, c) and chooses the next actions."""
-        chosen, drawn = self._planner.act(observations), self._random.act(observations)
-        done = explored(chosen, drawn, self._share, self._generator)
-        self._planner.tell(done)
-        return done.copy()
-
-
-def explored(
-    chosen: NDArray[Any], drawn: NDArray[Any], share: float, generator: np.random.Generator
-) -> NDArray[Any]:
-    """Takes random actions in a share of the environments, and chosen ones in the others."""
-    explores = generator.random(len(chosen)) < share
-    return np.where(explores.reshape(-1, *[1] * (drawn.ndim - 1)), drawn, chosen)
-
-
 class Loop:
     """The rounds in a folder; what is done is never done again.
 
@@ -193,6 +116,7 @@ class Loop:
                     f"from {self.recipe.title}: leave it out"
                 )
         self.oracle = (config.oracle or "shooting") if self.recipe is None else None
+        self.earlier = _look_at(config)
         if (folder / LOOP_FILE).exists():
             stored, self.rows = read_loop(folder)
             if replace(stored, rounds=config.rounds) != config:
@@ -270,15 +194,16 @@ class Loop:
         collect_dataset(source, collection.sizes(), out)
 
     def _collecting_agent(self, number: int, env: Any, generator: np.random.Generator) -> Agent:
-        if number == 0 and self.recipe is not None:
+        knows_nothing = number == 0 and not (self.config.plans and self.config.data is not None)
+        if knows_nothing and self.recipe is not None:
             return make_players(env, generator, USUAL_POLICY)
-        if number == 0:
+        if knows_nothing:
             return RepeatedRandomAgent(ActionSpace.of(env.single_action_space), generator)
         world = World.load(self._world(number - 1), self.device)
         if self.config.plans:
             chance = torch_generator(int(generator.integers(2**31)), device=world.device)
             name, options = parse_planner(self.config.agent)
-            planner = make_planner(name, LearnedDynamics(world), options, chance)
+            planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, chance)
             agent = PlannerAgent(planner, WatchedState(world).observe)
             return ExploringPlanner(agent, world.actions, self.config.exploration, generator)
         from rnem_world.agents.policy_agent import load_policy
@@ -288,9 +213,12 @@ class Loop:
         return ExploringAgent(policy, world, self.config.exploration, generator)
 
     def _train_world(self, number: int) -> int | None:
-        """Fine-tunes the last world on all data of the loop."""
+        """Fine-tunes the last world on all data of the loop, and on what it has learned from before."""
         run = Path(self._world(number))
         before = checkpoint.read_config(find_checkpoint(self._world(number - 1)))
+        schedule: dict[str, Any] = {"learning_rate": self.config.world_learning_rate, "warm_up_updates": 0}
+        if before.training.optimizer.schedule != "constant":
+            schedule |= {"schedule_after": 0, "schedule_updates": self.config.world_updates}
         training = replace(
             before.training,
             max_updates=self.config.world_updates,
@@ -304,17 +232,17 @@ class Loop:
                 before.training.sequence_steps, before.training.chunk_steps, self.config.frames
             ),
             closed_loop=replace(before.training.closed_loop, after_updates=0),
-            optimizer=replace(before.training.optimizer, learning_rate=self.config.world_learning_rate),
+            prior_code=replace(before.training.prior_code, after_updates=0),
+            optimizer=replace(before.training.optimizer, **schedule),
         )
-        data = self.folder / "data"
-        config = replace(before, training=training, data=str(data))
+        config = replace(before, training=training, data=str(self.folder / "data"))
         if self.recipe is None:
             config = replace(config, environment=REAL_BALLS)
         done = checkpoint.updates_of(run)
         # A batch of several chunks makes several updates, the last of which may go beyond the number.
         if done and int(done[-1].name.removeprefix("update-")) >= self.config.world_updates:
             return None
-        with Dataset.open(data) as dataset:
+        with Dataset.open(self._data(number)) as dataset:
             trainer = Trainer(
                 config,
                 dataset,
@@ -326,6 +254,16 @@ class Loop:
             )
             trainer.fit()
         return trainer.signal
+
+    def _data(self, number: int) -> list[Path]:
+        """Lists the files that a round's world learns from; those of the loop as often as its share wants."""
+        own = [self.folder / "data" / f"round-{each}.h5" for each in range(number + 1)]
+        if self.config.data is None:
+            return own
+        share = self.config.own_share
+        wanted = share / (1.0 - share) * self.earlier.training
+        times = max(1, round(wanted / (self.config.sequences * len(own))))
+        return [*find_shards(Path(self.config.data)), *own * times]
 
     def _train_policy(self, number: int) -> int | None:
         """Trains the last policy on in the dream of the new world; planners need no training."""
@@ -339,6 +277,7 @@ class Loop:
                 "checkpoint": self._world(number),
                 "obs_type": "slots",
                 "max_episode_steps": self.steps,
+                **({} if self.config.imagination is None else {"imagination": self.config.imagination}),
             },
             num_envs=self.config.num_envs,
             timesteps=self.config.timesteps,
@@ -358,6 +297,7 @@ class Loop:
             episodes=config.episodes,
             steps=self.steps,
             oracle=self.oracle,
+            imagination=config.imagination,
             device=self.device,
         )
         found = {score.name: score for score in Contest(contest).play()}
@@ -367,10 +307,40 @@ class Loop:
         )
         score = found[self._agent(number)].as_json()
         del score["returns"], score["lengths"], score["name"]
-        transitions = (config.sequences + config.validation_sequences) * (config.frames - 1) * (number + 1)
+        sequences = (config.sequences + config.validation_sequences) * (number + 1)
+        transitions = (sequences + self.earlier.all) * (config.frames - 1)
         stay = found["stay"].real.mean
         oracle = None if self.oracle is None else found[f"oracle {self.oracle}"].real.mean
         return {"round": number, "real_transitions": transitions, **score, "stay": stay, "oracle": oracle}
+
+
+class _Earlier(NamedTuple):
+    """Sequences that a world has learned from before the loop: for training, and in all."""
+
+    training: int = 0
+    all: int = 0
+
+
+def _look_at(config: LoopConfig) -> _Earlier:
+    """Counts the sequences of earlier data.
+
+    Raises:
+        ConfigError: If they have another number of frames than the loop's.
+        DataError: If there are none.
+    """
+    if config.data is None:
+        return _Earlier()
+    with Dataset.open(config.data) as dataset:
+        sizes = {split: dataset.info(split) for split in dataset.splits}
+    frames = sizes["training"].number_of_frames if "training" in sizes else config.frames
+    if "training" not in sizes or frames != config.frames:
+        raise ConfigError(
+            f"{config.data} has sequences of {frames} frames for {', '.join(sizes)}, and the loop collects "
+            f"{config.frames} for training: give frames={frames} (--frames), and data with a split for training"
+        )
+    return _Earlier(
+        sizes["training"].number_of_sequences, sum(size.number_of_sequences for size in sizes.values())
+    )
 
 
 def _fitting(steps: int, chunk: int | None, frames: int) -> int:

@@ -14,16 +14,14 @@ from numpy.typing import NDArray
 
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import BASELINES, Agent, baseline
-from rnem_world.agents.mixture import MixedAgent, parse_mixture
+from rnem_world.agents.frame_stack import FrameStack, StackingAgent
+from rnem_world.agents.mixture import ARCHIVE, MixedAgent, parse_mixture
 from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.ids import first_line, import_module
 from rnem_world.errors import ConfigError, suggest
 
 Choose = Callable[..., Any]
 """A player of one environment: from what it shows, and perhaps a generator of random numbers, to an action."""
-
-ARCHIVE = ".zip"
-"""How the file of a policy ends that stable-baselines3 saved."""
 
 
 class FunctionAgent:
@@ -79,7 +77,7 @@ def _takes_two(choose: Choose) -> bool:
     return True
 
 
-class TrainedGuest:
+class TrainedGuest(StackingAgent):
     """Acts as a policy of stable-baselines3 that was trained in the environment itself, or on its frames.
 
     Its actions are drawn, not the likeliest. If it was trained on stacked frames, the last few are shown.
@@ -94,7 +92,6 @@ class TrainedGuest:
     """
 
     def __init__(self, model: Any, env: AnyVectorEnv, name: str) -> None:
-        from rnem_world.agents.policy_agent import FrameStack
         from rnem_world.agents.sb3 import from_zero
 
         self._model, self._env = model, env
@@ -106,7 +103,7 @@ class TrainedGuest:
             )
         self._sees_raw = _same_shapes(seen, raw)
         self._first = False
-        self._stack: FrameStack | None = None
+        stack: FrameStack | None = None
         if not self._sees_raw:
             height, width, channels = frame.shape or (0, 0, 0)
             shape = tuple(seen.shape or ())
@@ -116,17 +113,8 @@ class TrainedGuest:
                     f"the policy {name} was trained on observations {seen}, expected those of the environment, {raw}, "
                     f"or stacked frames {(height, width, channels)}"
                 )
-            self._stack = FrameStack(shape[0] if self._first else shape[-1])
-
-    def reset(self, num_envs: int) -> None:
-        """Forgets the frames."""
-        if self._stack is not None:
-            self._stack.clear()
-
-    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
-        """Forgets the frames of some environments."""
-        if self._stack is not None:
-            self._stack.clear(begun)
+            stack = FrameStack(shape[0] if self._first else shape[-1])
+        super().__init__(stack)
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Chooses one action for each environment."""

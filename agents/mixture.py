@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from rnem_world.agents.base import Agent
 from rnem_world.errors import ConfigError
+
+ARCHIVE = ".zip"
+"""How the file of a policy ends that stable-baselines3 saved."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,27 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def with_whole_paths(policy: str) -> str:
+    """Names files of policies by whole paths: the working directory may be another one when they are opened."""
+    return _renamed(policy, lambda name: str(Path(name).absolute()))
+
+
+def without_folders(policy: str) -> str:
+    """Names files of policies by their names alone, as a dataset does that goes elsewhere."""
+    return _renamed(policy, lambda name: Path(name).name)
+
+
+def _renamed(policy: str, rename: Callable[[str], str]) -> str:
+    """Renames the files among those who play; what names none stays as it is."""
+    players = parse_mixture(policy)
+    if not any(player.name.endswith(ARCHIVE) for player in players):
+        return policy
+    names = [rename(player.name) if player.name.endswith(ARCHIVE) else player.name for player in players]
+    if len(players) == 1:
+        return names[0]
+    return ",".join(f"{name}:{player.share:g}" for name, player in zip(names, players, strict=True))
 
 
 class MixedAgent:

@@ -15,11 +15,26 @@ from jaxtyping import Bool, Float
 
 
 def balance(observation: Float[np.ndarray, " 4"], generator: np.random.Generator) -> int:
-    """Keeps the pole of ``CartPole-v1`` upright, with two in five actions left to chance."""
-    place, speed, angle, turning = (float(value) for value in observation)
+    """Keeps the pole of ``CartPole-v1`` upright in the middle, with two in five actions left to chance."""
     if generator.random() < 0.4:
         return int(generator.integers(2))
-    return int(angle + 0.6 * turning + 0.04 * place + 0.12 * speed > 0.0)
+    return _lean(observation, 0.0, 0.12)
+
+
+def wander(observation: Float[np.ndarray, " 4"], generator: np.random.Generator) -> int:
+    """Keeps the pole of ``CartPole-v1`` upright and drives from side to side, with one in five actions left to chance.
+
+    So the cart is seen at many places, and no place of the picture is always covered.
+    """
+    if generator.random() < 0.2:
+        return int(generator.integers(2))
+    return _lean(observation, math.copysign(1.0, observation[1]), 0.06)
+
+
+def _lean(observation: Float[np.ndarray, " 4"], target: float, damping: float) -> int:
+    """Pushes to where the pole leans, and a little so that the cart comes to a target."""
+    place, speed, angle, turning = (float(value) for value in observation)
+    return int(angle + 0.6 * turning + 0.04 * (place - target) + damping * speed > 0.0)
 
 
 def swing_up(observation: Float[np.ndarray, " 3"], generator: np.random.Generator) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.config import PolicyConfig
+from rnem_world.agents.frame_stack import FrameStack, StackingAgent
 from rnem_world.agents.policy import (
     Space,
     channels_first,
@@ -186,32 +187,7 @@ def _as_seen(space: Space, frame_stack: int = 1) -> Space:
     return VecTransposeImage.transpose_space(stacked) if turns else stacked
 
 
-class FrameStack:
-    """The last frames of N environments along their channels, as `VecFrameStack` has them: black before the first."""
-
-    def __init__(self, channels: int, axis: int = -1) -> None:
-        self._channels, self._axis = channels, axis
-        self._frames: NDArray[Any] | None = None
-
-    def clear(self, rows: Bool[np.ndarray, " n"] | None = None) -> None:
-        """Forgets the frames of all environments, or of some."""
-        if rows is None:
-            self._frames = None
-        elif self._frames is not None:
-            self._frames[rows] = 0
-
-    def push(self, frames: NDArray[Any]) -> NDArray[Any]:
-        """Adds the newest frames, (n, h, w, c) or (n, c, h, w), and returns the stacks."""
-        if self._frames is None:
-            shape = list(frames.shape)
-            shape[self._axis] = self._channels
-            self._frames = np.zeros(shape, frames.dtype)
-        _, rest = np.split(self._frames, [frames.shape[self._axis]], self._axis)
-        self._frames = np.concatenate([rest, frames], axis=self._axis)
-        return self._frames
-
-
-class PolicyAgent:
+class PolicyAgent(StackingAgent):
     """A policy of stable-baselines3 that chooses its likeliest action.
 
     Args:
@@ -224,19 +200,9 @@ class PolicyAgent:
     def __init__(
         self, policy: Any, stack: FrameStack | None, observation_space: Space, action_space: Space
     ) -> None:
+        super().__init__(stack)
         self.policy = policy
-        self._stack = stack
         self._shown, self._done = observation_space, action_space
-
-    def reset(self, num_envs: int) -> None:
-        """Forgets the frames of N environments."""
-        if self._stack is not None:
-            self._stack.clear()
-
-    def restart(self, begun: Bool[np.ndarray, " n"]) -> None:
-        """Forgets the frames of some environments."""
-        if self._stack is not None:
-            self._stack.clear(begun)
 
     def act(self, observations: Observations) -> NDArray[Any]:
         """Chooses the next actions."""

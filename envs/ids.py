@@ -19,6 +19,7 @@ from gymnasium.wrappers import TimeLimit
 
 from rnem_world.envs import register_environments
 from rnem_world.envs.recipe import EnvironmentRecipe
+from rnem_world.envs.window import unseen_window
 from rnem_world.errors import ConfigError, DependencyError, RnemWorldError, suggest
 
 AnyEnv = gymnasium.Env[Any, Any]
@@ -196,9 +197,8 @@ def make_raw(recipe: EnvironmentRecipe, draws: bool, make: MakeEnv | None = None
         )
     options = {**recipe.options, **({"render_mode": "rgb_array"} if draws else {})}
     name = recipe.id or "the environment"
-    if draws and not any(screen in os.environ for screen in ("DISPLAY", "WAYLAND_DISPLAY")):
-        # Without a screen pygame complains on stderr unless it is told that none is wanted.
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if draws:
+        os.environ.update(unseen_window())
     try:
         env = _named(recipe, options) if make is None else make()
         for wrapper in recipe.wrappers if make is None else ():

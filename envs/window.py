@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 from rnem_world.envs.episodes import Array
 from rnem_world.errors import DependencyError
+
+
+def has_screen() -> bool:
+    """Whether a window can be seen."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def unseen_window() -> dict[str, str]:
+    """Gives the environment variables by which pygame draws where there is no screen; none where there is one.
+
+    Without them SDL, which pygame stands on, asks every kind of screen there might be, and libwayland complains on
+    stderr. Whoever has chosen a driver keeps it.
+    """
+    return {} if has_screen() or "SDL_VIDEODRIVER" in os.environ else {"SDL_VIDEODRIVER": "dummy"}
 
 
 class Window:

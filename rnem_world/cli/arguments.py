@@ -219,7 +219,7 @@ def resolve_data(data: str, **options: Any) -> Path:
     Args:
         data: A path, a preset's name, or a game's; a preset's name means the preset whatever lies in the working
             directory, where ``./NAME`` is.
-        **options: What to collect, see :class:`rnem_world.agents.collecting.BallsCollection`; not for games.
+        **options: What to collect, see :class:`rnem_world.agents.collection.BallsCollection`; not for games.
 
     Raises:
         DataError: If there is none of these.
@@ -255,10 +255,11 @@ def resolve_game(game: str) -> Path:
         DependencyError: If there is no dataset and ale-py is not installed.
     """
     from rnem_world.agents import collecting
+    from rnem_world.agents.collection import AtariCollection
 
     path = collecting.DATA_FOLDER / f"{game}.h5"
     if not path.exists():  # a game may be named in other ways, which only ale-py knows
-        path = collecting.DATA_FOLDER / f"{collecting.AtariCollection(game=game).name}.h5"
+        path = collecting.DATA_FOLDER / f"{AtariCollection(game=game).name}.h5"
     if not path.exists():
         _announce(path, f"--env atari --game {game}")
         collecting.collect("atari", path, workers=os.cpu_count() or 1, game=game)
@@ -288,6 +289,7 @@ def resolve_test_data(data: str, split: str) -> Path:
         DataError: If there is no such dataset and no preset or game of that name.
     """
     from rnem_world.agents import collecting
+    from rnem_world.agents.collection import AtariCollection
     from rnem_world.envs.atari_console import PRESETS as GAMES
     from rnem_world.physics.rules import PRESETS
 
@@ -299,7 +301,7 @@ def resolve_test_data(data: str, split: str) -> Path:
         return path
     options: dict[str, Any] = {"num_train": 0, "num_valid": 0}
     if data in GAMES:
-        environment, sequences = "atari", collecting.AtariCollection.num_test
+        environment, sequences = "atari", AtariCollection.num_test
         options |= {"game": data}
     else:
         environment, sequences = "balls", TEST_SEQUENCES

@@ -103,7 +103,8 @@ def _check(environment: str, given: dict[str, Any]) -> None:
     """Refuses options that are for another environment than the one that is chosen."""
     from dataclasses import fields
 
-    from rnem_world.agents.collecting import COLLECTIONS, Collection
+    from rnem_world.agents.collecting import COLLECTIONS
+    from rnem_world.agents.collection import Collection
 
     known = {name: {field.name for field in fields(kind)} for name, kind in COLLECTIONS.items()}
     if environment == "atari" and given.pop("grayscale", False):

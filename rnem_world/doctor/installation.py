@@ -258,16 +258,14 @@ def _in_a_process(code: str, **environment: str) -> str:
 
 def _window() -> Finding:
     """Opens a window; where there is no screen, one that nobody sees."""
-    has_screen = sys.platform != "linux" or any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
-    )
-    driver = {} if has_screen or "SDL_VIDEODRIVER" in os.environ else {"SDL_VIDEODRIVER": "dummy"}
+    from rnem_world.envs.window import has_screen, unseen_window
+
     finding = _tried(
         "pygame",
-        lambda: _in_a_process(_OPEN_WINDOW, **driver),
+        lambda: _in_a_process(_OPEN_WINDOW, **unseen_window()),
         "install pygame-ce anew; videos work without it",
     )
-    if finding.verdict == "good" and not has_screen:
+    if finding.verdict == "good" and not has_screen():
         advice = "record videos (`rnem-world env record`) instead of render_mode='human'"
         return Finding("pygame", "note", f"{finding.text}: there is no screen here", advice)
     return finding

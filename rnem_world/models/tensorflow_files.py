@@ -62,6 +62,7 @@ def read_tensorflow_checkpoint(given: str | os.PathLike[str]) -> Arrays:
 
     Raises:
         CheckpointError: If there is none, or it is damaged or of another kind.
+        DependencyError: If google-crc32c isn't installed.
     """
     prefix = find_tensorflow_checkpoint(Path(given))
     index = prefix.with_name(prefix.name + _INDEX)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from rnem_world.errors import CheckpointError
+from rnem_world.errors import CheckpointError, DependencyError
 
 FOOTER_SIZE = 48
 _MAGIC = 0xDB4775248B80FB57
@@ -25,9 +25,18 @@ class MalformedError(CheckpointError):
 
 
 def masked_checksum(*parts: bytes | memoryview) -> int:
-    """Computes the CRC-32C of bytes as tables store it: rotated, and moved by a constant."""
-    import google_crc32c
+    """Computes the CRC-32C of bytes as tables store it: rotated, and moved by a constant.
 
+    Raises:
+        DependencyError: If google-crc32c isn't installed.
+    """
+    try:
+        import google_crc32c
+    except ImportError as error:
+        raise DependencyError(
+            "the checksums in a checkpoint of TensorFlow need google-crc32c, which isn't installed: "
+            'pip install "rnem-world[formats]"'
+        ) from error
     checksum = 0
     for part in parts:
         checksum = google_crc32c.extend(checksum, bytes(part))

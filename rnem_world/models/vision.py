@@ -75,6 +75,16 @@ class Decoder(nn.Module):
         return logits[:, :, : self.height, : self.width]
 
 
+def _means(maps: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c p q"]:
+    """Means over the rectangles of a grid: of as many as there are pixels they are the pixels."""
+    height, width = maps.shape[-2:]
+    if (height, width) == size:
+        return maps
+    if height % size[0] == 0 and width % size[1] == 0:
+        return F.avg_pool2d(maps, (height // size[0], width // size[1]))
+    return F.adaptive_avg_pool2d(maps, size)
+
+
 class ProjectionEncoder(nn.Module):
     """Row sums, column sums and means over squares of every channel, then two fully connected layers.
 
@@ -97,7 +107,7 @@ class ProjectionEncoder(nn.Module):
         """Encodes one map for every slot of every sequence (n = batch * slots)."""
         rows = maps.sum(dim=3) * self.row_scale
         columns = maps.sum(dim=2) * self.column_scale
-        pooled = F.adaptive_avg_pool2d(maps, self.pooled_size)
+        pooled = _means(maps, self.pooled_size)
         features = torch.cat([rows.flatten(1), columns.flatten(1), pooled.flatten(1)], dim=1)
         hidden = F.elu(self.norm(self.linear(features)))
         return F.elu(self.second_norm(self.second(hidden)))

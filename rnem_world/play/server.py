@@ -131,9 +131,8 @@ class Guard:
         """Says why a request is refused; None if it isn't."""
         headers = connection.headers
         host, origin = headers.get("host", ""), headers.get("origin")
-        if (
-            host not in self._hosts
-        ):  # another name that leads here, by which a foreign page would be of our origin
+        # Another name may lead here as well, and by it a foreign page would be of our origin.
+        if host not in self._hosts:
             return "this page is for 127.0.0.1 alone"
         given = connection.scope["path"].lstrip("/").partition("/")[0]
         if not secrets.compare_digest(given.encode(), self._token.encode()):

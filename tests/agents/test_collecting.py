@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnem_world.agents.collecting import AtariCollection, collect
+from rnem_world.agents.collecting import collect
+from rnem_world.agents.collection import AtariCollection
 from rnem_world.agents.policy_agent import TrainedPolicyAgent, load_sb3_policy
 from rnem_world.data import collector
 from rnem_world.data.dataset import Dataset

@@ -9,10 +9,12 @@ import torch
 
 pytest.importorskip("stable_baselines3")
 
+import rnem_world
 from rnem_world.agents import dyna, policy_training
 from rnem_world.agents.config import LoopConfig
-from rnem_world.agents.dyna import ExploringAgent, ExploringPlanner, Loop, loop_table, read_loop
+from rnem_world.agents.dyna import Loop, loop_table, read_loop
 from rnem_world.agents.dynamics import LearnedDynamics, WatchedState
+from rnem_world.agents.exploring import ExploringAgent, ExploringPlanner
 from rnem_world.agents.planning import PlannerAgent, make_planner
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.balls import BouncingBallsVectorEnv
@@ -138,6 +140,43 @@ def test_a_planner_needs_no_training_and_collects_in_the_second_round(tiny_world
     assert planner in names
 
 
+def test_a_world_goes_on_learning_from_what_it_has_learned_from(tiny_world, tmp_path, monkeypatch):
+    """Then the planner collects in the first round already, and the loop's own data keeps its share."""
+    earlier = str(tmp_path / "earlier.h5")
+    rnem_world.collect("balls", earlier, preset="avoid", num_train=24, num_valid=2, num_test=1, frames=18)
+    collecting, learned_from = [], []
+    make, make_trainer = dyna.ExploringPlanner, dyna.Trainer
+
+    def noted(*given):
+        collecting.append(given)
+        return make(*given)
+
+    def learning(config, dataset, *rest):
+        learned_from.append((config.training, dataset.info("training").number_of_sequences))
+        return make_trainer(config, dataset, *rest)
+
+    monkeypatch.setattr(dyna, "ExploringPlanner", noted)
+    monkeypatch.setattr(dyna, "Trainer", learning)
+    config = small(
+        tiny_world,
+        agent="shooting:population=4,horizon=2",
+        data=earlier,
+        own_share=0.25,
+        imagination="pixels",
+    )
+    loop = Loop(config, tmp_path / "loop")
+    assert loop.run() is None
+    assert {(share, planner.planner.dynamics.imagination) for planner, _, share, _ in collecting} == {
+        (0.2, "pixels")
+    }
+    # 24 earlier sequences and 8 that are the loop's: its 4 of the first round twice, its 8 of both once.
+    assert [number for _, number in learned_from] == [32, 32]
+    assert {training.prior_code.after_updates for training, _ in learned_from} == {0}
+    assert [row["real_transitions"] for row in loop.rows] == [(27 + 6) * 17, (27 + 12) * 17]
+    with pytest.raises(ConfigError, match="--frames"):
+        Loop(small(tiny_world, data=earlier, frames=19), tmp_path / "other")
+
+
 def test_a_planner_is_told_what_was_done_instead(tiny_world):
     world, told = World.load(tiny_world), []
 
@@ -171,6 +210,7 @@ def test_a_planner_is_told_what_was_done_instead(tiny_world):
         ({"preset": "balls4mass64"}, "no player"),
         ({"exploration": 2.0}, "exploration"),
         ({"oracle": "orakle"}, "no planner"),
+        ({"own_share": 1.0}, "own_share"),
     ],
 )
 def test_what_makes_no_sense_is_refused(values, message):

@@ -14,7 +14,8 @@ from counting import Clock, Counter
 
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import baseline
-from rnem_world.agents.collecting import BallsCollection, collect
+from rnem_world.agents.collecting import collect
+from rnem_world.agents.collection import BallsCollection
 from rnem_world.data.collector import CollectorConfig, Source, collect_dataset
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.schema import DatasetAttributes

@@ -53,6 +53,20 @@ def test_masks_under_a_key_become_frames_of_bits():
         assert not truncations.any()
 
 
+def test_drawing_without_a_screen_says_nothing(monkeypatch, capfd):
+    """Where none is, SDL would ask for one of Wayland, which complains on stderr."""
+    pygame = pytest.importorskip("pygame")
+    pygame.quit()
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    env = AnyVectorEnv(1, "CartPole-v1")
+    env.reset(seed=0)
+    env.close()
+    pygame.quit()
+    assert capfd.readouterr().err == ""
+    monkeypatch.undo()  # what drawing set is unset
+
+
 def test_wide_frames_and_actions_of_real_numbers():
     env = AnyVectorEnv(2, "own_environments:Own/Wide-v0", autoreset_mode="NextStep")
     assert env.recipe.frame_shape == (36, 64, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,16 @@ def test_the_command_says_what_it_found(tmp_path, rnem):
     again = rnem("import-tf", tmp_path / "debug_out", "--out", tmp_path / "mine")
     assert again.code == 2
     assert "already exists" in again.err
+
+
+def test_without_checksums_the_extra_is_named(tmp_path, rnem, monkeypatch):
+    prefix, _ = bundle("c5_atari_b1", tmp_path / "debug_out")
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    outcome = rnem("import-tf", prefix, "--out", tmp_path / "mine")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert 'google-crc32c, which isn\'t installed: pip install "rnem-world[formats]"' in outcome.err
+    assert not (tmp_path / "mine").exists()
 
 
 def test_what_is_no_checkpoint_of_the_original_is_refused(tmp_path, rnem):

@@ -112,6 +112,17 @@ def test_another_name_for_this_machine_is_refused(server, host):
     assert answer.status == 403
 
 
+def test_another_name_gets_no_dream(server):
+    """Not even a page of that name, which by it would be of the same origin as the dream."""
+    name = f"evil.example:{server.port}"
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as led_here,
+        pytest.raises(InvalidStatus) as caught,
+    ):
+        connect(f"ws://{name}/{server.token}/dream", origin=f"http://{name}", sock=led_here).__enter__()
+    assert caught.value.response.status_code == 403
+
+
 def test_localhost_is_this_machine(server):
     assert get(server, f"/{server.token}/", Host=f"localhost:{server.port}").status == 200
 
