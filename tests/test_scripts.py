@@ -125,7 +125,7 @@ def test_the_demo_goes_from_a_real_environment_to_its_dream(tmp_path):
         [sys.executable, "-c", line[1]], cwd=folder, capture_output=True, text=True, check=False
     )
     assert inside.stdout == "(12, 12, 1)\n", inside.stderr
-    play = re.search(r"rnem-world (play .*)", result.stdout)
+    play = re.search(r"rnem-world (play \S+)", result.stdout)
     assert play is not None
     assert parse(shlex.split(play[1])) != {}
     again = demo(folder, program, **little)
