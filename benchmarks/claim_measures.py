@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,30 @@ CONTEXT, HORIZON = 15, 20
 """Frames that are watched, and imagined after them."""
 
 
-def prediction(
-    trained: Trained, data: Path, split: Split, sequences: int, slots: int, noise: float = 0.0
-) -> dict[str, Any]:
-    """Measures predictions of the next frame.
+@dataclass(frozen=True)
+class Watching:
+    """A model that watches balls, which is what is measured.
 
-    Args:
+    Attributes:
         trained: The model.
-        data: Balls.
+        data: The balls.
         split: Which part of them.
         sequences: How many.
         slots: Number of slots.
+    """
+
+    trained: Trained
+    data: Path
+    split: Split
+    sequences: int
+    slots: int
+
+
+def prediction(watching: Watching, noise: float = 0.0) -> dict[str, Any]:
+    """Measures predictions of the next frame.
+
+    Args:
+        watching: Which model, and what it watches.
         noise: Probability that an input pixel is flipped.
 
     Returns:
@@ -38,11 +51,11 @@ def prediction(
         ``curve``, the plain BCE of each step.
     """
     found = evaluate(
-        trained,
-        data,
-        split=split,
-        sequences=sequences,
-        slots=slots,
+        watching.trained,
+        watching.data,
+        split=watching.split,
+        sequences=watching.sequences,
+        slots=watching.slots,
         steps=STEPS,
         noise=noise,
         ami_sequences=0,
@@ -55,17 +68,11 @@ def prediction(
     }
 
 
-def closed_loop(
-    trained: Trained, data: Path, split: Split, sequences: int, slots: int, imagination: Imagination
-) -> dict[str, Any]:
+def closed_loop(watching: Watching, imagination: Imagination) -> dict[str, Any]:
     """Measures what a model imagines from its own frames.
 
     Args:
-        trained: The model.
-        data: Balls.
-        split: Which part of them.
-        sequences: How many.
-        slots: Number of slots.
+        watching: Which model, and what it watches.
         imagination: ``pixels``, its own frame made hard, or ``soft``, the original's sum of gamma times prediction.
 
     Returns:
@@ -73,8 +80,9 @@ def closed_loop(
         ``alive``, part of the balls whose slot has still their mass, where there are slots to match; and
         ``foreground_iou`` of the frame.
     """
-    with Dataset.open(data) as dataset:
-        truth = read_truth(dataset, split, sequences, CONTEXT + HORIZON + 1, trained.device)
+    trained, slots = watching.trained, watching.slots
+    with Dataset.open(watching.data) as dataset:
+        truth = read_truth(dataset, watching.split, watching.sequences, CONTEXT + HORIZON + 1, trained.device)
     if slots == 1:  # which can't be matched to balls
         truth = replace(truth, objects=None)
     figures = evaluate_imagination(

@@ -14,7 +14,7 @@ import torch
 from rnem_world.agents import collecting
 from rnem_world.agents.following import Following, follow, is_complete
 from rnem_world.api import Trained
-from rnem_world.benchmarks.claim_measures import closed_loop, prediction
+from rnem_world.benchmarks.claim_measures import Watching, closed_loop, prediction
 from rnem_world.benchmarks.slot_measures import attention, hidden
 from rnem_world.data.schema import Split
 from rnem_world.errors import ConfigError, suggest
@@ -195,32 +195,33 @@ def measure_all(
 
 def measure(plan: Plan, name: str, trained: Trained, workers: int = 1) -> dict[str, Any]:
     """Measures one model; see :mod:`rnem_world.benchmarks.claim_measures` for the figures."""
-    variant, count, split = VARIANTS[name], plan.sequences, plan.split
+    variant, count = VARIANTS[name], plan.sequences
     is_split = MODELS[variant.model][1] > 1
     five, eight = (5, 8) if is_split else (1, 1)
+
+    def on(data: Path, slots: int) -> Watching:
+        return Watching(trained, data, plan.split, count, slots)
+
     if variant.recipe == "curtain":
-        curtain = tested_on(f"balls3curtain{plan.size}", count, workers)
-        return {
-            "curtain": prediction(trained, curtain, split, count, five),
-            "hidden": hidden(trained, curtain, count, five),
-        }
+        curtain = on(tested_on(f"balls3curtain{plan.size}", count, workers), five)
+        return {"curtain": prediction(curtain), "hidden": hidden(curtain)}
     four, more, two = (
         tested_on(f"{kind}{plan.size}", count, workers)
         for kind in ("balls4mass", "balls678mass", "balls2mass")
     )
     figures = {
-        "four": prediction(trained, four, split, count, five),
-        "two": prediction(trained, two, split, count, five),
-        "more": prediction(trained, more, split, count, eight),
-        "pixels": closed_loop(trained, four, split, count, five, "pixels"),
-        "soft": closed_loop(trained, four, split, count, five, "soft"),
+        "four": prediction(on(four, five)),
+        "two": prediction(on(two, five)),
+        "more": prediction(on(more, eight)),
+        "pixels": closed_loop(on(four, five), "pixels"),
+        "soft": closed_loop(on(four, five), "soft"),
     }
     if is_split:
-        figures["more_5_slots"] = prediction(trained, more, split, count, five)
-        figures["four_8_slots"] = prediction(trained, four, split, count, eight)
-        figures["four_noisy"] = prediction(trained, four, split, count, five, noise=0.2)
+        figures["more_5_slots"] = prediction(on(more, five))
+        figures["four_8_slots"] = prediction(on(four, eight))
+        figures["four_noisy"] = prediction(on(four, five), noise=0.2)
     if trained.model.config.core == "relational":
-        figures["attention"] = attention(trained, four, split, count, five)
+        figures["attention"] = attention(on(four, five))
     return figures
 
 

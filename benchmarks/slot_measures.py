@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rnem_world.api import Trained
+from rnem_world.benchmarks.claim_measures import Watching
 from rnem_world.data.dataset import Dataset
-from rnem_world.data.schema import Split
 from rnem_world.evaluation.truth import Objects, Truth, constant_velocity, read_truth
 from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import observe
@@ -48,28 +47,24 @@ class Step:
     attention: Float[Tensor, "b k k"] | None
 
 
-def attention(trained: Trained, data: Path, split: Split, sequences: int, slots: int) -> dict[str, float]:
+def attention(watching: Watching) -> dict[str, float]:
     """Measures how far slots attend to one another.
 
     Args:
-        trained: The model.
-        data: Balls.
-        split: Which part of them.
-        sequences: How many.
-        slots: Number of slots.
+        watching: Which model, and what it watches.
 
     Returns:
         Mean attention of a ball's slot ``touching``, to the slot of a ball that touches it in this step, ``apart``, to
         that of one that doesn't, and ``empty``, to a slot without a ball. Empty for a model without attention.
     """
     sums: dict[str, tuple[float, int]] = {}
-    for part in _read(trained, data, split, sequences, STEPS):
+    for part in _read(watching, STEPS):
         objects, owner = part.require_objects(), None
-        for step in watch(trained, part, slots):
+        for step in watch(watching.trained, part, watching.slots):
             if step.attention is None:
                 return {}
             if owner is not None and step.time > SETTLED:
-                kinds = _kinds_of_pairs(objects, owner, step.time, slots)
+                kinds = _kinds_of_pairs(objects, owner, step.time, watching.slots)
                 for name, chosen in kinds.items():
                     total, count = sums.get(name, (0.0, 0))
                     sums[name] = total + float(step.attention[chosen].sum()), count + int(chosen.sum())
@@ -77,17 +72,14 @@ def attention(trained: Trained, data: Path, split: Split, sequences: int, slots:
     return {name: total / count for name, (total, count) in sums.items() if count}
 
 
-def hidden(trained: Trained, data: Path, sequences: int, slots: int) -> dict[str, Any]:
+def hidden(watching: Watching) -> dict[str, Any]:
     """Measures whether slots know where balls are that a curtain hides.
 
     A ridge regression, fitted on the validation split, reads a ball's place out of theta of the slot that had it when
-    it was last seen; it is measured on the test split.
+    it was last seen; it is measured on the test split, whichever is watched otherwise.
 
     Args:
-        trained: The model.
-        data: Balls behind a curtain.
-        sequences: How many of each split.
-        slots: Number of slots.
+        watching: Which model, and that it watches balls behind a curtain.
 
     Returns:
         ``visible``, the error for balls in sight; by the number of frames that a ball has been hidden ``slots`` and
@@ -96,9 +88,9 @@ def hidden(trained: Trained, data: Path, sequences: int, slots: int) -> dict[str
     """
     from sklearn.linear_model import RidgeCV
 
-    fitted = _track(trained, data, "validation", sequences, slots)
+    fitted = _track(replace(watching, split="validation"))
     probe = RidgeCV(alphas=np.logspace(-3, 2, 6)).fit(fitted.thetas, fitted.positions)
-    found = _track(trained, data, "test", sequences, slots)
+    found = _track(replace(watching, split="test"))
     errors = np.linalg.norm(probe.predict(found.thetas) - found.positions, axis=1) / found.radii
 
     def by_time(values: np.ndarray) -> dict[str, float]:
@@ -138,12 +130,10 @@ def watch(trained: Trained, truth: Truth, slots: int) -> list[Step]:
     return steps
 
 
-def _read(
-    trained: Trained, data: Path, split: Split, sequences: int, steps: int, size: int = 32
-) -> Iterator[Truth]:
-    with Dataset.open(data) as dataset:
-        sequences = min(sequences, dataset.info(split).number_of_sequences)
-        truth = read_truth(dataset, split, sequences, steps + 1, trained.device)
+def _read(watching: Watching, steps: int, size: int = 32) -> Iterator[Truth]:
+    with Dataset.open(watching.data) as dataset:
+        sequences = min(watching.sequences, dataset.info(watching.split).number_of_sequences)
+        truth = read_truth(dataset, watching.split, sequences, steps + 1, watching.trained.device)
     for start in range(0, sequences, size):
         yield truth.rows(slice(start, start + size))
 
@@ -189,15 +179,15 @@ class _Tracks:
     same_slot: float
 
 
-def _track(trained: Trained, data: Path, split: Split, sequences: int, slots: int) -> _Tracks:
+def _track(watching: Watching) -> _Tracks:
     """Follows balls with the slots that had them when they were last seen."""
     found: list[tuple[Tensor, ...]] = []
     kept = []
-    for part in _read(trained, data, split, sequences, WATCHED):
+    for part in _read(watching, WATCHED):
         objects = part.require_objects()
         sight = _sight(objects)
         owner: Tensor | None = None
-        for step in watch(trained, part, slots):
+        for step in watch(watching.trained, part, watching.slots):
             time, last = step.time, step.owner if owner is None else owner
             visible = sight.visible[:, time]
             is_back = visible & (sight.away[:, time - 1] >= HIDDEN_FOR[0])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
-from rnem_world.config import build, check_at_least, check_between, check_one_of
+from rnem_world.config import build, check_at_least, check_between, check_one_of, check_types
 from rnem_world.errors import ConfigError
 
 Source = Literal["auto", "observation", "render"]
@@ -78,17 +79,28 @@ class EnvironmentRecipe:
         ):
             if getattr(self, name) is not None:
                 check_one_of(self, name, known)
+        if self.size is not None and not _is_size(self.size):
+            raise ConfigError(
+                f"size is {self.size!r}, expected a height and a width of at least 1 pixel, as in (24, 48)"
+            )
+        if self.crop is not None and not (isinstance(self.crop, str) and _SLICE.fullmatch(self.crop)):
+            raise ConfigError(
+                f"crop is {self.crop!r}, expected a text of the rows and columns that are kept, as in "
+                "'34:194,0:160' or '34:194,:'"
+            )
+        check_types(self)
         for name in ("options", "versions"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected names and values")
+        wrappers = self.wrappers if isinstance(self.wrappers, Sequence) else [self.wrappers]
+        for wrapper in wrappers:
+            if not (isinstance(wrapper, Mapping) and {"entry_point", "kwargs"} <= wrapper.keys()):
+                raise ConfigError(
+                    f"{wrapper!r} is among the wrappers, expected mappings as {{'entry_point': 'MODULE:CLASS', "
+                    "'kwargs': {...}}"
+                )
         check_at_least(self, 1, "frame_skip", "max_episode_steps")
         check_between(self, 0, 254, "threshold")
-        if self.crop is not None and not _SLICE.fullmatch(self.crop):
-            raise ConfigError(
-                f"crop is {self.crop!r}, expected the rows and columns that are kept, as in 34:194,0:160 or 34:194,:"
-            )
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise ConfigError(f"size is {self.size}, expected a height and a width of at least 1 pixel")
         if self.obs_key is not None and self.frames == "render":
             raise ConfigError(
                 f"obs_key is {self.obs_key!r}, but frames are what the environment draws: leave one out"
@@ -140,6 +152,14 @@ class EnvironmentRecipe:
             ConfigError: If it is something else.
         """
         return build(cls, values, "recipe")
+
+
+def _is_size(given: Any) -> bool:
+    return (
+        isinstance(given, list | tuple)
+        and len(given) == 2
+        and all(isinstance(side, Integral) and int(side) >= 1 for side in given)
+    )
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import math
+import numbers
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -65,7 +67,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return value if isinstance(value, kind) else build(kind, value, path)
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         if isinstance(value, (list, tuple)):
             element = get_args(kind)[0]
             return tuple(_convert(element, entry, f"{path}[{index}]") for index, entry in enumerate(value))
@@ -73,16 +75,16 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
             return dict(value)
     elif kind is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
             return float(value)
         if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):  # YAML reads 1e-3 as text
             return float(value)
     elif kind is int:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
             return value
     elif kind is Any or (isinstance(kind, type) and isinstance(value, kind)):
         return value
-    expected = getattr(kind, "__name__", str(kind))
+    expected = str(kind) if origin is not None else getattr(kind, "__name__", str(kind))
     raise ConfigError(f"{path} is {value!r}, a value of type {expected} was expected")
 
 
@@ -98,6 +100,23 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
         except ConfigError as problem:
             problems.append(str(problem))
     raise ConfigError(" / ".join(problems))
+
+
+def check_types(options: object) -> None:
+    """Checks that options have the types that their dataclass declares; for a tuple a list will do.
+
+    Raises:
+        ConfigError: If one hasn't.
+    """
+    cls: Any = type(options)
+    for name, kind in _types(cls).items():
+        _convert(kind, getattr(options, name), name)
+
+
+@functools.cache
+def _types(cls: type) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def parse_settings(settings: Iterable[str], what: str) -> dict[str, Any]:
@@ -125,7 +144,7 @@ def check_at_least(options: object, least: float | int, *names: str) -> None:
         ConfigError: If one isn't.
     """
     for name in names:
-        value = getattr(options, name)
+        value = _number(options, name)
         if value is not None and not (math.isfinite(value) and value >= least):
             raise ConfigError(f"{name} is {value}, it must be at least {least:g}")
 
@@ -137,7 +156,7 @@ def check_between(options: object, low: float | int, high: float | int, *names: 
         ConfigError: If one isn't.
     """
     for name in names:
-        value = getattr(options, name)
+        value = _number(options, name)
         if value is not None and not low <= value <= high:
             raise ConfigError(f"{name} is {value}, it must be {low:g} to {high:g}")
 
@@ -149,9 +168,16 @@ def check_above_zero(options: object, *names: str) -> None:
         ConfigError: If one isn't.
     """
     for name in names:
-        value = getattr(options, name)
+        value = _number(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{name} is {value}, it must be a number above 0")
+
+
+def _number(options: object, name: str) -> Any:
+    value = getattr(options, name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        raise ConfigError(f"{name} is {value!r}, a number was expected")
+    return value
 
 
 def check_one_of(options: object, name: str, known: Iterable[str]) -> None:

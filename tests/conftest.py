@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -84,6 +85,38 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_process() -> Iterator[None]:
+    """Commands that collect what isn't at hand do so here: a process of its own takes seconds to import everything.
+
+    Tests of several processes ask for them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 1)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _an_overview_of_each_kind() -> Iterator[None]:
+    """Draws the picture of a validation once for each kind of model: it takes longer than most trainings here."""
+    from rnem_world.training.trainer import Trainer
+
+    draw, drawn = Trainer.overview, {}
+
+    @functools.wraps(draw)
+    def overview(trainer: Any) -> Any:
+        model = trainer.config.model
+        parts = (model.core, model.architecture, model.likelihood, model.frame_size, model.channels)
+        kind = (*parts, model.slots, model.takes_actions)
+        if kind not in drawn:
+            drawn[kind] = draw(trainer)
+        return drawn[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "overview", overview)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

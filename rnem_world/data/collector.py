@@ -27,7 +27,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
-from rnem_world.config import check_at_least
+from rnem_world.config import check_at_least, check_types
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.recorder import RecordableAgent, Recorder
 from rnem_world.data.schema import SPLITS, DatasetAttributes, Split
@@ -91,6 +91,7 @@ class CollectorConfig:
     streams: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_at_least(self, 0, "num_train", "num_valid", "num_test", "seed")
         check_at_least(self, 1, "shard_size", "batch_size")
         check_at_least(self, 2, "number_of_frames")

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnem_world.config import check_at_least, check_between, check_one_of
+from rnem_world.config import check_at_least, check_between, check_one_of, check_types
 from rnem_world.data.batch_first import MemoryCopy, fetch, select_arrays
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.rare import Drawn, RareEvents
@@ -143,6 +143,7 @@ class LoaderConfig:
     rare_fraction: float | int = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_between(self, 0, 1, "rare_fraction")
         check_at_least(self, 1, "batch_size", "number_of_frames", "limit")
         check_at_least(self, 0, "memory_gigabytes")

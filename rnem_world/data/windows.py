@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from rnem_world.actions import ActionSpace
-from rnem_world.config import check_at_least
+from rnem_world.config import check_at_least, check_types
 from rnem_world.data.arrays import Findings, Reading
 from rnem_world.data.clips import Clip, read_clips
 from rnem_world.data.schema import ARRAYS, SPLITS, Split
@@ -54,6 +54,7 @@ class ImportConfig:
     streams: bool | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_at_least(self, 2, "number_of_frames")
         check_at_least(self, 1, "stride", "number_of_actions")
         check_at_least(self, 0, "seed")

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float, Integer
 
+from rnem_world.config import check_types
 from rnem_world.errors import ConfigError, suggest
 
 MOST_BALLS = 16
@@ -56,6 +57,7 @@ class BallsConfig:
     ends_at_touch: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         counts = self.numbers_of_balls
         if not counts or min(counts) < 1 or max(counts) > MOST_BALLS:
             raise ConfigError(f"numbers_of_balls is {counts}, expected numbers from 1 to {MOST_BALLS}")

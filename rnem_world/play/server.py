@@ -21,6 +21,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from rnem_world.config import check_types
 from rnem_world.errors import ConfigError, RnemWorldError
 from rnem_world.play.facts import facts_of
 from rnem_world.play.imagining import Imagining
@@ -73,6 +74,7 @@ class PlayOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 <= self.port < 65536:
             raise ConfigError(f"--port is {self.port}, expected 0 (any free one) to 65535")
         if not 1 <= self.most_visitors <= 1024:

@@ -20,7 +20,7 @@ pytest.importorskip("ale_py")
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     short_run(monkeypatch, tmp_path / "cache")
-    monkeypatch.setattr(starts, "NUMBER_OF_STARTS", 4)
+    monkeypatch.setattr(starts, "NUMBER_OF_GAME_STARTS", 4)
     starts._game_starts.cache_clear()
     yield str(write_game_world(tmp_path / "space_invaders"))
     atari_frames._background_of.cache_clear()

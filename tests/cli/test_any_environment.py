@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,14 +10,19 @@ import gymnasium
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from gymnasium.utils.env_checker import check_env
 
 import rnem_world
+from rnem_world.cli.main import group
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.slots import SlotVectorObservation
 
 ENVIRONMENTS = Path(__file__).parent.parent / "envs"
-SMALL = ("--steps-of-data", 1200, "--max-updates", 2, "--threads", 1, "--batch-size", 4, "--slots", 2)
+SMALL = (
+    "--steps-of-data 1200 --max-updates 2 --threads 1 --batch-size 4 --slots 2 --hidden-size 16 --steps 12 "
+    "--chunk-steps 6"
+)
 IDS = {"Masks-v0": ("--env-option", "length=11"), "Wide-v0": ()}
 
 
@@ -28,18 +32,10 @@ def world(request, tmp_path_factory):
     before, folder = Path.cwd(), tmp_path_factory.mktemp("any")
     sys.path.append(str(ENVIRONMENTS))
     os.chdir(folder)
-    line = ("train", "--env", f"own_environments:Own/{request.param}", "--world-model", *SMALL)
-    line = ["-m", "rnem_world.cli.main", *map(str, line), *IDS[request.param]]
-    python_path = os.pathsep.join([str(ENVIRONMENTS), str(ENVIRONMENTS.parent.parent)])
-    done = subprocess.run(
-        [sys.executable, *line],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": python_path},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "no data at hand: collecting 1,224 frames" in done.stdout
+    line = ("train", "--env", f"own_environments:Own/{request.param}", "--world-model", *SMALL.split())
+    done = CliRunner().invoke(group, [*map(str, line), *IDS[request.param]])
+    assert done.exit_code == 0, done.output
+    assert "no data at hand: collecting 1,224 frames" in done.output
     yield folder / "runs" / f"world-{request.param}"
     os.chdir(before)
     sys.path.remove(str(ENVIRONMENTS))
@@ -109,7 +105,15 @@ def test_planners_play_in_it_and_are_filmed(rnem, world):
 
 def test_data_that_is_there_is_not_taken_for_another(rnem, world):
     name = world.name.removeprefix("world-")
-    line = ("train", "--env", f"own_environments:Own/{name}", "--world-model", *SMALL, "--out", "runs/other")
+    line = (
+        "train",
+        "--env",
+        f"own_environments:Own/{name}",
+        "--world-model",
+        *SMALL.split(),
+        "--out",
+        "runs/other",
+    )
     result = rnem(*line, *IDS[name], "--policy", "random")
     assert result.code == 2
     assert "made with another policy" in result.err

@@ -73,8 +73,13 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("run", ["../moved", "../moved/checkpoints/update-000000002"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "run"),
+    [
+        *((command, "../moved") for command in COMMANDS),
+        *((command, "../moved/checkpoints/update-000000002") for command in (COMMANDS[0], COMMANDS[4])),
+    ],
+)
 def test_a_run_that_was_moved_knows_its_data_from_any_working_directory(
     command, run, elsewhere, project, good
 ):
@@ -115,9 +120,8 @@ def test_data_that_was_moved_along_with_the_run_is_found(project, tmp_path, monk
     good(run)
     (tmp_path / "project-1").rename(tmp_path / "renamed")
     monkeypatch.chdir(tmp_path)
-    for command in COMMANDS:
+    for command in COMMANDS[:3]:
         good(command.format("renamed/runs/world"))
-        shutil.rmtree("x", ignore_errors=True)
     renamed = tmp_path / "renamed"
     assert checkpoint.read_config(renamed / "runs" / "world").data == str(renamed / "data" / "balls.h5")
     second = tmp_path / "project-2" / "runs" / "world"

@@ -45,7 +45,7 @@ def test_the_players_ball_moves_by_the_recorded_action(tmp_path):
         "balls",
         tmp_path / "c.h5",
         preset="control",
-        **SMALL | {"num_train": 40, "frames": 12},
+        **SMALL | {"num_train": 40, "frames": 12, "shard_size": 40},
         progress=False,
     )
     data = read_all(path)
@@ -73,7 +73,7 @@ def test_rewards_and_collisions_are_those_of_the_next_move(tmp_path):
         "balls",
         tmp_path / "c.h5",
         preset="control",
-        **SMALL | {"num_train": 60, "frames": 20},
+        **SMALL | {"num_train": 60, "frames": 20, "shard_size": 60},
         progress=False,
     )
     data = read_all(path)
@@ -206,7 +206,7 @@ def test_a_killed_collection_goes_on(tmp_path):
         "balls",
         tmp_path / "whole.h5",
         preset="balls3small32",
-        num_train=200,
+        num_train=120,
         num_valid=0,
         num_test=0,
         frames=12,
@@ -216,7 +216,7 @@ def test_a_killed_collection_goes_on(tmp_path):
     code = (
         "from pathlib import Path; from rnem_world.agents.collecting import collect\n"
         "if __name__ == '__main__':\n"
-        "    collect('balls', 'x.h5', preset='balls3small32', num_train=200, num_valid=0, num_test=0, frames=12,\n"
+        "    collect('balls', 'x.h5', preset='balls3small32', num_train=120, num_valid=0, num_test=0, frames=12,\n"
         "            shard_size=5, workers=2)\n"
     )
     (tmp_path / "run.py").write_text(code)
@@ -230,12 +230,12 @@ def test_a_killed_collection_goes_on(tmp_path):
     time.sleep(0.5)  # its workers notice that it is gone
     assert not (tmp_path / "x.h5").exists()
     finished = len(list(parts.glob("[!.]*.h5")))
-    assert 3 <= finished < 40
+    assert 3 <= finished < 24
     path = collect(
         "balls",
         tmp_path / "x.h5",
         preset="balls3small32",
-        num_train=200,
+        num_train=120,
         num_valid=0,
         num_test=0,
         frames=12,

@@ -32,8 +32,9 @@ def _no_pictures(request, monkeypatch):
 
 
 @pytest.fixture
-def with_pictures() -> None:
-    pass
+def with_pictures(monkeypatch) -> None:
+    """Draws every overview anew."""
+    monkeypatch.setattr(module.Trainer, "overview", module.Trainer.overview.__wrapped__)
 
 
 def seen_batches(trainer) -> list[list[int]]:
