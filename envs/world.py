@@ -82,7 +82,10 @@ class World:
         self.actions = actions_of(config)
         self.action_space: spaces.Space[Any] = self.actions.space()
         self.number_of_actions = self.actions.sizes[0] if self.actions.is_discrete else 0
-        self.ways = ("pixels",) if model.prior_code is None else ("latent", "pixels")
+        self.ways: tuple[str, ...] = ("pixels",)
+        if model.prior_code is not None:
+            # A training that ended early may not have come to the prior code; who asks for latent dreams gets them.
+            self.ways = ("latent", "pixels") if model.prior_code.has_learned else ("pixels", "latent")
         self.chunk = CHUNKS.get(self.device.type, LARGEST_CHUNK)
         self._pools: OrderedDict[tuple[str, int], EncodedStarts] = OrderedDict()
         self._engines: dict[str, Engine] = {}

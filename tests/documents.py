@@ -62,8 +62,8 @@ def command_lines(page: Path) -> list[str]:
 def quickened(text: str) -> str:
     """The tutorial's text or code, with so little training and data that it runs in seconds."""
     little = {
-        "updates = 1500\n": "updates = 4\n",
-        "steps_of_data=30_000": "steps_of_data=3_000",
+        "updates = 800\n": "updates = 8\n",
+        "steps_of_data=30_000": "steps_of_data=4_000",
         '"population": 64': '"population": 8',
         "num_envs=10": "num_envs=2",
     }

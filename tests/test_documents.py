@@ -151,6 +151,14 @@ def test_the_tutorial_of_an_environment_has_40_lines():
     assert len([line for line in code[code.index("class ") :].splitlines() if line.strip()]) <= 40
 
 
+def test_the_tutorials_environment_is_the_demos():
+    module, block = (
+        (DOCS / "examples" / "tag.py").read_text(),
+        blocks_of(DOCS / "own-environment.md", "python")[0].text,
+    )
+    assert module[module.index("class ") :] == block[block.index("class ") :]
+
+
 def test_every_option_that_says_what_data_means_is_explained():
     text = (DOCS / "data.md").read_text()
     for option in ("--axes", "--range", "--invert", "--matte", "--binarise", "--actions", "--overwrite"):

@@ -93,12 +93,52 @@ def test_every_experiment_is_tested():
     assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, *others}
 
 
-def test_the_demo_gives_commands_that_exist():
-    text = (ROOT / "scripts" / "demo").read_text().replace("\\\n", " ")
-    lines = re.findall(r'"\$rnem_world" (.*)', re.sub(r"\$(folder|run)\b", "some/path", text))
-    assert {shlex.split(line)[0] for line in lines} == {"train", "evaluate", "rollout", "env"}
-    for line in lines:
-        assert parse(shlex.split(line)) != {}
+def demo(folder: Path, program: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    settings = {"RNEM_WORLD": str(program), "PYTHONPATH": str(ROOT), **variables}
+    return subprocess.run(
+        [ROOT / "scripts" / "demo", folder],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_demo_goes_from_a_real_environment_to_its_dream(tmp_path):
+    """The whole way, with so little data and training that it takes seconds."""
+    program = tmp_path / "rnem-world"
+    program.write_text(f'#!/usr/bin/env bash\nexec {sys.executable} -m rnem_world.cli.main "$@"\n')
+    program.chmod(0o755)
+    folder = tmp_path / "demo"
+    little = {"UPDATES": "8", "STEPS_OF_DATA": "4000", "EPISODES": "1"}
+    result = demo(folder, program, **little)
+    assert result.returncode == 0, result.stderr
+    agents = {score["name"] for score in json.loads((folder / "scores.json").read_text())["scores"]}
+    assert {"random", "stay"} < agents
+    assert any(name.startswith("shooting") for name in agents)
+    told = set(re.findall(r"(?<![\w/-])[\w-]+\.(?:mp4|json|py|yaml)\b", result.stdout.split("== ")[-1]))
+    assert {"beside-reality.mp4", "scores.json", "tag.py", "tag.yaml"} == told
+    assert all((folder / name).is_file() for name in told)
+    line = re.search(r"python -c '(.*)'", result.stdout)
+    assert line is not None
+    inside = subprocess.run(
+        [sys.executable, "-c", line[1]], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert inside.stdout == "(12, 12, 1)\n", inside.stderr
+    play = re.search(r"rnem-world (play \S+)", result.stdout)
+    assert play is not None
+    assert parse(shlex.split(play[1])) != {}
+    again = demo(folder, program, **little)
+    assert again.returncode == 2
+    assert "already exists" in again.stderr
+
+
+def test_the_demo_is_of_usual_length_unless_told(experiment):
+    result = demo(experiment.folder, experiment.stub)
+    assert result.returncode == 0, result.stderr
+    calls = [parse(json.loads(line)) for line in experiment.log.read_text().splitlines()]
+    assert (calls[0]["environment"], calls[0]["max_updates"]) == ("tag:Tag-v0", 800)
+    assert [call.get("checkpoint") for call in calls[2:]] == ["runs/world-Tag-v0"] * 2
 
 
 @pytest.mark.parametrize("name", MODELS)

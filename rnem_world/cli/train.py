@@ -262,6 +262,7 @@ def _check(parameters: dict[str, Any]) -> None:
 def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     """Gives the configuration and the data of a run that goes on."""
     from rnem_world.training.checkpoint import read_config
+    from rnem_world.training.presets import updates_of
 
     if out is None:
         raise ConfigError("--resume needs --out, the folder of the run to continue")
@@ -281,13 +282,18 @@ def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, P
         raise CheckpointError(f"{out} holds no run to resume: train without --resume")
     # A sitting's own limits end with it.
     before = merged(asdict(read_config(out)), {"training": {"max_minutes": None}})
-    config = build(RunConfig, merged(before, given_values(RESUMABLE, parameters)))
+    flags, optimizer = given_values(RESUMABLE, parameters), before["training"]["optimizer"]
+    end = before["training"]["max_updates"]
+    if updates_of(flags) and end is not None and optimizer["schedule_updates"] == end:
+        # A learning rate that falls to the end of the training falls to its new end.
+        flags = merged({"training": {"optimizer": {"schedule_updates": updates_of(flags)}}}, flags)
+    config = build(RunConfig, merged(before, flags))
     return config, resolve_data(parameters["data"] or config.data)
 
 
 def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     """Gives the configuration of a new run, and its data: a flag wins over the file, the file over usual options."""
-    from rnem_world.training.presets import WORLD_DATA, usual_options
+    from rnem_world.training.presets import WORLD_DATA, updates_of, usual_options
 
     flags = given_values([*RESUMABLE, *FIXED], parameters)
     model, is_world_model = parameters["model_name"], parameters["world_model"]
@@ -298,9 +304,9 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
             set_path(flags, f"model.{name}", parameters[name])
     file = {} if parameters["options_file"] is None else read_options_file(parameters["options_file"])
     environment = parameters["environment"]
-    usual = usual_options(
-        model or "r_nem", environment if environment in ENVIRONMENTS else "any", is_world_model
-    )
+    known = environment if environment in ENVIRONMENTS else "any"
+    updates = updates_of(merged(file, flags))
+    usual = usual_options(model or "r_nem", known, is_world_model, updates)
     values = merged(merged(usual, file), flags)
     parameters["architecture"] = values["model"].get("architecture")
     config = build(RunConfig, values)

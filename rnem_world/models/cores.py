@@ -191,6 +191,11 @@ class PriorCode(nn.Module):
         self.code = Affine(hidden_size, encoding_size)
         self.code_norm = VectorNorm(encoding_size)
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether it has learnt anything: the first gradient moves the last layer's shifts away from 0."""
+        return bool(self.code_norm.bias.any())
+
     def forward(
         self, before: Float[Tensor, "b k s"], theta: Float[Tensor, "b k s"]
     ) -> Float[Tensor, "b k e"]:

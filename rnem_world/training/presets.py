@@ -56,6 +56,8 @@ WORLD_DATA = {"num_train": 8000, "num_valid": 500, "num_test": 500, "frames": 10
 MOST_VALUES, REWARD_BINS = 16, 41
 # Sequences whose rewards are read at a time.
 REWARDS_AT_ONCE = 4096
+# A world of any environment imagines in training after so many updates, or after half of them if these are fewer.
+MOST_BEFORE_DREAMS = 1000
 # Sequences that frames are read from where a few frames of the data are wanted.
 MOST_SEQUENCES = 200
 
@@ -84,15 +86,19 @@ ATARI_WORLD: dict[str, Any] = {
     },
 }
 
-# What a world model of any other environment takes instead: things move far or hardly at all, and frames are few.
+# What a world model of any other environment takes instead: things move far or hardly at all, and frames are few. Most
+# trainings are short: large batches in short chunks cost little more where frames are small, and bear a higher rate.
 ANY: dict[str, Any] = {"training": {"sequence_steps": 24, "batch_size": 32, "window": "random"}}
 ANY_WORLD: dict[str, Any] = {
     "training": {
         "sequence_steps": 48,
-        "chunk_steps": 12,
-        "batch_size": 16,
+        "chunk_steps": 6,
+        "batch_size": 64,
         "loss": {"motion_weight": 5.0},
         "noise": {"probability": 0.01, "per_sequence": True},
+        "closed_loop": {"after_updates": MOST_BEFORE_DREAMS},
+        "prior_code": {"after_updates": MOST_BEFORE_DREAMS},
+        "optimizer": {"learning_rate": 2e-3},
     },
 }
 
@@ -123,17 +129,35 @@ def world_model(environment: str = "balls", options: Mapping[str, Any] | None = 
     Raises:
         ConfigError: If there is no such environment, or an option makes no sense.
     """
-    values = usual_options("r_nem", environment, is_world_model=True)
-    return build(RunConfig, merged(values, options or {}))
+    given = options or {}
+    values = usual_options("r_nem", environment, is_world_model=True, updates=updates_of(given))
+    return build(RunConfig, merged(values, given))
 
 
-def usual_options(model: str, environment: str, is_world_model: bool = False) -> dict[str, Any]:
+def updates_of(options: Mapping[str, Any]) -> int | None:
+    """Says how many updates options ask for, if they ask for any number that makes sense.
+
+    Args:
+        options: Nested options of a run.
+    """
+    training = options.get("training")
+    updates = training.get("max_updates") if isinstance(training, Mapping) else None
+    return updates if isinstance(updates, int) and updates > 0 else None
+
+
+def usual_options(
+    model: str, environment: str, is_world_model: bool = False, updates: int | None = None
+) -> dict[str, Any]:
     """Gives the options of a kind of run, where they differ from those of the configuration's classes.
+
+    A world model of any environment whose length is known learns to imagine in the second half at the latest, and its
+    learning rate falls along a cosine to its end.
 
     Args:
         model: A key of :data:`rnem_world.models.config.MODELS`.
         environment: ``balls`` or a preset of theirs, ``atari``, or ``any`` for others.
         is_world_model: Whether to train a world model.
+        updates: After how many updates training ends; None if nobody knows.
 
     Raises:
         ConfigError: If there is no such model or environment.
@@ -150,6 +174,11 @@ def usual_options(model: str, environment: str, is_world_model: bool = False) ->
         values = merged(values, WORLD_MODEL)
     if environment == "any":
         values = merged(values, ANY_WORLD if is_world_model else ANY)
+        if is_world_model and updates is not None:
+            begin = {"after_updates": min(MOST_BEFORE_DREAMS, updates // 2)}
+            falling = {"schedule": "cosine", "schedule_updates": updates}
+            paced = {"closed_loop": begin, "prior_code": begin, "optimizer": falling}
+            values = merged(values, {"training": paced})
     if environment == "atari":
         values = merged(values, ATARI_WORLD if is_world_model else ATARI)
         if slots == 1:  # one stays one

@@ -171,7 +171,12 @@ def _any_world(
         "loss": {"motion_weight": 5.0},
         "closed_loop": {"after_updates": imagining},
         "prior_code": {"after_updates": imagining},
-        "optimizer": {"schedule": "cosine", "schedule_after": falling, "schedule_updates": last},
+        "optimizer": {
+            "learning_rate": 1e-3,
+            "schedule": "cosine",
+            "schedule_after": falling,
+            "schedule_updates": last,
+        },
         "max_updates": last,
     }
     stage = Stage(name, {"model": {"slots": slots}, "training": merged(options, training)}, (collect,))

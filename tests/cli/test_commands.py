@@ -93,6 +93,18 @@ def test_every_model_trains_resumes_and_is_evaluated(model, good, place):
     assert f"written to {run / 'evaluation-balls3small32-4-slots.json'}" in out
 
 
+def test_a_learning_rate_that_falls_to_the_end_falls_to_a_new_end(good, place):
+    falling = "--learning-rate-schedule cosine --schedule-updates"
+    good(f"train --data data/balls3small32.h5 {TINY} --max-updates 2 {falling} 2 --out falling")
+    good("train --resume --out falling --threads 1 --max-updates 4")
+    assert checkpoint.read_config(place / "falling").training.optimizer.schedule_updates == 4
+    good("train --resume --out falling --threads 1 --max-updates 5 --schedule-updates 6")
+    assert checkpoint.read_config(place / "falling").training.optimizer.schedule_updates == 6
+    good("train --resume --out falling --threads 1 --max-updates 6 --schedule-updates 9")
+    good("train --resume --out falling --threads 1 --max-updates 7")
+    assert checkpoint.read_config(place / "falling").training.optimizer.schedule_updates == 9
+
+
 def test_an_evaluation(good, place):
     out = good(
         "evaluate run --split validation --steps 4 --seed 3 --out new/e.json --figure new/e.png --threads 1"

@@ -64,6 +64,8 @@ def write_world(folder: Path, ends: float = -3.0, seed: int = 0, **options: Any)
         if hasattr(model.decoder, "profiles"):
             model.decoder.profiles.weight *= 3.0
             model.decoder.profiles.bias -= 1.5
+        if model.prior_code is not None:
+            model.prior_code.code_norm.bias += 0.01  # as if it had learnt
     save_checkpoint(folder, model, RunConfig(model.config, data="avoid", environment="RNEM-BallsReal-v0"))
     if model.config.frame_size == (32, 32) and model.config.channels == 1:
         starts = balls_starts()

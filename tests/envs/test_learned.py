@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import shutil
 import threading
 import warnings
 from pathlib import Path
@@ -24,7 +25,7 @@ from rnem_world.envs.starts import STARTS_FILE, Starts, read_starts, starts_from
 from rnem_world.envs.world import MOST_POOLS, World
 from rnem_world.errors import CheckpointError, ConfigError, DataError, DependencyError
 from rnem_world.models.rollout import imagine, observe
-from rnem_world.training.checkpoint import find_checkpoint
+from rnem_world.training.checkpoint import find_checkpoint, load_model, save_checkpoint
 
 DETAILS = ("gamma", "prediction", "attention", "centroids", "masses", "slot_rewards")
 WAYS = [("latent", "frame"), ("latent", "slots"), ("pixels", "frame"), ("pixels", "slots")]
@@ -385,6 +386,17 @@ def test_bad_arguments(world, arguments, error, message):
     for make in (LearnedEnv, lambda **given: LearnedVectorEnv(2, **given)):
         with pytest.raises(error, match=message):
             make(**{"checkpoint": world, **arguments})
+
+
+def test_a_prior_code_that_has_not_learned_is_used_only_by_those_who_ask(tmp_path):
+    folder = write_world(tmp_path / "early")
+    assert LearnedEnv(folder).batch.dreams.imagination == "latent"
+    model, config = load_model(folder)
+    torch.nn.init.zeros_(model.prior_code.code_norm.bias)
+    save_checkpoint(tmp_path / "none", model, config)
+    shutil.copy(folder / "starts.npz", tmp_path / "none")
+    assert LearnedEnv(tmp_path / "none").batch.dreams.imagination == "pixels"
+    assert LearnedEnv(tmp_path / "none", imagination="latent").batch.dreams.imagination == "latent"
 
 
 def test_a_checkpoint_without_heads_or_prior_code_says_so(tmp_path):

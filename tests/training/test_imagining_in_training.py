@@ -165,3 +165,12 @@ def test_classes_cost_their_cross_entropy_and_numbers_their_squared_error() -> N
             torch.testing.assert_close(loss, torch.full((SIZE,), 2.0 * np.log(3.0), dtype=torch.float32))
     weighted = learner.loss._head_loss(heads, whole._replace(head_weights=torch.arange(4.0)), 0)
     torch.testing.assert_close(weighted, loss * torch.arange(4.0))
+
+
+def test_a_prior_code_knows_whether_it_has_learned() -> None:
+    learner = learner_of(MODEL, prior_code=PriorCodeConfig(0.5, 3, after_updates=1))
+    assert learner.model.prior_code is not None
+    learner.learn(make_batch(), 0, with_score=False)
+    assert not learner.model.prior_code.has_learned
+    learner.learn(make_batch(), 1, with_score=False)
+    assert learner.model.prior_code.has_learned

@@ -45,12 +45,32 @@ def test_a_world_model_by_the_name_of_its_balls_or_of_atari():
     assert game.model.prior_code
 
 
+def test_a_world_of_any_environment_is_paced_by_the_length_of_its_training():
+    unknown = world_model("any").training
+    assert unknown.optimizer.schedule == "constant"
+    for updates in (1, 300, 10_000):
+        training = world_model("any", {"training": {"max_updates": updates}}).training
+        assert training.optimizer.rate_at(0) == unknown.optimizer.learning_rate
+        assert training.optimizer.rate_at(updates) < 0.02 * unknown.optimizer.learning_rate
+        begin = training.prior_code.after_updates
+        assert (
+            training.closed_loop.after_updates == begin == min(unknown.prior_code.after_updates, updates // 2)
+        )
+    own = {"max_updates": 300, "prior_code": {"after_updates": 7}, "optimizer": {"schedule": "linear"}}
+    training = world_model("any", {"training": own}).training
+    assert (training.prior_code.after_updates, training.closed_loop.after_updates) == (7, 150)
+    assert (training.optimizer.schedule, training.optimizer.schedule_updates) == ("linear", 300)
+    assert world_model("avoid", {"training": {"max_updates": 300}}).training.optimizer.schedule == "constant"
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
         (world_model, ["avoidd"], "did you mean 'avoid'"),
         (paper_model, ["r_nemm"], "did you mean 'r_nem'"),
         (paper_model, ["r_nem", "balls", {"training": {"batch": 3}}], "unknown option 'training.batch'"),
+        (world_model, ["any", {"training": {"max_updates": 0}}], "max_updates is 0"),
+        (world_model, ["any", {"training": 3}], "training"),
     ],
 )
 def test_unknown_names_are_refused(make, arguments, message):
