@@ -26,7 +26,7 @@ from rnem_world.agents.planning import PlannerAgent, make_planner, parse_planner
 from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
-from rnem_world.data.dataset import Dataset
+from rnem_world.data.dataset import Dataset, check_alike
 from rnem_world.data.shards import find_shards
 from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.recipe import EnvironmentRecipe
@@ -185,6 +185,9 @@ class Loop:
         else:
             collection = AnyCollection(**sizes, recipe=self.recipe)
         source = collection.source()
+        if config.data is not None:
+            with Dataset.open(config.data) as earlier:
+                check_alike(earlier.attributes, source.attributes, config.data, "what the loop collects")
         settings = source.attributes.settings | {"policy": "loop"}
         source = replace(
             source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -317,22 +318,42 @@ def _common_attributes(shards: Sequence[Shard]) -> DatasetAttributes:
     ]
     first = found[0]
     for shard, attributes in zip(shards, found, strict=True):
-        for name in _SAME:
-            expected, given = (_without_policy(getattr(one, name)) for one in (first, attributes))
-            if given != expected:
-                raise DataError(
-                    f"{shard.path}: {name} is {given!r}, but {expected!r} in {shards[0].path.name}; only shards made "
-                    "with the same settings can be read as one dataset"
-                )
+        check_alike(first, attributes, shards[0].path.name, str(shard.path))
     policies = sorted({str(attributes.settings.get("policy")) for attributes in found})
     if len(policies) > 1:
         first = replace(first, settings=first.settings | {"policy": " + ".join(policies)})
     return first if len({attributes.seed for attributes in found}) == 1 else replace(first, seed=None)
 
 
+def check_alike(
+    expected: DatasetAttributes, given: DatasetAttributes, expected_where: str, given_where: str
+) -> None:
+    """Checks that two files may be read as one dataset, as far as their attributes tell.
+
+    Args:
+        expected: The attributes of one.
+        given: Those of the other.
+        expected_where: What the one is called in an error.
+        given_where: What the other is called.
+
+    Raises:
+        DataError: If attributes that matter differ.
+    """
+    for name in _SAME:
+        wanted, found = (_without_policy(getattr(one, name)) for one in (expected, given))
+        if found != wanted:
+            raise DataError(
+                f"{given_where}: {name} is {found!r}, but {wanted!r} in {expected_where}; only shards made with the "
+                "same settings can be read as one dataset"
+            )
+
+
 def _without_policy(value: object) -> object:
-    # Who acted may differ from shard to shard: the rules of the world are the same.
-    return {key: value[key] for key in value if key != "policy"} if isinstance(value, dict) else value
+    # Who acted may differ from shard to shard: the rules of the world are the same. A file has lists where a program
+    # has tuples.
+    if not isinstance(value, dict):
+        return value
+    return json.loads(json.dumps({key: value[key] for key in value if key != "policy"}))
 
 
 def _check_agreement(shards: Sequence[Shard]) -> None:

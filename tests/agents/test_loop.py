@@ -20,7 +20,7 @@ from rnem_world.data.dataset import Dataset
 from rnem_world.envs.balls import BouncingBallsVectorEnv
 from rnem_world.envs.slots import SlotVectorObservation
 from rnem_world.envs.world import World
-from rnem_world.errors import CheckpointError, ConfigError
+from rnem_world.errors import CheckpointError, ConfigError, DataError
 
 
 def small(world, **values) -> LoopConfig:
@@ -175,6 +175,9 @@ def test_a_world_goes_on_learning_from_what_it_has_learned_from(tiny_world, tmp_
     assert [row["real_transitions"] for row in loop.rows] == [(27 + 6) * 17, (27 + 12) * 17]
     with pytest.raises(ConfigError, match="--frames"):
         Loop(small(tiny_world, data=earlier, frames=19), tmp_path / "other")
+    with pytest.raises(DataError, match="what the loop collects: settings is"):
+        Loop(small(tiny_world, data=earlier, preset="stove"), tmp_path / "other").run()
+    assert not (tmp_path / "other" / "data").exists()
 
 
 def test_a_planner_is_told_what_was_done_instead(tiny_world):
