@@ -154,7 +154,10 @@ def bench(
 @click.option("--steps", type=int, default=100, show_default=True, help="Steps of the dream.")
 @click.option("--imagination", help="latent or pixels. [latent where the model can]")
 @click.option(
-    "--policy", default="repeated-random", show_default=True, help="random, repeated-random or stay."
+    "--policy",
+    default="repeated-random",
+    show_default=True,
+    help="random, repeated-random or stay; beside reality also what else `rnem-world collect` takes for it.",
 )
 @click.option("--starts", help="Where to begin: a dataset, a file of starts, real, real:PRESET or :GAME.")
 @click.option(
@@ -220,15 +223,21 @@ def _film_beside_reality(
 
     from rnem_world.actions import ActionSpace
     from rnem_world.agents.base import baseline
+    from rnem_world.agents.guests import make_players
     from rnem_world.agents.scores import dream_beside_reality, write_comparison
+    from rnem_world.envs.any import AnyVectorEnv
     from rnem_world.envs.learned import LearnedVectorEnv
     from rnem_world.envs.real import real_environment
     from rnem_world.envs.world import World
 
     world = World.load(checkpoint)
-    agent = baseline(policy, ActionSpace.of(world.action_space), np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
     dream = LearnedVectorEnv(1, checkpoint, imagination=imagination, max_episode_steps=None)
     with closing(real_environment(world, 1, max_episode_steps=steps)) as real, closing(dream):
+        if isinstance(real, AnyVectorEnv):
+            agent = make_players(real, generator, policy)
+        else:
+            agent = baseline(policy, ActionSpace.of(world.action_space), generator)
         shown, dreamt = dream_beside_reality(agent, real, dream, seed, steps)
     write_comparison(out, shown, dreamt, fps, dream.starts.context_frames)
     click.echo(

@@ -198,7 +198,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "seed": 1,
             },
             slots=5,
-            updates=(2500, 3000, 4500),
+            updates=(2500, 4500, 7500),
             training={"noise": {"probability": 0.01}},
         ),
         "cartpole": _any_world(

@@ -273,7 +273,9 @@ class Trainer:
 
     def _cure(self, batch: Batch) -> str:
         """Says what to do about a loss that isn't finite: no learning rate mends rewards that are too large."""
-        seen = batch.rewards if self.config.model.heads else None
+        # Heads that tell values take the nearest one, whatever a reward is; those that tell a number square the difference.
+        squares = self.config.model.heads and self.config.model.reward_values is None
+        seen = batch.rewards if squares else None
         overflows = seen is not None and not bool(seen.square().isfinite().all())
         # Any process may have the rows that spoil the mean of all.
         if any(self.processes.largest([overflows])):
