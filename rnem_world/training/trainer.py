@@ -273,7 +273,7 @@ class Trainer:
 
     def _cure(self, batch: Batch) -> str:
         """Says what to do about a loss that isn't finite: no learning rate mends rewards that are too large."""
-        # Heads that tell values take the nearest one, whatever a reward is; those that tell a number square the difference.
+        # Heads that tell values take the nearest one, whatever a reward is; others square the difference.
         squares = self.config.model.heads and self.config.model.reward_values is None
         seen = batch.rewards if squares else None
         overflows = seen is not None and not bool(seen.square().isfinite().all())
