@@ -25,7 +25,7 @@ from rnem_world.envs.uncertainty import read_calibration
 from rnem_world.envs.vector import ONLY, BatchedVectorEnv, SingleEnv
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError, suggest
-from rnem_world.evaluation.pictures import colour_grouping, coloured
+from rnem_world.evaluation.pictures import brightness, colour_grouping, coloured
 
 ObservationType = Literal["frame", "slots"]
 INFOS = (*DETAILS, "disagreement")
@@ -253,9 +253,8 @@ class LearnedVectorEnv(BatchedVectorEnv):
         """Draws the frames (left) and which slot has which pixel (right)."""
         picture = self.dreams.pictures()
         frame, gamma = to_host([picture.frame, picture.gamma[:, :, 0]])
-        grey = frame.mean(axis=1)
-        left = coloured(frame.transpose(0, 2, 3, 1))
-        both = np.concatenate([left, colour_grouping(gamma, grey)], axis=2)
+        shown = frame.transpose(0, 2, 3, 1)
+        both = np.concatenate([coloured(shown), colour_grouping(gamma, brightness(shown))], axis=2)
         factor = -(-RENDERED_SIZE // self.world.frame_shape[0])
         pictures = (both * 255.0).round().astype(np.uint8)
         return pictures.repeat(factor, axis=1).repeat(factor, axis=2)

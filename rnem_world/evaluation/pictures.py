@@ -92,6 +92,16 @@ def colour_grouping(
     return coloured
 
 
+def brightness(frames: Float[np.ndarray, "*batch c"]) -> Float[np.ndarray, "*batch"]:
+    """Tells how bright pixels are: greys and colours as their mean, layers as the brightest of them.
+
+    Args:
+        frames: Values in [0, 1], of as many channels as `coloured` knows.
+    """
+    bright: np.ndarray = frames.mean(axis=-1) if frames.shape[-1] in (1, 3) else frames.max(axis=-1)
+    return bright
+
+
 def overview(
     rollout: Rollout, frames: Float[Tensor, "b t c h w"], index: int, title: str = ""
 ) -> matplotlib.figure.Figure:
@@ -117,7 +127,7 @@ def overview(
     rows = [
         ("target", _images(_array(frames[index, 1 + shown]))),
         ("reconstruction", _images(mixture)),
-        ("slots", colour_grouping(grouping, mixture.mean(axis=1))),
+        ("slots", colour_grouping(grouping, brightness(np.moveaxis(mixture, 1, -1)))),
         ("gamma", colour_gamma(grouping)),
     ]
     rows += [(f"slot {slot + 1}", _images(means[:, slot])) for slot in range(slots)]
@@ -329,7 +339,7 @@ def rollout_panels(
     panels = {
         "truth": _to_bytes(truth),
         "prediction": _to_bytes(mixture),
-        "grouping": _to_bytes(colour_grouping(_array(gammas[:, :, 0]), mixture.mean(axis=3))),
+        "grouping": _to_bytes(colour_grouping(_array(gammas[:, :, 0]), brightness(mixture))),
     }
     if with_slots:
         slots = predictions.shape[1]

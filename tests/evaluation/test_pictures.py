@@ -16,6 +16,7 @@ from rnem_world.errors import ConfigError, OutputError
 from rnem_world.evaluation import pictures
 from rnem_world.evaluation.pictures import (
     attention_matrix,
+    brightness,
     colour_gamma,
     colour_grouping,
     coloured,
@@ -30,6 +31,13 @@ from rnem_world.models.bernoulli import Bernoulli
 from rnem_world.models.config import ModelConfig
 from rnem_world.models.rollout import Rollout, RolloutConfig, roll_out
 from rnem_world.models.world_model import WorldModel
+
+
+def test_a_pixel_of_one_layer_is_as_bright_as_a_white_one():
+    """Among four layers of bits an object in one of them isn't shown at a quarter of its slot's colour."""
+    np.testing.assert_allclose(brightness(np.array([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])), [1.0, 0.0])
+    np.testing.assert_allclose(brightness(np.array([[0.25], [1.0]])), [0.25, 1.0])
+    np.testing.assert_allclose(brightness(np.array([[0.0, 0.6, 0.3]])), [0.3])
 
 
 def test_attention_is_set_beside_the_diagonal_in_order():
