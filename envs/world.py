@@ -54,7 +54,6 @@ class World:
         actions: What an action is, in the environment and as the model is given it.
         action_space: The environment's, in terms of Gymnasium; one action if the model takes none.
         number_of_actions: How many actions there are to choose from; 0 where an action isn't one whole number.
-        ways: How it can imagine, the usual way first.
 
     Args:
         model: The model, on its device, in evaluation mode.
@@ -82,15 +81,19 @@ class World:
         self.actions = actions_of(config)
         self.action_space: spaces.Space[Any] = self.actions.space()
         self.number_of_actions = self.actions.sizes[0] if self.actions.is_discrete else 0
-        self.ways: tuple[str, ...] = ("pixels",)
-        if model.prior_code is not None:
-            # A training that ended early may not have come to the prior code; who asks for latent dreams gets them.
-            self.ways = ("latent", "pixels") if model.prior_code.has_learned else ("pixels", "latent")
         self.chunk = CHUNKS.get(self.device.type, LARGEST_CHUNK)
         self._pools: OrderedDict[tuple[str, int], EncodedStarts] = OrderedDict()
         self._engines: dict[str, Engine] = {}
         self._empty: dict[int, SlotState] = {}
         self._lock = threading.Lock()
+
+    @functools.cached_property
+    def ways(self) -> tuple[str, ...]:
+        """How it can imagine, the usual way first."""
+        if self.model.prior_code is None:
+            return ("pixels",)
+        # A training that ended early may not have come to the prior code; who asks for latent dreams gets them.
+        return ("latent", "pixels") if self.model.prior_code.has_learned else ("pixels", "latent")
 
     @classmethod
     def load(cls, checkpoint: str | Path = "balls", device: str | torch.device = "cpu") -> World:
