@@ -179,7 +179,7 @@ class LearnedVectorEnv(BatchedVectorEnv):
         measures = bool(set(OF_UNCERTAINTY) & set(chosen.details))
         if (measures or "disagreement" in chosen.details) and not world.model.likelihood.is_binary:
             raise ConfigError(
-                f"{world.folder.name} dreams in greys or colours, and uncertainty and disagreement count black and "
+                f"{world.name} dreams in greys or colours, and uncertainty and disagreement count black and "
                 "white pixels: leave them out of the details"
             )
         self.dreams = DreamBatch(
@@ -419,7 +419,7 @@ def _load_members(world: World, options: DreamOptions) -> list[World]:
     for member in members:
         if (member.frame_shape, member.actions) != expected:
             raise ConfigError(
-                f"the ensemble's world {member.folder.name} has frames {member.frame_shape} and the actions "
+                f"the ensemble's world {member.name} has frames {member.frame_shape} and the actions "
                 f"{member.action_space}, expected {world.frame_shape} and {world.action_space}"
             )
     return members

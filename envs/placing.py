@@ -86,7 +86,7 @@ def put_objects(
     missed = _misses(batch, picture, edited, puts)
     if missed:
         raise ConfigError(
-            f"{batch.world.folder.name} can't imagine the object of slot {missed[0].slot} at ({missed[0].x:.0f}, "
+            f"{batch.world.name} can't imagine the object of slot {missed[0].slot} at ({missed[0].x:.0f}, "
             f"{missed[0].y:.0f}): choose a place where it has seen such objects"
         )
     return replace(now, dreams=edited, memory=None)

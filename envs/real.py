@@ -102,7 +102,7 @@ def game_of(world: World, named: str | None = None) -> str:
     """
     if not is_game(world):
         raise ConfigError(
-            f"{world.folder.name} was learned from {world.config.environment or 'unknown data'}, which is no game"
+            f"{world.name} was learned from {world.config.environment or 'unknown data'}, which is no game"
         )
     own, wanted = _recorded_game(world), None if named is None else game_named(named)
     if own is not None and wanted not in (None, own):
@@ -126,7 +126,7 @@ def _recorded_game(world: World) -> str | None:
         if isinstance(game, str):
             return game_named(game)
     known = {_plain(name): name for name in games()}
-    words = [_plain(word) for word in (Path(world.config.data).stem, world.folder.name)]
+    words = [_plain(word) for word in (Path(world.config.data).stem, world.name)]
     return next((known[word] for word in words if word in known), None)
 
 
@@ -142,11 +142,11 @@ def real_game(world: World, named: str | None = None) -> str:
         number = len(Emulator(game).action_names)
     except DependencyError as error:
         raise DependencyError(
-            f"dreams of {world.folder.name} begin in the real game. {error}; or give starts=DATASET"
+            f"dreams of {world.name} begin in the real game. {error}; or give starts=DATASET"
         ) from error
     if number != world.number_of_actions:
         raise ConfigError(
-            f"{game} has {number} actions, and the world {world.folder.name} knows {world.number_of_actions}: "
+            f"{game} has {number} actions, and the world {world.name} knows {world.number_of_actions}: "
             "give the game that it was learned from, as starts='real:GAME'"
         )
     return game
@@ -165,7 +165,7 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
     config = world.config
     if config.environment != BALLS_ENVIRONMENT:
         raise ConfigError(
-            f"{world.folder.name} was learned from {config.environment or 'unknown data'}, and nobody knows how to "
+            f"{world.name} was learned from {config.environment or 'unknown data'}, and nobody knows how to "
             "make that environment: its data has no recipe of it (`rnem-world collect --env ID` stores one)"
         )
     if named is not None:
@@ -177,13 +177,13 @@ def real_rules(world: World, named: str | None = None) -> BallsConfig:
             rules = build(BallsConfig, dataset.attributes.settings.get("rules", {}), "rules")
     else:
         raise ConfigError(
-            f"{world.folder.name} doesn't say which balls it was learned from: give starts='real:PRESET', "
+            f"{world.name} doesn't say which balls it was learned from: give starts='real:PRESET', "
             f"{suggest(config.data, PRESETS)}"
         )
     if rules.image_size != world.frame_shape[0]:
         raise ConfigError(
             f"the balls {named or config.data!r} have frames of {rules.image_size} pixels a side, and the world "
-            f"{world.folder.name} knows frames {world.frame_shape}: choose a preset of that size"
+            f"{world.name} knows frames {world.frame_shape}: choose a preset of that size"
         )
     return rules
 

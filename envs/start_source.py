@@ -206,7 +206,7 @@ def check_starts(world: World, starts: Starts) -> None:
         kind = "real numbers" if done.dtype == np.float32 else f"whole numbers up to {done.max(initial=0)}"
         each = f"{done.shape[2]} " if done.ndim == 3 else ""
         raise ConfigError(
-            f"the starts have frames {starts.shape} and actions of {each}{kind}, the world {world.folder.name} has "
+            f"the starts have frames {starts.shape} and actions of {each}{kind}, the world {world.name} has "
             f"frames {world.frame_shape} and the actions {world.action_space}: give starts of this world"
         )
 
@@ -256,7 +256,7 @@ def _find_starts(world: World, starts: str | Path | Starts) -> Starts:
         if world.config.recipe is not None:
             if starts != REAL:
                 raise ConfigError(
-                    f"starts is {starts!r}, and {world.folder.name} knows its environment, "
+                    f"starts is {starts!r}, and {world.name} knows its environment, "
                     f"{world.config.environment}: give starts='real'"
                 )
             return played_starts(world)

@@ -30,7 +30,7 @@ from rnem_world.models.likelihood import Likelihood
 from rnem_world.models.rollout import observe
 from rnem_world.models.world_model import DreamState, SlotState, WorldModel
 from rnem_world.seeding import torch_generator
-from rnem_world.training.checkpoint import MODEL_FILE, find_checkpoint, load_model
+from rnem_world.training.checkpoint import CHECKPOINTS, MODEL_FILE, find_checkpoint, load_model
 from rnem_world.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -86,6 +86,12 @@ class World:
         self._engines: dict[str, Engine] = {}
         self._empty: dict[int, SlotState] = {}
         self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """What people call it: the folder of its run, or of the world by itself."""
+        folder = self.folder
+        return folder.parent.parent.name if folder.parent.name == CHECKPOINTS else folder.name
 
     @functools.cached_property
     def ways(self) -> tuple[str, ...]:
@@ -176,12 +182,12 @@ class World:
         if not isinstance(observations, spaces.Box) or observations.shape != self.frame_shape:
             raise ConfigError(
                 f"the environment's observations are {observations}, expected frames {self.frame_shape} as the world "
-                f"{self.folder.name} has them"
+                f"{self.name} has them"
             )
         if actions != self.action_space:
             raise ConfigError(
                 f"the environment's actions are {actions}, expected {self.action_space} as the world "
-                f"{self.folder.name} knows them"
+                f"{self.name} knows them"
             )
 
     def empty_slots(self, batch: int, slots: int) -> SlotState:

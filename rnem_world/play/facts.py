@@ -77,7 +77,7 @@ def facts_of(imagining: Imagining, fps: int | None = None) -> dict[str, Any]:
     colours = [[round(255 * part) for part in colour] for colour in slot_colours(imagining.slots).tolist()]
     own = GAME_FRAMES_PER_SECOND if is_game(world) else FRAMES_PER_SECOND
     return {
-        "world": world.folder.name,
+        "world": world.name,
         "weights": world.fingerprint,
         "frame": list(world.frame_shape),
         "binary": world.model.likelihood.is_binary,

@@ -68,7 +68,7 @@ def write_site(
             (site / name).write_bytes(data)
         described = _write_starts(imagining, number_of_starts, site / "starts.bin")
         facts = facts_of(imagining)
-        facts |= {"world": World.load(checkpoint).folder.name, "real": False}
+        facts |= {"world": World.load(checkpoint).name, "real": False}
         facts["attends"] = world.config.model.core == "relational"
         if imagining.uncertainty == "error":
             calibration = asdict(read_calibration(world.folder, imagining.way))
