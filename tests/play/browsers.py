@@ -36,7 +36,8 @@ class Window:
 
     def open(self, address: str) -> Window:
         self.page.goto(address)
-        self.wait("!!window.rnem?.picture && document.getElementById('veil').hidden", 120)
+        # A page asks for time to pass once it has its first picture: what waits for a standstill comes after that.
+        self.wait("!!window.rnem?.picture?.playing && document.getElementById('veil').hidden", 120)
         return self
 
     def see(self, expression: str) -> Any:
