@@ -27,6 +27,7 @@ from rnem_world.agents.scores import columns
 from rnem_world.config import build
 from rnem_world.data.collector import collect_dataset
 from rnem_world.data.dataset import Dataset, check_alike
+from rnem_world.data.schema import DatasetAttributes
 from rnem_world.data.shards import find_shards
 from rnem_world.envs.any import AnyVectorEnv
 from rnem_world.envs.recipe import EnvironmentRecipe
@@ -185,9 +186,8 @@ class Loop:
         else:
             collection = AnyCollection(**sizes, recipe=self.recipe)
         source = collection.source()
-        if config.data is not None:
-            with Dataset.open(config.data) as earlier:
-                check_alike(earlier.attributes, source.attributes, config.data, "what the loop collects")
+        if config.data is not None and self.earlier.attributes is not None:
+            check_alike(self.earlier.attributes, source.attributes, config.data, "what the loop collects")
         settings = source.attributes.settings | {"policy": "loop"}
         source = replace(
             source,
@@ -318,14 +318,15 @@ class Loop:
 
 
 class _Earlier(NamedTuple):
-    """Sequences that a world has learned from before the loop: for training, and in all."""
+    """What a world has learned from before the loop: sequences for training, and in all; and what their file says."""
 
     training: int = 0
     all: int = 0
+    attributes: DatasetAttributes | None = None
 
 
 def _look_at(config: LoopConfig) -> _Earlier:
-    """Counts the sequences of earlier data.
+    """Counts the sequences of earlier data, and keeps its attributes.
 
     Raises:
         ConfigError: If they have another number of frames than the loop's.
@@ -334,16 +335,15 @@ def _look_at(config: LoopConfig) -> _Earlier:
     if config.data is None:
         return _Earlier()
     with Dataset.open(config.data) as dataset:
-        sizes = {split: dataset.info(split) for split in dataset.splits}
+        sizes, attributes = {split: dataset.info(split) for split in dataset.splits}, dataset.attributes
     frames = sizes["training"].number_of_frames if "training" in sizes else config.frames
     if "training" not in sizes or frames != config.frames:
         raise ConfigError(
             f"{config.data} has sequences of {frames} frames for {', '.join(sizes)}, and the loop collects "
             f"{config.frames} for training: give frames={frames} (--frames), and data with a split for training"
         )
-    return _Earlier(
-        sizes["training"].number_of_sequences, sum(size.number_of_sequences for size in sizes.values())
-    )
+    sequences = sum(size.number_of_sequences for size in sizes.values())
+    return _Earlier(sizes["training"].number_of_sequences, sequences, attributes)
 
 
 def _fitting(steps: int, chunk: int | None, frames: int) -> int:
