@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -42,6 +42,10 @@ class RewardFigures:
         reward_counts: How often each of them (rows) was told to be each of them (columns): ``watching``, and after so
             many imagined frames, by their number as text.
         reward_bias: What is told too much on average, per transition: while ``watching`` and ``imagining``.
+        reward_errors: The mean distance from the true reward after so many imagined frames, up to the last that an
+            episode has. Only of rewards that take more than eight values, as the next two.
+        reward_error_watching: The same one step ahead, while the model watches.
+        reward_error_guessing: That of telling the median reward always.
     """
 
     reward_precision: float | None = None
@@ -50,6 +54,9 @@ class RewardFigures:
     reward_values: list[float] = field(default_factory=list)
     reward_counts: dict[str, list[list[int]]] = field(default_factory=dict)
     reward_bias: dict[str, float] = field(default_factory=dict)
+    reward_errors: list[float] = field(default_factory=list)
+    reward_error_watching: float | None = None
+    reward_error_guessing: float | None = None
 
 
 def reward_figures(
@@ -86,14 +93,29 @@ def reward_figures(
         if step <= true.shape[1]:
             there = lasts[:, step - 1]
             found[str(step)] = _counts(true[there, step - 1], imagined.likeliest[there, step - 1], values)
-    return RewardFigures(
+    many = len(values) > MOST_VALUES
+    figures = RewardFigures(
         reward_precision=precision(imagined),
         reward_precision_watching=precision(watched),
         reward_rate=float(earned.double().mean()),
-        reward_values=[-1.0, 0.0, 1.0] if len(values) > MOST_VALUES else values.tolist(),
+        reward_values=[-1.0, 0.0, 1.0] if many else values.tolist(),
         reward_counts={name: matrix.tolist() for name, matrix in found.items()},
         reward_bias={"watching": bias(watched), "imagining": bias(imagined)},
     )
+    if not many:
+        return figures
+    steps = [step for step in range(true.shape[1]) if lasts[:, step].any()]
+    return replace(
+        figures,
+        reward_errors=[_error(true[:, s], imagined.expected[:, s], lasts[:, s]) for s in steps],
+        reward_error_watching=_error(true, watched.expected, lasts),
+        reward_error_guessing=_error(true, true[lasts].median().expand_as(true), lasts),
+    )
+
+
+def _error(true: Float[Tensor, "*n"], told: Float[Tensor, "*n"], counts: Bool[Tensor, "*n"]) -> float:
+    """Returns the mean distance of what is told from the truth."""
+    return float((told - true)[counts].abs().double().mean())
 
 
 def _counts(

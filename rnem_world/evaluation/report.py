@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from rnem_world.evaluation.imagination_figures import (
@@ -109,7 +110,9 @@ def _object_rows(figures: ImaginationFigures, latent: ImaginationFigures | None)
         ]
     # Which of the two ways is the usual one is shown in more detail.
     return lines + (
-        _reward_rows(figures.rewards) if latent is None else _reward_rows(latent.rewards, "latent: ")
+        _reward_rows(rewards, horizons)
+        if latent is None
+        else _reward_rows(latent.rewards, horizons, "latent: ")
     )
 
 
@@ -155,7 +158,9 @@ def _frame_rows(figures: ImaginationFigures, latent: ImaginationFigures | None) 
         lines += _figure("... of guessing (rate of rewards)", figures.rewards.reward_rate)
     lines += _figure("small moving objects' pixels, one ahead", figures.frames.small_recall)
     return lines + (
-        _reward_rows(figures.rewards) if latent is None else _reward_rows(latent.rewards, "latent: ")
+        _reward_rows(figures.rewards, horizons)
+        if latent is None
+        else _reward_rows(latent.rewards, horizons, "latent: ")
     )
 
 
@@ -178,10 +183,35 @@ def _horizons(last: int, *horizons: int) -> list[int]:
     return [horizon for horizon in (*horizons, *further) if horizon < last] + [last]
 
 
-def _reward_rows(rewards: RewardFigures, prefix: str = "") -> list[str]:
-    """Lays out which reward was told for which; no line if nobody knows the true ones."""
+def _reward_rows(rewards: RewardFigures, horizons: Sequence[int], prefix: str = "") -> list[str]:
+    """Lays out how rewards are told: how far off, and which for which; no line if nobody knows the true ones."""
     if not rewards.reward_counts:
         return []
+    lines = []
+    if rewards.reward_errors:
+        errors = dict(zip(map(str, itertools.count(1)), rewards.reward_errors, strict=False))
+        lines += [
+            *_curve(f"{prefix}rewards' mean error", errors, horizons),
+            *_figure(f"{prefix}... while watching", rewards.reward_error_watching),
+            *_figure("... of always telling the median", rewards.reward_error_guessing),
+        ]
+    # Signs say nothing where all are the same.
+    occurring = [
+        value
+        for value, row in zip(rewards.reward_values, rewards.reward_counts["watching"], strict=True)
+        if any(row)
+    ]
+    if not rewards.reward_errors or len(occurring) > 1:
+        lines += _count_rows(rewards, prefix)
+    lines += [
+        _row(f"told too much for a step, {name}", [f"{bias:.4f}"])
+        for name, bias in rewards.reward_bias.items()
+    ]
+    return lines
+
+
+def _count_rows(rewards: RewardFigures, prefix: str) -> list[str]:
+    """Lays out which reward was told for which."""
     values = [f"{value:.4g}" for value in rewards.reward_values]
     lines = [_row(f"{prefix}rewards (rows) told to be", values)]
     for name, matrix in rewards.reward_counts.items():
@@ -190,10 +220,6 @@ def _reward_rows(rewards: RewardFigures, prefix: str = "") -> list[str]:
             _row(f"{where}: {value}", [str(count) for count in counts])
             for value, counts in zip(values, matrix, strict=True)
         ]
-    lines += [
-        _row(f"told too much for a step, {name}", [f"{bias:.4f}"])
-        for name, bias in rewards.reward_bias.items()
-    ]
     return lines
 
 

@@ -84,8 +84,25 @@ def test_the_horizon_that_was_asked_for_is_printed(horizon, expected):
 def test_the_table_names_what_was_true_in_each_row():
     true = truth()
     figures = reward_figures(true, always(), told(true), told(true), 10)
-    lines = _reward_rows(figures, "latent: ")
+    lines = _reward_rows(figures, [1, 5, 10], "latent: ")
     assert lines[0].split() == ["latent:", "rewards", "(rows)", "told", "to", "be", "-1", "0", "2"]
     assert len([line for line in lines if line.startswith("after 10: ")]) == 3
     assert lines[1].startswith("watching: -1")
-    assert _reward_rows(RewardFigures()) == []
+    assert _reward_rows(RewardFigures(), [1, 5, 10]) == []
+    assert figures.reward_errors == []
+    assert not [line for line in lines if "error" in line]
+
+
+def test_of_many_values_the_distance_from_the_truth_is_told():
+    true = -torch.rand(N, T, generator=torch.Generator().manual_seed(0)) - 0.1
+    lasts = always()
+    lasts[: N // 2, 6:], lasts[:, 9:] = False, False
+    off = true + torch.arange(T) * lasts - 7.0 * ~lasts  # one more with every frame, and what doesn't count
+    figures = reward_figures(true, lasts, ToldRewards(off, off), told(true), T)
+    assert figures.reward_errors == pytest.approx(list(range(9)))
+    assert figures.reward_error_watching == 0.0
+    median = true[lasts].median()
+    assert figures.reward_error_guessing == pytest.approx(float((true - median)[lasts].abs().mean()))
+    lines = _reward_rows(figures, [1, 5, 12])
+    assert lines[0].split() == ["rewards'", "mean", "error", "0.000", "4.000", "-"]
+    assert not [line for line in lines if "told to be" in line]  # all are negative
