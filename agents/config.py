@@ -176,6 +176,7 @@ class ContestConfig:
         oracle: The planner on the true simulator that policies are compared with; by default the planners' own
             oracles serve, and without planners ``shooting``.
         imagination: ``latent``, ``pixels``, or None: latent if the world can.
+        engine: What computes the steps of planners and dreams: torch, onnx, openvino-bf16, or auto.
         device: Where the world is.
         folders: Where the policies among the agents are, by the names that were given; found by itself.
 
@@ -192,6 +193,7 @@ class ContestConfig:
     seed: int = 10_000
     oracle: str | None = None
     imagination: str | None = None
+    engine: str = "auto"
     device: str = "cpu"
     folders: dict[str, str] = field(init=False)
 

@@ -91,6 +91,7 @@ class Contest:
             config.checkpoint,
             obs_type=obs_type,
             imagination=config.imagination,
+            engine=config.engine,
             device=config.device,
             max_episode_steps=self.steps,
         )
@@ -155,7 +156,8 @@ class Contest:
         world = self._world()
         generator = torch_generator(self.config.seed, "planner", device=world.device)
         name, options = parse_planner(text)
-        planner = make_planner(name, LearnedDynamics(world, self.config.imagination), options, generator)
+        dynamics = LearnedDynamics(world, self.config.imagination, self.config.engine)
+        planner = make_planner(name, dynamics, options, generator)
         if dreaming:
             dream = self.dream(number)
             return PlannerAgent(planner, dreamt_states(dream)), dream

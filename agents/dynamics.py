@@ -114,15 +114,19 @@ class LearnedDynamics:
     Args:
         world: The world.
         imagination: ``latent``, ``pixels``, or None: latent if the model can.
+        engine: What computes steps, see `rnem_world.envs.engine.make_engine`.
 
     Raises:
         ConfigError: If the model can't dream so.
+        RnemWorldError: If there is no such engine for the world.
     """
 
-    def __init__(self, world: World, imagination: str | None = None) -> None:
+    def __init__(self, world: World, imagination: str | None = None, engine: str = "auto") -> None:
         imagination = world.ways[0] if imagination is None else imagination
         world.model.check_imagination(imagination)
+        world.engine(engine)  # refused here, and not at the first step
         self.world = world
+        self._engine = engine
         self.imagination: Any = imagination
         self.actions = world.actions
         self.action_space: spaces.Space[Any] = planned_actions(world)
@@ -135,7 +139,7 @@ class LearnedDynamics:
     @torch.no_grad()
     def step(self, state: DreamState, actions: Num[Tensor, "n ..."]) -> DynamicsStep[DreamState]:
         """Imagines one transition of all dreams."""
-        step = step_dreams(self.world, state, actions, self.imagination, self.world.engine())
+        step = step_dreams(self.world, state, actions, self.imagination, self.world.engine(self._engine))
         if step.rewards is None or step.termination is None:
             raise ConfigError("this model has no heads, which planning needs")
         return DynamicsStep(step.state, step.rewards.sum(dim=1), step.termination.sigmoid())

@@ -349,8 +349,7 @@ def write_comparison(
         OutputError: If it can't be written.
     """
     if real.shape[-1] == 1:
-        # Red: only real; blue: only dreamt; white: both.
-        name, both = "red real, blue dreamt", np.concatenate([real, np.minimum(real, dreamt), dreamt], axis=3)
+        name, both = "red real, blue dreamt", overlaid(real, dreamt)
     else:
         name, both = (
             "difference",
@@ -361,6 +360,19 @@ def write_comparison(
         imagined=[step >= context for step in range(len(real))],
     )
     write_video(path, frames, fps)
+
+
+def overlaid(
+    real: UInt8[np.ndarray, "t h w 1"], dreamt: UInt8[np.ndarray, "t h w 1"]
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """Lays dreamt greys over real ones: what is only real is red, what is only dreamt is blue, the rest as it is.
+
+    Things are bright on dark, or dark on light; most of the pixels are ground.
+    """
+    # Dark things take light away: red is left where the dream is bright and reality dark.
+    on_light = np.median(real) > 127
+    red, blue = (dreamt, real) if on_light else (real, dreamt)
+    return np.concatenate([red, np.minimum(real, dreamt), blue], axis=3)
 
 
 def _in_colour(frames: UInt8[np.ndarray, "t h w c"]) -> UInt8[np.ndarray, "t h w 3"]:

@@ -1,9 +1,9 @@
 """How many decisions a second do planners make, and what does stepping dreams in batches gain?
 
-Usage: python -m rnem_world.benchmarks.planning [WORLD] [THREADS]. Prints, for one environment and for sixteen that are
-planned for at once, the decisions a second of every planner in the learned world (latent imagination) and in the true
-simulator, and those of MCTS where dreams are stepped one by one. Planners take turns; figures are medians. The table in
-docs/agents.md.
+Usage: python -m rnem_world.benchmarks.planning [WORLD] [THREADS] [ENGINE]. Prints, for one environment and for sixteen
+that are planned for at once, the decisions a second of every planner in the learned world (latent imagination) and in
+the true simulator, and those of MCTS where dreams are stepped one by one. Planners take turns; figures are medians. The
+table in docs/agents.md.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main() -> None:
     """Measures and prints."""
     checkpoint = sys.argv[1] if len(sys.argv) > 1 else "balls"
     torch.set_num_threads(int(sys.argv[2]) if len(sys.argv) > 2 else torch.get_num_threads())
+    engine = sys.argv[3] if len(sys.argv) > 3 else "auto"
     world, rules = World.load(checkpoint, "cpu"), preset("avoid")
     for number in ENVIRONMENTS:
         env = LearnedVectorEnv(number, checkpoint, obs_type="slots")
@@ -73,10 +74,10 @@ def main() -> None:
         balls.reset(seed=0)
         works = {}
         for name in PLANNERS:
-            works[name, "latent"] = decisions(name, LearnedDynamics(world, "latent"), dreams)
+            works[name, "latent"] = decisions(name, LearnedDynamics(world, "latent", engine), dreams)
             works[name, "simulator"] = decisions(name, BallsDynamics(rules), balls.get_state().state.balls)
         if number == 1:
-            one_by_one = OneByOne(world, "latent")
+            one_by_one = OneByOne(world, "latent", engine)
             works[PLANNERS[0], "latent, one by one"] = decisions(PLANNERS[0], one_by_one, dreams)
         seconds: dict[tuple[str, str], list[float]] = {key: [] for key in works}
         for _ in range(ROUNDS):

@@ -253,7 +253,7 @@ def test_a_step_that_differs_between_the_engines_is_noticed(monkeypatch):
 
     monkeypatch.setattr(OnnxEngine, "dream_step", wrong)
     with pytest.raises(ArithmeticError, match=r"differs by 0\.1"):
-        installation._step_by_onnx_runtime()
+        installation._step_by("onnx", "onnxruntime", 1e-3)
 
 
 def test_a_package_of_an_extra_that_is_missing_is_named_with_its_extra(monkeypatch):

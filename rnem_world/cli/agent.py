@@ -38,7 +38,9 @@ LOOP = flags_of(
     LoopConfig,
     [option.name for option in fields(LoopConfig) if option.name not in ("rounds", "hyperparameters")],
 )
-CONTEST = flags_of(ContestConfig, ["checkpoint", "env", "episodes", "steps", "seed", "oracle", "imagination"])
+CONTEST = flags_of(
+    ContestConfig, ["checkpoint", "env", "episodes", "steps", "seed", "oracle", "imagination", "engine"]
+)
 
 
 @click.group()

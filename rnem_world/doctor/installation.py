@@ -53,7 +53,12 @@ def examine_installation(device: str = "auto") -> Iterator[Finding]:
     yield _threads()
     yield from _device(device)
     yield _onednn()
-    yield _tried("ONNX Runtime", _step_by_onnx_runtime, "dreams are stepped by PyTorch: pass engine='torch'")
+    advice = "dreams are stepped by PyTorch: pass engine='torch'"
+    yield _tried("ONNX Runtime", lambda: _step_by("onnx", "onnxruntime", 1e-3), advice)
+    if _version("openvino") and _has_bfloat16():
+        yield _tried(
+            "OpenVINO", lambda: _step_by("openvino-bf16", "openvino", 0.1), "leave the engine to 'auto'"
+        )
     yield _tried("video", _write_video, 'pip install "imageio[ffmpeg]"; GIF and PNG work without')
     if _version("ale-py"):
         yield _tried("Atari", lambda: _in_a_process(_PLAY_ATARI), "install ale-py anew")
@@ -203,9 +208,20 @@ def _tried(name: str, attempt: Callable[[], str], advice: str) -> Finding:
         return Finding(name, "bad", f"doesn't work: {reason}", advice)
 
 
-def _step_by_onnx_runtime() -> str:
-    """Steps a shipped world by ONNX Runtime and by PyTorch."""
-    import onnxruntime
+def _has_bfloat16() -> bool:
+    import torch
+
+    from rnem_world.device import has_bfloat16
+
+    return has_bfloat16(torch.device("cpu"))
+
+
+def _step_by(engine: str, package: str, tolerance: float) -> str:
+    """Steps a shipped world by a runtime of graphs and by PyTorch.
+
+    Raises:
+        ArithmeticError: If they differ by more than the tolerance.
+    """
     import torch
 
     from rnem_world.envs.world import World
@@ -217,12 +233,12 @@ def _step_by_onnx_runtime() -> str:
     with torch.inference_mode():
         outputs = [
             world.engine(name).dream_step(dreams, actions, "latent").state.output
-            for name in ("onnx", "torch")
+            for name in (engine, "torch")
         ]
     difference = float((outputs[0] - outputs[1]).abs().max())
-    if not difference < 1e-3:
+    if not difference < tolerance:
         raise ArithmeticError(f"a step differs by {difference:.2g} from PyTorch's")
-    return f"{onnxruntime.__version__} steps a dream as PyTorch does, to {difference:.0e}"
+    return f"{_version(package)} steps a dream as PyTorch does, to {difference:.0e}"
 
 
 def _write_video() -> str:

@@ -11,7 +11,7 @@ from rnem_world.config import build, merged, set_path
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import MODELS
 from rnem_world.training.config import RunConfig
-from rnem_world.training.presets import usual_options
+from rnem_world.training.presets import updates_of, usual_options
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ class Recipe:
         Raises:
             ConfigError: If there is no such model, or an option makes no sense.
         """
-        values = merged(usual_options(model or "r_nem", self.environment, self.is_world_model), stage.options)
+        usual = usual_options(
+            model or "r_nem", self.environment, self.is_world_model, updates_of(stage.options)
+        )
+        values = merged(usual, stage.options)
         if model is not None and MODELS[model][1] == 1:
             set_path(values, "model.slots", 1)
         return build(RunConfig, merged(values, options))
@@ -217,6 +220,29 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             slots=3,
             updates=(1300, 1700, 2600),
             training={"sequence_steps": 40, "chunk_steps": 10},
+        ),
+        "pendulum": Recipe(
+            "a world of Pendulum in greys, of every second frame, in which a planner swings it up",
+            (
+                Stage(
+                    "pendulum",
+                    {"model": {"slots": 2}, "training": {"max_updates": 3000}},
+                    (
+                        {
+                            "what": "Pendulum-v1",
+                            "crop": "125:375,125:375",
+                            "size": "20",
+                            "grayscale": True,
+                            "frame_skip": 2,
+                            "steps_of_data": 40_000,
+                            "policy": "random:0.3,repeated-random:0.7",
+                            "seed": 1,
+                        },
+                    ),
+                ),
+            ),
+            is_world_model=True,
+            environment="any",
         ),
         "paper32": _paper(32, (300, 500)),
         "paper64": _paper(64, (1000, 3000)),
