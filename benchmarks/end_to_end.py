@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 
 from rnem_world.errors import ConfigError, RnemWorldError, suggest
+from rnem_world.evaluation.imagination_figures import NOTHING
 from rnem_world.io import write_json
 
 FRAMES = 10_000
@@ -33,7 +34,7 @@ REPORT = "report.json"
 _MINIGRID = ("--pictures", "render", "--size", "32")
 _ATARI = ("--size", "64", "--frame-skip", "4")
 
-CASES: Mapping[str, tuple[str, ...]] = {
+CASES: dict[str, tuple[str, ...]] = {
     "CartPole": ("CartPole-v1", "--size", "32x48"),
     "Acrobot": ("Acrobot-v1", "--size", "32"),
     "Pendulum": ("Pendulum-v1", "--size", "32"),
@@ -194,11 +195,11 @@ def _updates(run: Path) -> int:
 
 
 def _figures(measured: Mapping[str, Any]) -> dict[str, float | None]:
-    """Picks what the table shows, after five frames and the last that was measured of at least ten."""
+    """Picks what the table shows; None where no episode lasts so long."""
 
     def after(name: str, frames: int) -> float | None:
         values = measured.get(name) or []
-        return None if len(values) < frames else values[frames - 1]
+        return None if len(values) < frames or values[frames - 1] == NOTHING else values[frames - 1]
 
     return {
         **{
@@ -248,7 +249,8 @@ def main(folder: Path, names: list[str]) -> int:
     for name in names or list(CASES):
         stored = folder / name / REPORT
         if stored.exists():
-            reports.append(Report(**json.loads(stored.read_text())))
+            values = json.loads(stored.read_text())
+            reports.append(Report(**{**values, "frame": tuple(values["frame"])}))
         else:
             reports.append(try_environment(name, folder / name))
             write_json(stored, asdict(reports[-1]))
