@@ -32,7 +32,7 @@ REPORT = "report.json"
 
 # Frames of a size that a short training can do something with; the rest is as it is without options.
 _MINIGRID = ("--pictures", "render", "--size", "32")
-_ATARI = ("--size", "64", "--frame-skip", "4")
+_ATARI = ("--size", "64")
 
 CASES: dict[str, tuple[str, ...]] = {
     "CartPole": ("CartPole-v1", "--size", "32x48"),

@@ -81,7 +81,7 @@ def put_objects(
         edited = _watched(batch, [each.dreams for each in past[-len(steps) - 1 :]], steps, puts, shifts)
         if not _misses(batch, picture, edited, puts):
             return replace(now, dreams=edited, memory=None)
-    nothing = batch.world.no_actions(STILL_STEPS)
+    nothing = torch.cat([batch.world.still_actions(1, step) for step in range(STILL_STEPS)])
     edited = _watched(batch, [now.dreams] * (STILL_STEPS + 1), nothing, puts, shifts)
     missed = _misses(batch, picture, edited, puts)
     if missed:

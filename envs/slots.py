@@ -71,8 +71,8 @@ class SlotFilter:
         """
         seen = self.world.inputs(frames)
         state = self.world.empty_slots(len(rows), self.slots)
-        stay = self.world.actions_for_model(self.world.no_actions(len(rows)))
-        for _ in range(self._settle_steps):
+        for step in range(self._settle_steps):
+            stay = self.world.actions_for_model(self.world.still_actions(len(rows), step))
             state, output = self.world.engine(self._engine).observe(state, seen, stay, seen)
         if self._output is None:
             self._output = output.new_zeros(self.number, *output.shape[1:])

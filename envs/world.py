@@ -226,6 +226,25 @@ class World:
         dtype = torch.int64 if self.actions.kind != "box" else torch.float32
         return torch.zeros(*shape, *self.actions.stored_shape, dtype=dtype, device=self.device)
 
+    def still_actions(self, number: int, step: int = 0) -> Num[Tensor, "n ..."]:
+        """Makes actions under which a frame can be watched for some steps though nothing moves.
+
+        Where no value of a whole number leaves the picture as it is, each has its turn: slots that watch a still frame
+        under one that pushes would believe that all the others move things twice as far.
+
+        Args:
+            number: How many.
+            step: Which of the steps.
+        """
+        actions = self.no_actions(number)
+        found = self.config.still_actions
+        if found is None:
+            return actions
+        sizes = self.actions.sizes
+        values = [step % size if value < 0 else value for value, size in zip(found, sizes, strict=True)]
+        taken = torch.tensor(values, dtype=actions.dtype, device=self.device)
+        return actions + taken.reshape(self.actions.stored_shape)
+
     def known_frames(self, frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
         """Turns real frames into such as the world knows: booleans for black and white, bytes for greys or colours.
 

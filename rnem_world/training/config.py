@@ -359,6 +359,8 @@ class RunConfig:
         environment: Id of the environment that the data came from, empty if unknown.
         action_space: That environment's actions, where the data says what they are.
         recipe: How to make that environment, and frames of it, where the data says so; plain values.
+        still_actions: Of actions that are whole numbers, the value of each that leaves the picture as it is, from 0;
+            -1 where none does. None where nobody has looked: 0 then stands for it.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -367,6 +369,7 @@ class RunConfig:
     environment: str = ""
     action_space: ActionSpace | None = None
     recipe: dict[str, Any] | None = None
+    still_actions: tuple[int, ...] | None = None
 
     @property
     def data_path(self) -> Path | None:

@@ -15,6 +15,7 @@ from rnem_world.config import build, merged
 from rnem_world.data.dataset import Dataset, SplitInfo
 from rnem_world.data.loader import LoaderConfig, SequenceLoader, read_batch
 from rnem_world.data.schema import Split
+from rnem_world.data.still import still_actions
 from rnem_world.distributed import ALONE, Processes
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import FAMILIES, MODELS, ActionsConfig, architecture_for
@@ -252,6 +253,7 @@ def fit_model_to(
         environment=dataset.attributes.environment_id,
         action_space=dataset.attributes.action_space,
         recipe=dataset.attributes.settings.get("recipe"),
+        still_actions=still_actions(dataset) if feed_actions else None,
     )
     check_trains(config, dataset)
     return config

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from dreamers import write_world
+from dreamers import write_world, write_world_of
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
@@ -19,6 +20,7 @@ from rnem_world.envs.slots import SlotFilter, SlotObservation, SlotVectorObserva
 from rnem_world.envs.world import World
 from rnem_world.errors import ConfigError
 from rnem_world.evaluation.metrics import foreground_ari
+from rnem_world.training.checkpoint import load_model, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,38 @@ def test_environments_of_other_worlds_are_refused(world):
         SlotVectorObservation(BouncingBallsVectorEnv(2, preset="balls3small32"), world)
     with pytest.raises(ConfigError, match="settle_steps is 0"):
         SlotObservation(BouncingBallsEnv(), world, settle_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("found", "watched"), [(None, [0, 0, 0, 0]), ((3,), [3, 3, 3, 3]), ((-1,), [0, 1, 2, 3])]
+)
+def test_first_frames_are_watched_under_actions_that_move_nothing(
+    world, tmp_path, monkeypatch, found, watched
+):
+    model, config = load_model(world)
+    save_checkpoint(tmp_path / "world", model, replace(config, still_actions=found))
+    slots = SlotFilter(World.load(tmp_path / "world"), 2, engine="torch")
+    engine, given = type(slots.world.engine("torch")), []
+    observe = engine.observe
+
+    def recorded(self, state, frame, actions, following):
+        given.append(actions.tolist())
+        return observe(self, state, frame, actions, following)
+
+    monkeypatch.setattr(engine, "observe", recorded)
+    frame = BouncingBallsEnv().reset(seed=0)[0][None].repeat(2, axis=0)
+    slots.reset(torch.arange(2), slots.world.frames_for_model(frame))
+    assert given == [[action] * 2 for action in watched]
+
+
+def test_each_number_of_an_action_has_its_turn(tmp_path):
+    folder = write_world_of(tmp_path / "masks", "own_environments:Own/Masks-v0")
+    model, config = load_model(folder)
+    save_checkpoint(tmp_path / "other", model, replace(config, still_actions=(1, -1)))
+    masks = World.load(tmp_path / "other")
+    assert [masks.still_actions(1, step).tolist() for step in range(4)] == [
+        [[1, 0]],
+        [[1, 1]],
+        [[1, 2]],
+        [[1, 0]],
+    ]
