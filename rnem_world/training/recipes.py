@@ -186,6 +186,28 @@ def _any_world(
     return Recipe(summary, (stage,), is_world_model=True)
 
 
+def _short_world(
+    name: str,
+    summary: str,
+    collect: Mapping[str, Any],
+    slots: int,
+    updates: int,
+    training: Mapping[str, Any] = MappingProxyType({}),
+) -> Recipe:
+    """A world of an environment of others with the usual options of such worlds, which suit small frames.
+
+    Args:
+        name: What the stage is called.
+        summary: What comes of it.
+        collect: The environment, its frames and its players.
+        slots: K.
+        updates: Its length.
+        training: What differs from the usual options.
+    """
+    options = {"model": {"slots": slots}, "training": merged(training, {"max_updates": updates})}
+    return Recipe(summary, (Stage(name, options, (collect,)),), is_world_model=True, environment="any")
+
+
 _PLAYERS = "rnem_world.agents.players"
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -204,45 +226,39 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             updates=(2500, 4500, 7500),
             training={"noise": {"probability": 0.01}},
         ),
-        "cartpole": _any_world(
+        "cartpole": _short_world(
             "cartpole",
-            "a world of CartPole in colours, of every second frame",
+            "a world of CartPole in greys, of every third frame",
             {
                 "what": "CartPole-v1",
-                "crop": "150:330,120:480",
-                "size": "24x48",
-                "frame_skip": 2,
+                "crop": "165:325,0:600",
+                "size": "20x75",
+                "grayscale": True,
+                "frame_skip": 3,
                 "frames": 41,
-                "steps_of_data": 44_000,
-                "policy": f"random:0.3,repeated-random:0.2,{_PLAYERS}:balance:0.5",
+                "steps_of_data": 33_000,
+                "policy": f"random:0.3,{_PLAYERS}:balance:0.35,{_PLAYERS}:wander:0.35",
                 "seed": 1,
             },
             slots=3,
-            updates=(1300, 1700, 2600),
-            training={"sequence_steps": 40, "chunk_steps": 10},
+            updates=4000,
+            training={"batch_size": 32, "sequence_steps": 36},
         ),
-        "pendulum": Recipe(
+        "pendulum": _short_world(
+            "pendulum",
             "a world of Pendulum in greys, of every second frame, in which a planner swings it up",
-            (
-                Stage(
-                    "pendulum",
-                    {"model": {"slots": 2}, "training": {"max_updates": 3000}},
-                    (
-                        {
-                            "what": "Pendulum-v1",
-                            "crop": "125:375,125:375",
-                            "size": "20",
-                            "grayscale": True,
-                            "frame_skip": 2,
-                            "steps_of_data": 40_000,
-                            "policy": "random:0.3,repeated-random:0.7",
-                            "seed": 1,
-                        },
-                    ),
-                ),
-            ),
-            is_world_model=True,
-            environment="any",
+            {
+                "what": "Pendulum-v1",
+                "crop": "125:375,125:375",
+                "size": "20",
+                "grayscale": True,
+                "frame_skip": 2,
+                "steps_of_data": 40_000,
+                "policy": "random:0.3,repeated-random:0.7",
+                "seed": 1,
+            },
+            slots=2,
+            updates=3000,
         ),
         "paper32": _paper(32, (300, 500)),
         "paper64": _paper(64, (1000, 3000)),
