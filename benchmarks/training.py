@@ -18,9 +18,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rnem_world.benchmarks.plain import PlainModel
-from rnem_world.config import check_at_least
+from rnem_world.config import Precision, check_at_least, check_one_of
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.loader import Batch, SequenceLoader
+from rnem_world.device import check_execution, execute_layers
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import ARCHITECTURES, ImageArchitecture, LossConfig, ModelConfig
 from rnem_world.models.layers import has_onednn
@@ -47,6 +48,10 @@ class StepBenchmarkConfig:
         steps: Predictions in a sequence.
         threads: Threads of a process.
         pairs: How often both models make a step, in turns.
+        precision: Of the products and convolutions in our step, as in training; the plain one rounds nothing.
+
+    Raises:
+        ConfigError: If a value makes no sense, or this processor has no such precision.
     """
 
     architecture: str = "conv64"
@@ -55,6 +60,7 @@ class StepBenchmarkConfig:
     steps: int = 30
     threads: int = 1
     pairs: int = 3
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size", "slots", "steps", "threads", "pairs")
@@ -64,6 +70,8 @@ class StepBenchmarkConfig:
                 f"architecture {self.architecture!r} has no plain version: {suggest(self.architecture, known)}"
             )
         ModelConfig(architecture=self.architecture, slots=self.slots)
+        check_one_of(self, "precision", get_args(Precision))
+        check_execution(torch.device("cpu"), self.precision, compiled=False)
 
 
 @contextlib.contextmanager
@@ -88,6 +96,8 @@ def make_step(variant: Variant, config: StepBenchmarkConfig) -> Callable[[], flo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = WorldModel(ModelConfig(architecture=config.architecture, slots=config.slots))
+    if variant == "ours":
+        execute_layers(model.train(), config.precision, compiled=False)
     size, steps = model.config.frame_size[0], config.steps
     frames = (torch.rand(config.batch_size, steps + 1, 1, size, size, generator=generator) < 0.1).float()
     flips = torch.rand(config.batch_size, steps, 1, size, size, generator=generator) < 0.2

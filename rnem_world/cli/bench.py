@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,9 +24,17 @@ def command() -> None:
 @click.option("--steps", type=int, default=30, show_default=True, help="Predictions in a sequence.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads.")
 @click.option("--pairs", type=int, default=3, show_default=True, help="Steps of each model, in turns.")
+@click.option("--precision", default="float32", show_default=True, help="Of our step: float32 or bf16.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
 def train_step(
-    architecture: str, batch_size: int, slots: int, steps: int, threads: int, pairs: int, out: Path | None
+    architecture: str,
+    batch_size: int,
+    slots: int,
+    steps: int,
+    threads: int,
+    pairs: int,
+    precision: Any,
+    out: Path | None,
 ) -> None:
     """Measure R-NEM's training step beside the same model written plainly.
 
@@ -37,7 +46,7 @@ def train_step(
     from rnem_world.benchmarks.training import PRODUCT_SIZE, VARIANTS, StepBenchmarkConfig, compare_steps
     from rnem_world.io import write_json
 
-    config = StepBenchmarkConfig(architecture, batch_size, slots, steps, threads, pairs)
+    config = StepBenchmarkConfig(architecture, batch_size, slots, steps, threads, pairs, precision)
     result = compare_steps(config)
     click.echo(f"{'':8}{'seconds':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'of product':>12}{'peak memory':>14}")
     for variant in VARIANTS:

@@ -97,7 +97,7 @@ def info(checkpoint: str) -> None:
     "--engines",
     default="auto",
     show_default=True,
-    help="What computes: torch, onnx, auto; several with commas.",
+    help="What computes: torch, onnx, openvino-bf16, auto; several with commas.",
 )
 @click.option(
     "--profile", is_flag=True, help="Show which of PyTorch's operators a batched step spends its time in."

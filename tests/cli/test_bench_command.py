@@ -41,6 +41,22 @@ def test_products_by_onednn_are_counted_as_others(monkeypatch):
     assert count == floating_point_operations(step)
 
 
+def test_our_step_is_measured_in_bfloat16(monkeypatch):
+    from rnem_world import device
+
+    monkeypatch.setattr(device, "has_bfloat16", lambda place: True)  # what has none computes it all the same
+    losses = {
+        (variant, precision): make_step(
+            variant, StepBenchmarkConfig("conv32", 2, 3, 3, precision=precision)
+        )()
+        for variant in ("plain", "ours")
+        for precision in ("float32", "bf16")
+    }
+    assert losses["plain", "bf16"] == losses["plain", "float32"]
+    assert losses["ours", "bf16"] != losses["ours", "float32"]
+    assert losses["ours", "bf16"] == pytest.approx(losses["ours", "float32"], rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -48,6 +64,8 @@ def test_products_by_onednn_are_counted_as_others(monkeypatch):
         ("--architecture projection32", "no plain version"),
         ("--architecture conv63", "did you mean 'conv64'"),
         ("--slots 1", "at least 2 slots"),
+        ("--precision tf32", "has no TF32"),
+        ("--precision bf17", "bf16"),
     ],
 )
 def test_senseless_options_are_refused(rnem, flag, message):
