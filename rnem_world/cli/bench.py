@@ -24,7 +24,13 @@ def command() -> None:
 @click.option("--steps", type=int, default=30, show_default=True, help="Predictions in a sequence.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads.")
 @click.option("--pairs", type=int, default=3, show_default=True, help="Steps of each model, in turns.")
-@click.option("--precision", default="float32", show_default=True, help="Of our step: float32 or bf16.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Of the products in our step.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON too.")
 def train_step(
     architecture: str,

@@ -64,8 +64,7 @@ def test_our_step_is_measured_in_bfloat16(monkeypatch):
         ("--architecture projection32", "no plain version"),
         ("--architecture conv63", "did you mean 'conv64'"),
         ("--slots 1", "at least 2 slots"),
-        ("--precision tf32", "has no TF32"),
-        ("--precision bf17", "bf16"),
+        ("--precision tf32", "'float32', 'bf16'"),
     ],
 )
 def test_senseless_options_are_refused(rnem, flag, message):
