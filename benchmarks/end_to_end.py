@@ -81,13 +81,17 @@ def try_environment(name: str, folder: Path) -> Report:
 
     Args:
         name: A key of `CASES`.
-        folder: Where data and the run go; what is there already is not done again.
+        folder: Where data and the run go.
 
     Raises:
-        ConfigError: If there is no such case.
+        ConfigError: If there is no such case, or the folder holds something.
     """
     if name not in CASES:
         raise ConfigError(f"no case {name!r}: {suggest(name, CASES)}")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(
+            f"{folder} holds a trial that was cut off, and this one begins with an empty folder: remove it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     report = Report(name)
     data, run = folder / "data.h5", folder / "run"
@@ -98,7 +102,7 @@ def try_environment(name: str, folder: Path) -> Report:
     evaluate = ("evaluate", str(run), "--imagine", str(HORIZON), "--threads", "1")
     stages: dict[str, Callable[[], None]] = {
         "collect": lambda: _command(*collect),
-        "train": lambda: _command(*train, *limits) if not run.exists() else None,
+        "train": lambda: _command(*train, *limits),
         "evaluate": lambda: _command(*evaluate, "--out", str(folder / "figures.json")),
         "rollout": lambda: _command("rollout", str(run), "--out", str(folder / "rollout.png")),
         "make": lambda: _step(run, data, report),

@@ -43,6 +43,10 @@ def test_an_environment_of_masks_goes_all_the_way(tmp_path, monkeypatch):
     assert "| own_environments:Own/Masks-v0 | 5 x 5 x 5 |" in (tmp_path / "table.md").read_text()
     (tmp_path / "Masks" / "data.h5").unlink()  # what is done isn't done again
     assert main(tmp_path, ["Masks"]) == 0
+    (tmp_path / "Masks" / REPORT).unlink()
+    with pytest.raises(ConfigError, match="cut off.*remove it"):
+        main(tmp_path, ["Masks"])
+    assert (tmp_path / "Masks" / "run").is_dir()
 
 
 def test_the_stage_that_fails_is_named(tmp_path, monkeypatch):
