@@ -44,7 +44,7 @@ def test_an_environment_of_masks_goes_all_the_way(tmp_path, monkeypatch):
     (tmp_path / "Masks" / "data.h5").unlink()  # what is done isn't done again
     assert main(tmp_path, ["Masks"]) == 0
     (tmp_path / "Masks" / REPORT).unlink()
-    with pytest.raises(ConfigError, match="cut off.*remove it"):
+    with pytest.raises(ConfigError, match=r"cut off.*remove it"):
         main(tmp_path, ["Masks"])
     assert (tmp_path / "Masks" / "run").is_dir()
 
