@@ -48,6 +48,12 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
 }
 """What differs from stable-baselines3's own defaults."""
 
+SLOT_HEADS = 4
+"""Heads of the attention between slots, into which their layers' width is divided."""
+
+FORMER_WIDTH = 128
+"""The ``slot_width`` of policies that don't say theirs."""
+
 POLICIES = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
 """Policies of stable-baselines3 that may be chosen."""
 
@@ -66,6 +72,7 @@ class PolicyConfig:
         policy: Policy of stable-baselines3, one of `POLICIES`; empty takes what fits the observations, for frames and
             slots with layers of our own.
         frame_stack: Frames that a policy sees at once, if it sees frames.
+        slot_width: Width of the layers that see slots. What a policy is taught takes most of a training's time.
         seed: Of everything.
         hyperparameters: Arguments of the algorithm in stable-baselines3, beside `HYPERPARAMETERS`.
         checkpoint_minutes: Minutes between checkpoints.
@@ -83,6 +90,7 @@ class PolicyConfig:
     timesteps: int = 1_000_000
     policy: str = ""
     frame_stack: int = 4
+    slot_width: int = 64
     seed: int = 0
     hyperparameters: Any = field(default_factory=dict)
     checkpoint_minutes: float = 5.0
@@ -92,7 +100,9 @@ class PolicyConfig:
         check_one_of(self, "algorithm", HYPERPARAMETERS)
         if self.policy:
             check_one_of(self, "policy", POLICIES)
-        check_at_least(self, 1, "num_envs", "timesteps", "frame_stack", "keep_checkpoints")
+        check_at_least(self, 1, "num_envs", "timesteps", "frame_stack", "slot_width", "keep_checkpoints")
+        if self.slot_width % SLOT_HEADS:
+            raise ConfigError(f"slot_width is {self.slot_width}, expected a multiple of {SLOT_HEADS}")
         check_at_least(self, 0, "seed")
         check_above_zero(self, "checkpoint_minutes")
         object.__setattr__(self, "slots_of", absolute(self.slots_of))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rnem_world.agents.config import CONFIG_FILE, PolicyConfig, moved, with_paths
+from rnem_world.agents.config import CONFIG_FILE, FORMER_WIDTH, PolicyConfig, moved, with_paths
 from rnem_world.config import build
 from rnem_world.errors import CheckpointError
 from rnem_world.io import atomic_folder, remove_folder, write_json
@@ -114,7 +114,7 @@ def read_policy_config(folder: Path) -> tuple[PolicyConfig, dict[str, Any]]:
     try:
         values = json.loads(path.read_text())
         spaces, before = values.pop("spaces"), values.pop("folder", None)
-        config = build(PolicyConfig, values)
+        config = build(PolicyConfig, {"slot_width": FORMER_WIDTH, **values})
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} holds no agent (no {CONFIG_FILE}): give the folder of `rnem-world agent train`"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rnem_world.actions import ActionSpace
-from rnem_world.agents.config import PolicyConfig
+from rnem_world.agents.config import SLOT_HEADS, PolicyConfig
 from rnem_world.agents.frame_stack import FrameStack, StackingAgent
 from rnem_world.agents.policy import (
     Space,
@@ -63,7 +63,7 @@ class SlotFeatures(BaseFeaturesExtractor):
     """
 
     def __init__(
-        self, observation_space: spaces.Box, features_dim: int = 128, width: int = 128, heads: int = 4
+        self, observation_space: spaces.Box, features_dim: int = 64, width: int = 64, heads: int = SLOT_HEADS
     ) -> None:
         if len(observation_space.shape) != 2:
             raise ConfigError(f"observations have the shape {observation_space.shape}, expected slots (k, d)")
@@ -125,11 +125,14 @@ class FrameFeatures(BaseFeaturesExtractor):
 
 def policy_kind(config: PolicyConfig, observation_space: Space) -> tuple[str, dict[str, Any]]:
     """Returns the name of the policy in stable-baselines3 that is chosen, or fits observations, and its arguments."""
-    name, arguments = config.policy, {}
+    name = config.policy
+    arguments: dict[str, Any] = {}
     if not name and shows_frames(observation_space):
         name, arguments = "CnnPolicy", {"features_extractor_class": FrameFeatures, "net_arch": []}
     elif not name and shows_slots(observation_space):
+        widths = {"width": config.slot_width, "features_dim": config.slot_width}
         name, arguments = "MlpPolicy", {"features_extractor_class": SlotFeatures, "net_arch": [64]}
+        arguments["features_extractor_kwargs"] = widths
     elif not name:
         name = "MultiInputPolicy" if isinstance(observation_space, spaces.Dict) else "MlpPolicy"
     return name, arguments | config.arguments.get("policy_kwargs", {})

@@ -31,7 +31,8 @@ PATH = click.Path(path_type=Path)
 # These may change when a training or a loop is resumed; everything else is part of what it is.
 LONGER = flags_of(PolicyConfig, ["timesteps", "checkpoint_minutes", "keep_checkpoints"])
 POLICY = flags_of(
-    PolicyConfig, ["algorithm=algo", "env", "slots_of", "num_envs", "policy", "frame_stack", "seed"]
+    PolicyConfig,
+    ["algorithm=algo", "env", "slots_of", "num_envs", "policy", "frame_stack", "slot_width", "seed"],
 )
 MORE = flags_of(LoopConfig, ["rounds"])
 LOOP = flags_of(

@@ -17,11 +17,18 @@ pytest.importorskip("stable_baselines3")
 
 from rnem_world.agents import policy_training
 from rnem_world.agents.base import Agent
-from rnem_world.agents.config import PolicyConfig
-from rnem_world.agents.policy import checkpoints_of, last_checkpoint, read_policy_weights, read_trainer
+from rnem_world.agents.config import CONFIG_FILE, FORMER_WIDTH, PolicyConfig
+from rnem_world.agents.policy import (
+    checkpoints_of,
+    last_checkpoint,
+    read_policy_config,
+    read_policy_weights,
+    read_trainer,
+)
 from rnem_world.agents.policy_agent import FrameFeatures, SlotFeatures, load_policy, policy_kind
 from rnem_world.agents.policy_training import make_training_environment, train_policy
 from rnem_world.envs.ids import make_environment
+from rnem_world.envs.learned import LearnedEnv
 from rnem_world.errors import CheckpointError, ConfigError, DivergenceError, OutputError, TrainingError
 from rnem_world.io import Lock
 
@@ -42,7 +49,7 @@ def test_slots_are_a_set():
     extractor = SlotFeatures(spaces.Box(-1, 1, (5, 6)))
     slots = torch.randn(3, 5, 6)
     features = extractor(slots)
-    assert features.shape == (3, 128)
+    assert features.shape == (3, 64)
     torch.testing.assert_close(extractor(slots[:, [3, 1, 0, 4, 2]]), features, atol=1e-5, rtol=1e-4)
     assert extractor(slots[:, :4]).shape == features.shape  # another number of slots
     changed = slots.clone()
@@ -287,6 +294,23 @@ def test_the_policy_may_be_chosen(sights, tmp_path):
     agent = load_policy(tmp_path, FRAME, Sights.action_space)
     assert agent.policy.mlp_extractor.policy_net[0].out_features == 7
     assert not isinstance(agent.policy.features_extractor, FrameFeatures)
+
+
+def test_policies_that_do_not_say_their_width_have_the_former_one(tmp_path):
+    dreams = {"obs_type": "slots", "checkpoint": "stove"}
+    former = config(env="RNEM-Balls-v0", timesteps=32, env_options=dreams, slot_width=FORMER_WIDTH)
+    train_policy(former, tmp_path)
+    path = tmp_path / CONFIG_FILE
+    values = json.loads(path.read_text())
+    assert values.pop("slot_width") == FORMER_WIDTH
+    path.write_text(json.dumps(values))
+    env = LearnedEnv("stove", obs_type="slots")
+    agent = load_policy(tmp_path, env.observation_space, env.action_space)
+    assert agent.policy.features_extractor.embed[0].out_features == FORMER_WIDTH
+    train_policy(replace(read_policy_config(tmp_path)[0], timesteps=64), tmp_path, resume=True)
+    assert PolicyConfig().slot_width < FORMER_WIDTH
+    with pytest.raises(ConfigError, match="slot_width is 30, expected a multiple of 4"):
+        PolicyConfig(slot_width=30)
 
 
 @pytest.mark.parametrize(
