@@ -8,7 +8,7 @@ Only speed is compared: the peers have random weights and the sizes that they ha
 how well any of them predicts. All compute without gradients and keep everything in PyTorch's tensors. Seconds are those
 that this process has worked, so that other programs on the machine count as little as possible.
 
-mbrl-lib is left out: it needs gym from before Gymnasium, which can't be installed beside the others.
+mbrl-lib is left out: it wants Gymnasium 0.26.3 and no other version, and we need 1.1 or newer.
 """
 
 from __future__ import annotations
