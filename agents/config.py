@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from rnem_world import physics
-from rnem_world.config import as_path, check_above_zero, check_at_least, check_between, check_one_of
+from rnem_world.config import (
+    as_path,
+    check_above_zero,
+    check_at_least,
+    check_between,
+    check_one_of,
+    check_types,
+)
 from rnem_world.errors import ConfigError
 
 REAL_BALLS = "RNEM-BallsReal-v0"
@@ -208,6 +215,7 @@ class ContestConfig:
     folders: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_at_least(self, 1, "episodes", "steps")
         check_at_least(self, 0, "seed")
         policies = {agent: str(Path(agent).absolute()) for agent in self.agents if _is_policy(agent)}

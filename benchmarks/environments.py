@@ -17,6 +17,7 @@ import torch
 
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.base import RandomAgent, StayAgent
+from rnem_world.config import check_types
 from rnem_world.envs.learned import LearnedEnv, LearnedVectorEnv
 from rnem_world.envs.real import ATARI_ENVIRONMENT, BALLS_ENVIRONMENT, is_game, real_environment
 from rnem_world.envs.world import World
@@ -49,6 +50,7 @@ class EnvBenchmarkConfig:
     engines: tuple[str, ...] = ("auto",)
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.batches or min(self.batches) < 1:
             raise ConfigError(
                 f"batches are {self.batches}, expected numbers of environments, each at least 1"

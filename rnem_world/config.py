@@ -115,8 +115,9 @@ def check_types(options: object) -> None:
 
 @functools.cache
 def _types(cls: type) -> dict[str, Any]:
+    """Gives the types of what is handed to a dataclass; what it finds by itself isn't there yet when it is checked."""
     hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
 def parse_settings(settings: Iterable[str], what: str) -> dict[str, Any]:
