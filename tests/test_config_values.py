@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import MISSING, dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -181,3 +183,14 @@ def test_what_is_wrong_is_named_in_one_line(values, parts):
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
+
+
+def test_a_text_is_no_list_of_names():
+    # In a process of its own: here jaxtyping would refuse it before we do.
+    program = (
+        "from rnem_world.agents.config import ContestConfig\n"
+        "from rnem_world.errors import ConfigError\n"
+        "try:\n    ContestConfig(agents='mcts')\nexcept ConfigError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("agents is 'mcts'")

@@ -174,7 +174,6 @@ def test_planners_are_read():
     ("values", "message"),
     [
         ({"agents": ("mtcs",)}, "did you mean 'mcts'"),
-        ({"agents": "mcts"}, "agents is 'mcts'"),
         ({"agents": ("mcts:depth=3",)}, "horizon"),
         ({"agents": ("mcts:horizon",)}, "no value"),
         ({"oracle": "best"}, "no planner 'best'"),
