@@ -117,12 +117,12 @@ def step_dreams(
         engine: What computes it, of this world.
     """
     taken = actions if world.takes_actions else None
-    number = len(dreams.theta)
-    if number <= world.chunk:
+    number, most = len(dreams.theta), world.chunk if imagination == "latent" else world.pictures
+    if number <= most:
         return engine.dream_step(dreams, taken, imagination)
     steps = []
-    for begin in range(0, number, world.chunk):
-        rows = slice(begin, begin + world.chunk)
+    for begin in range(0, number, most):
+        rows = slice(begin, begin + most)
         some = dreams.map(lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
         steps.append(engine.dream_step(some, None if taken is None else taken[rows], imagination))
 
@@ -386,13 +386,13 @@ class DreamBatch:
             yield self._prediction if rows is None else self._prediction[rows]
             return
         output = self.outputs(rows)
-        for begin in range(0, len(output), self.world.chunk):
-            yield self.engine.predict(output[begin : begin + self.world.chunk])
+        for begin in range(0, len(output), self.world.pictures):
+            yield self.engine.predict(output[begin : begin + self.world.pictures])
 
     def _drawn(self, output: Tensor) -> Iterator[Picture]:
         """Draws dreams part by part."""
-        for begin in range(0, len(output), self.world.chunk):
-            yield self.world.model.picture(self.engine.predict(output[begin : begin + self.world.chunk]))
+        for begin in range(0, len(output), self.world.pictures):
+            yield self.world.model.picture(self.engine.predict(output[begin : begin + self.world.pictures]))
 
     def _signs_now(self) -> Tensor:
         """Gives the signs, (n, 3), of the frames that the dreams show now."""
@@ -402,7 +402,7 @@ class DreamBatch:
                 raise ConfigError("uncertainty isn't measured here: ask for it when the environment is made")
             if self._prediction is None:
                 self._prediction = _cat(list(self._predictions(None)))
-            for part in self._prediction.split(self.world.chunk):
+            for part in self._prediction.split(self.world.pictures):
                 picture = self.world.model.picture(part)
                 first_masses = memory[begin : begin + len(part), 2:]
                 found.append(signs(self.world.model, picture, first_masses))

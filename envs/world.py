@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 MOST_LOADED, MOST_POOLS = 4, 8
 """So many worlds stay loaded, and so many sets of encoded starts with each."""
 
-CHUNKS = {"cpu": 256}
+CHUNKS, PICTURES = {"cpu": 256}, {"cpu": 64}
 LARGEST_CHUNK = 16_384
-"""Dreams that are stepped at once on a kind of device, and on any other: on a processor pixels of more don't fit the
-caches, elsewhere only memory is a bound."""
+"""Dreams that are stepped at once on a kind of device, and of which pictures are made there; and on any other. On a
+processor more don't fit the caches (with pictures of 64 at once a step is 1.1 to 1.25 times as quick as with 256),
+elsewhere only memory is a bound."""
 
 
 class World:
@@ -86,6 +87,11 @@ class World:
         self._engines: dict[str, Engine] = {}
         self._empty: dict[int, SlotState] = {}
         self._lock = threading.Lock()
+
+    @property
+    def pictures(self) -> int:
+        """Dreams of which pictures are made at once."""
+        return min(self.chunk, PICTURES.get(self.device.type, self.chunk))
 
     @property
     def name(self) -> str:
