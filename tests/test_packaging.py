@@ -96,6 +96,21 @@ def test_the_links_lead_to_the_folders_that_are_packaged(top):
     assert PROJECT["tool"]["setuptools"]["package-dir"][LINKED[top]] == top
 
 
+COMPARED_WITH = ("simulusion", "tensordict", "torchrl")
+"""What benchmarks/peers.py measures where somebody has installed it, and nothing else imports."""
+
+
+def test_nothing_but_their_benchmark_imports_peers():
+    folders = ("rnem_world", "agents", "benchmarks", "envs")
+    importing = {
+        path.name
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(rf"(import|from) ({'|'.join(COMPARED_WITH)})\b", path.read_text())
+    }
+    assert importing == {"peers.py"}
+
+
 def test_what_is_imported_is_declared():
     optional = PROJECT["project"]["optional-dependencies"]
     extras = {name: entries for name, entries in optional.items() if name not in ("dev", "all")}
@@ -104,7 +119,7 @@ def test_what_is_imported_is_declared():
     )
     for module in sorted(imported_modules()):
         top = module.partition(".")[0]
-        if top in sys.stdlib_module_names or top == "rnem_world":
+        if top in sys.stdlib_module_names or top in ("rnem_world", *COMPARED_WITH):
             continue
         found = distributions_of(module)
         assert found, f"{module} is imported and not installed"

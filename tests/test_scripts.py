@@ -89,8 +89,21 @@ def test_bash_can_read_it_and_it_may_be_run(path):
 
 
 def test_every_experiment_is_tested():
-    others = {"atari", "common", "curtain", "distributed", "world_options"}
+    others = {"atari", "common", "curtain", "distributed", "end_to_end", "world_options"}
     assert {path.name for path in EXPERIMENTS.iterdir()} == {*MODELS, *others}
+
+
+def test_environments_of_every_kind_are_known_by_name(tmp_path):
+    """What it does with one is tested in tests/benchmarks/test_end_to_end.py."""
+    result = subprocess.run(
+        [EXPERIMENTS / "end_to_end", tmp_path, "Cartpole"],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "did you mean 'CartPole'" in result.stderr
 
 
 def demo(folder: Path, program: Path, **variables: str) -> subprocess.CompletedProcess[str]:
