@@ -159,18 +159,20 @@ def _step(run: Path, data: Path, report: Report) -> None:
 def _check(run: Path, data: Path, report: Report) -> None:
     from gymnasium.utils.env_checker import check_env
 
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        check_env(_make(run, data).unwrapped)
-    report.warnings += sorted({str(each.message) for each in said})
+    _heard(report, lambda: check_env(_make(run, data).unwrapped))
 
 
 def _check_for_agents(run: Path, data: Path, report: Report) -> None:
     from stable_baselines3.common.env_checker import check_env
 
+    _heard(report, lambda: check_env(_make(run, data)))
+
+
+def _heard(report: Report, check: Callable[[], None]) -> None:
+    """Checks, and keeps the warnings."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        check_env(_make(run, data))
+        check()
     report.warnings += sorted({str(each.message) for each in said})
 
 

@@ -153,48 +153,10 @@ def _any_world(
     summary: str,
     collect: Mapping[str, Any],
     slots: int,
-    updates: tuple[int, int, int],
-    training: Mapping[str, Any] = MappingProxyType({}),
-) -> Recipe:
-    """A world of an environment of others, learnt in one stage from frames of several players.
-
-    Args:
-        name: What the stage is called.
-        summary: What comes of it.
-        collect: The environment, its frames and its players.
-        slots: K.
-        updates: Those after which it learns to imagine, those after which the learning rate falls, and all.
-        training: What else differs from the usual options.
-    """
-    imagining, falling, last = updates
-    options = {
-        "batch_size": 16,
-        "sequence_steps": 48,
-        "chunk_steps": 12,
-        "loss": {"motion_weight": 5.0},
-        "closed_loop": {"after_updates": imagining},
-        "prior_code": {"after_updates": imagining},
-        "optimizer": {
-            "learning_rate": 1e-3,
-            "schedule": "cosine",
-            "schedule_after": falling,
-            "schedule_updates": last,
-        },
-        "max_updates": last,
-    }
-    stage = Stage(name, {"model": {"slots": slots}, "training": merged(options, training)}, (collect,))
-    return Recipe(summary, (stage,), is_world_model=True)
-
-
-def _short_world(
-    name: str,
-    summary: str,
-    collect: Mapping[str, Any],
-    slots: int,
     updates: int,
     training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recipe:
-    """A world of an environment of others with the usual options of such worlds, which suit small frames.
+    """A world of an environment of others with the usual options of such worlds, learnt in one stage.
 
     Args:
         name: What the stage is called.
@@ -223,10 +185,16 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "seed": 1,
             },
             slots=5,
-            updates=(2500, 4500, 7500),
-            training={"noise": {"probability": 0.01}},
+            updates=7500,
+            training={
+                "batch_size": 16,
+                "chunk_steps": 12,
+                "closed_loop": {"after_updates": 2500},
+                "prior_code": {"after_updates": 2500},
+                "optimizer": {"learning_rate": 1e-3, "schedule_after": 4500},
+            },
         ),
-        "cartpole": _short_world(
+        "cartpole": _any_world(
             "cartpole",
             "a world of CartPole in greys, of every third frame",
             {
@@ -244,7 +212,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             updates=4000,
             training={"batch_size": 32, "sequence_steps": 36},
         ),
-        "pendulum": _short_world(
+        "pendulum": _any_world(
             "pendulum",
             "a world of Pendulum in greys, of every second frame, in which a planner swings it up",
             {
@@ -260,7 +228,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             slots=2,
             updates=3000,
         ),
-        "pong": _short_world(
+        "pong": _any_world(
             "pong",
             "a world of Atari's Pong in colours, without sticky actions",
             {
