@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.dynamics import Dynamics, State, StateSource
+from rnem_world.agents.flat_monte_carlo import FlatMonteCarloConfig, FlatMonteCarloPlanner
 from rnem_world.agents.mcts import MCTSConfig, MCTSPlanner
 from rnem_world.agents.planner import Planner, PlannerConfig
 from rnem_world.agents.sequence_planners import (
@@ -33,6 +34,7 @@ PLANNERS: dict[str, tuple[type[PlannerConfig], Any]] = {
     "icem": (ICEMConfig, ICEMPlanner),
     "mppi": (MPPIConfig, MPPIPlanner),
     "mcts": (MCTSConfig, MCTSPlanner),
+    "flat-monte-carlo": (FlatMonteCarloConfig, FlatMonteCarloPlanner),
 }
 """Names of planners, with the classes of their options and their own."""
 

@@ -205,7 +205,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "frame_skip": 3,
                 "frames": 41,
                 "steps_of_data": 33_000,
-                "policy": f"random:0.3,{_PLAYERS}:balance:0.35,{_PLAYERS}:wander:0.35",
+                "policy": f"random:0.3,{_PLAYERS}:balance:0.2,{_PLAYERS}:wander:0.2,{_PLAYERS}:leave:0.3",
                 "seed": 1,
             },
             slots=3,

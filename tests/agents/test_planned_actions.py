@@ -24,7 +24,7 @@ SPACES = {
     "multi_discrete": spaces.MultiDiscrete([3, 2, 4]),
     "multi_binary": spaces.MultiBinary(4),
 }
-SEQUENCE_PLANNERS = [name for name in PLANNERS if name != "mcts"]
+SEQUENCE_PLANNERS = [name for name in PLANNERS if name not in ("mcts", "flat-monte-carlo")]
 
 
 def generator() -> torch.Generator:

@@ -14,6 +14,7 @@ from rnem_world.agents.planning import PLANNERS, PlannerAgent, make_planner, pla
 from rnem_world.errors import ConfigError, DivergenceError
 
 SEQUENCE_PLANNERS = ["shooting", "cem", "icem", "mppi"]
+SEARCHES = [*SEQUENCE_PLANNERS, "mcts"]  # whose value is that of the best sequence
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -61,6 +62,7 @@ def test_the_toy_is_gymnasiums_cartpole():
         ("cem", {"horizon": 30, "population": 32, "iterations": 2, "elites": 6}),
         ("mppi", {"horizon": 30, "population": 48}),
         ("mcts", {"horizon": 20, "simulations": 24, "leaves": 4}),
+        ("flat-monte-carlo", {"horizon": 30, "population": 16}),
     ],
 )
 def test_planners_balance_a_pole(name, options):
@@ -79,7 +81,7 @@ def test_continuous_actions_bring_a_point_home(name):
     assert state.norm(dim=1).max() < (0.8 if name == "shooting" else 0.35)
 
 
-@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_a_later_reward_is_worth_waiting_for_within_the_horizon(name):
     options = (
         {"simulations": 300}
@@ -188,7 +190,7 @@ def test_mcts_expands_the_leaves_of_all_trees_in_one_batch():
     assert lottery.calls <= 6 * 5
 
 
-@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_a_plan_begins_with_the_rest_of_the_last(name):
     lottery = Lottery(6, 8, odds=0.0)
     few = {"simulations": 200} if name == "mcts" else {"population": 60, "iterations": 3}
@@ -222,7 +224,9 @@ def test_time_is_a_budget_too(name, count, monkeypatch):
     for milliseconds in (0.5, 12.5, 62.5):
         slow = Slow(5, 2, odds=0.0)
         monkeypatch.setattr("rnem_world.agents.planner.time", slow)
-        counts = {"simulations": count} if name == "mcts" else {"iterations": count, "population": 30}
+        counts = {"simulations": count} if name == "mcts" else {"population": 30}
+        if name in SEQUENCE_PLANNERS:
+            counts["iterations"] = count
         options = {"horizon": 5, "milliseconds": milliseconds, **counts}
         simulations.append(make_planner(name, slow, options, generator()).plan(slow.start()).simulations)
         last = 5 if name in ("cem", "icem", "mppi") else 0  # what they have settled on is tried once more
@@ -243,7 +247,7 @@ def test_a_world_that_diverges_is_an_error(name):
         make_planner(name, Diverging(), {}, generator()).plan(torch.zeros(2, 2))
 
 
-@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_what_comes_after_the_end_does_not_matter(name):
     class Gone(Corridor):
         def step(self, state, actions):
@@ -263,7 +267,7 @@ def test_number_of_worlds_may_change(name):
     assert len(planner.plan(torch.zeros(5, 2)).actions) == 5
 
 
-@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_a_plan_does_not_outlive_its_episode(name):
     lottery = Lottery(6, 8, odds=0.0)
     few = {"simulations": 200} if name == "mcts" else {"population": 60, "iterations": 3}
@@ -383,3 +387,50 @@ def test_rewards_count_by_how_probable_it_is_that_they_are_reached(discount):
     planner = make_planner("mcts", ledge, options, generator(0))
     values = planner.plan(ledge.start()).values
     torch.testing.assert_close(values, returns.max(dim=1).values)
+
+
+def test_flat_monte_carlo_takes_the_action_after_which_chance_does_best():
+    worlds, horizon = 12, 5
+    lottery = Lottery(horizon, worlds)
+    returns = sequence_returns(lottery, lottery.start(), every_sequence(worlds, horizon), 0.9)
+    means = torch.stack([returns[:, :16].mean(dim=1), returns[:, 16:].mean(dim=1)], dim=1)
+    options = {"horizon": horizon, "population": 4000, "discount": 0.9}
+    plan = make_planner("flat-monte-carlo", lottery, options, generator()).plan(lottery.start())
+    torch.testing.assert_close(plan.values, means.amax(dim=1), atol=0.03, rtol=0)
+    clear = (means[:, 0] - means[:, 1]).abs() > 0.06
+    assert clear.sum() > 6
+    assert torch.equal(plan.actions[clear], means.argmax(dim=1)[clear])
+
+
+def test_flat_monte_carlo_tries_all_first_actions_with_the_same_continuations():
+    tried = []
+
+    class Watched(Corridor):
+        def step(self, state, actions):
+            tried.append(actions.unflatten(0, (2, 2, 6)))  # two worlds, two first actions, six ways to go on
+            return super().step(state, actions)
+
+    make_planner("flat-monte-carlo", Watched(), {"horizon": 4, "population": 6}, generator()).plan(
+        torch.zeros(2, 2)
+    )
+    first, *rest = tried
+    assert first[:, 0].eq(0).all()
+    assert first[:, 1].eq(1).all()
+    assert len(rest) == 3
+    for actions in rest:
+        assert torch.equal(actions[:, 0], actions[:, 1])
+    assert not torch.equal(rest[0], rest[1])
+
+
+def test_flat_monte_carlo_chooses_among_drawn_actions_where_there_are_too_many():
+    state = torch.tensor([[1.5, -0.5], [0.0, 0.0], [-0.4, 0.7]])
+    options = {"horizon": 2, "population": 8, "candidates": 400}
+    planner = make_planner("flat-monte-carlo", Point(), options, generator())
+    for _ in range(3):
+        plan = planner.plan(state)
+        assert plan.actions.shape == (3, 2)
+        assert plan.simulations == 3200
+        state = Point().step(state, plan.actions).state
+    assert state.norm(dim=1).max() < 0.35
+    with pytest.raises(ConfigError, match="candidates"):
+        planner_config("flat-monte-carlo", {"candidates": 0})
