@@ -180,6 +180,10 @@ class PriorCode(nn.Module):
     encodes them. All of that is a function of the slots, and nearly of each by itself: the slot tells what it draws
     now, and the slot of the step before what it drew then. Two hidden layers learn that function; they end as the
     encoders do, so that their codes have the same range.
+
+    What is learnt by least squares lies nearer to the mean than what it stands for. Where slots read their own speed
+    off their codes, a latent dream slows down a little with every step; so codes can be spread again afterwards, by a
+    gain and a shift of each of their numbers, see `rnem_world.evaluation.code_gain`.
     """
 
     def __init__(self, state_size: int, encoding_size: int, hidden_size: int = 256) -> None:
@@ -190,6 +194,10 @@ class PriorCode(nn.Module):
         self.second_norm = VectorNorm(hidden_size)
         self.code = Affine(hidden_size, encoding_size)
         self.code_norm = VectorNorm(encoding_size)
+        self.gain: Tensor
+        self.shift: Tensor
+        self.register_buffer("gain", torch.ones(encoding_size))
+        self.register_buffer("shift", torch.zeros(encoding_size))
 
     @property
     def has_learned(self) -> bool:
@@ -205,6 +213,10 @@ class PriorCode(nn.Module):
             before: The slots one step earlier, which drew the frame before.
             theta: The slots.
         """
+        return self.mean(before, theta) * self.gain + self.shift
+
+    def mean(self, before: Float[Tensor, "b k s"], theta: Float[Tensor, "b k s"]) -> Float[Tensor, "b k e"]:
+        """Gives what was learnt, before it is spread; the arguments are those of :meth:`forward`."""
         hidden = F.elu(self.first_norm(self.first(torch.cat([before, theta], dim=2))))
         hidden = F.elu(self.second_norm(self.second(hidden)))
         return F.elu(self.code_norm(self.code(hidden)))

@@ -35,6 +35,9 @@ PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 DATA_FROM_HERE = "data_from_here"
 """In a ``config.json``: where the data is, as seen from its folder."""
 
+ADDED: Mapping[str, float] = {"prior_code.gain": 1.0, "prior_code.shift": 0.0}
+"""Numbers of a model that older files lack, with values that change nothing."""
+
 _NAME = re.compile(r"update-\d+")
 
 
@@ -228,6 +231,9 @@ def load_weights(model: WorldModel, folder: Path, may_lack: tuple[str, ...] = ()
     """
     weights = read_weights(folder)
     expected = model.state_dict()
+    for name, value in ADDED.items():
+        if name in expected:
+            weights.setdefault(name, torch.full_like(expected[name], value))
     for part in may_lack:
         own, given = (
             {name: tensor for name, tensor in values.items() if name.startswith(f"{part}.")}

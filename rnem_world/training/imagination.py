@@ -66,6 +66,7 @@ def imagination_losses(
         weighted sums over sequences.
     """
     device = state.theta.device
+    expect = model.require_prior_code().mean  # not spread: that would teach it to make up for the spreading
     weight, is_real = (send(torch.from_numpy(each), device) for each in (weights, before == 0))
     frozen = {name: parameter.detach() for name, parameter in model.core.named_parameters()}
     losses: list[Tensor] = []
@@ -78,7 +79,7 @@ def imagination_losses(
             earlier, state, frame = _imagine_on(model, state, code, frame, actions, before)
             code = model.encode(state, frame)
         theta = state.theta
-        expected = torch.where(is_real[:, None, None], code, model.expect(earlier, theta))
+        expected = torch.where(is_real[:, None, None], code, expect(earlier, theta))
         losses.append((weight * _error(expected, code)).sum())
     for step in range(steps):
         done = None if actions is None else actions[:, step]
@@ -89,7 +90,7 @@ def imagination_losses(
             code = model.encode(state, frame)
             action = model.embed(done, theta.shape[1])
         after: CoreOutput = functional_call(model.core, frozen, (theta, expected, action))
-        expected = model.expect(theta, after.theta)
+        expected = expect(theta, after.theta)
         theta = after.theta
         losses.append((weight * (_error(expected, code) + _error(theta, state.theta))).sum())
         if judge is not None and model.heads is not None:
