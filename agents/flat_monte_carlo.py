@@ -41,9 +41,9 @@ class FlatMonteCarloConfig(PlannerConfig):
 class FlatMonteCarloPlanner(Planner[State]):
     """Flat Monte Carlo, the rollout algorithm with play by chance (Tesauro and Galperin, 1996; Bertsekas, 2013).
 
-    The best of many sequences says what could be had by one who never errs; where nearly every action leads to a sequence
-    that survives, as a pole can be caught from nearly everywhere, it doesn't tell which action is safe. The mean does.
-    All first actions are tried with the same continuations, so that these decide nothing between them.
+    The best of many sequences says what could be had by one who never errs; where nearly every action leads to one that
+    survives, as a pole can be caught from nearly everywhere, it doesn't tell which action is safe. The mean does. All
+    first actions are tried with the same continuations, so that these decide nothing between them.
     """
 
     config: FlatMonteCarloConfig

@@ -20,7 +20,7 @@ from rnem_world.models.world_model import DreamState, SlotState, WorldModel
 EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 """Powers of the codes' spread over that of what is expected, among which is chosen; 0 changes nothing."""
 SEQUENCES, CONTEXT, SHORT, LONG = 96, 16, 10, 80
-"""Dreams that are looked at, after so many real frames; how far they must stay right, and for how long they are to move."""
+"""Dreams that are looked at, after so many real frames; how far they are to stay right, and for how long to move."""
 _LARGEST = 3.0
 
 
@@ -64,7 +64,9 @@ class CodeGain(NamedTuple):
 
 @torch.no_grad()
 @own_precision
-def fit_code_gain(model: WorldModel, dataset: Dataset, split: Split, generator: torch.Generator) -> CodeGain | None:
+def fit_code_gain(
+    model: WorldModel, dataset: Dataset, split: Split, generator: torch.Generator
+) -> CodeGain | None:
     """Chooses how far a model's expected codes are spread, and does so.
 
     Of the exponents that one is taken with which long latent dreams move most nearly as much as the data does, at the
@@ -77,7 +79,7 @@ def fit_code_gain(model: WorldModel, dataset: Dataset, split: Split, generator: 
         generator: Draws first responsibilities, on the model's device.
 
     Returns:
-        None for a model whose prior code has learnt nothing, and where sequences are too short: nothing is changed then.
+        None, and nothing is changed, for a model whose prior code has learnt nothing, or if sequences are too short.
     """
     prior = model.prior_code
     context = usual_context(dataset) or CONTEXT
@@ -105,7 +107,7 @@ def fit_code_gain(model: WorldModel, dataset: Dataset, split: Split, generator: 
 
 
 def choose(motion: dict[float, float], errors: dict[float, float]) -> float:
-    """Chooses an exponent by what came of each: motion that is 5 % wrong counts as much as frames that are 5 % further off.
+    """Chooses an exponent: motion that is 5 % wrong counts as much as frames that are 5 % further off.
 
     Args:
         motion: By exponent, over the data's.
