@@ -31,16 +31,6 @@ def wander(observation: Float[np.ndarray, " 4"], generator: np.random.Generator)
     return _lean(observation, math.copysign(1.0, observation[1]), 0.06)
 
 
-def leave(observation: Float[np.ndarray, " 4"], generator: np.random.Generator) -> int:
-    """Keeps the pole of ``CartPole-v1`` upright and drives out of the track, with one in five actions left to chance.
-
-    So episodes end where the track does, with the pole upright, and not only where it falls.
-    """
-    if generator.random() < 0.2:
-        return int(generator.integers(2))
-    return _lean(observation, math.copysign(3.0, observation[0]), 0.06)
-
-
 def _lean(observation: Float[np.ndarray, " 4"], target: float, damping: float) -> int:
     """Pushes to where the pole leans, and a little so that the cart comes to a target."""
     place, speed, angle, turning = (float(value) for value in observation)

@@ -79,7 +79,7 @@ class Recipe:
             ConfigError: If there is no such model, or an option makes no sense.
         """
         usual = usual_options(
-            model or "r_nem", self.environment, self.is_world_model, updates_of(stage.options)
+            model or "r_nem", self.environment, self.is_world_model, updates_of(merged(stage.options, options))
         )
         values = merged(usual, stage.options)
         if model is not None and MODELS[model][1] == 1:
@@ -205,7 +205,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "frame_skip": 3,
                 "frames": 41,
                 "steps_of_data": 33_000,
-                "policy": f"random:0.3,{_PLAYERS}:balance:0.2,{_PLAYERS}:wander:0.2,{_PLAYERS}:leave:0.3",
+                "policy": f"random:0.3,{_PLAYERS}:balance:0.35,{_PLAYERS}:wander:0.35",
                 "seed": 1,
             },
             slots=3,

@@ -31,7 +31,6 @@ def mean_return(name: str, choose, episodes: int, steps: int = 500) -> float:
     [
         ("CartPole-v1", players.balance, 5, 100.0),
         ("CartPole-v1", players.wander, 5, 30.0),
-        ("CartPole-v1", players.leave, 5, 30.0),
         ("Pendulum-v1", players.swing_up, 5, 500.0),
         ("MinAtar/Breakout-v1", players.follow_ball, 20, 1.5),
         ("MinAtar/Breakout-v1", players.follow_ball_carelessly, 40, 0.4),
@@ -43,17 +42,3 @@ def test_they_play_better_than_chance(name, choose, episodes, least):
     if package is not None:
         pytest.importorskip(package)
     assert mean_return(name, choose, episodes) > mean_return(name, None, episodes) + least
-
-
-def test_one_who_leaves_ends_where_the_track_does():
-    """Of random play no episode does."""
-    env, generator, outside = gymnasium.make("CartPole-v1"), np.random.default_rng(0), 0
-    for episode in range(20):
-        observation, _ = env.reset(seed=episode)
-        ended = False
-        while not ended:
-            observation, _, terminated, truncated, _ = env.step(players.leave(observation, generator))
-            ended = terminated or truncated
-        outside += abs(observation[0]) > 2.4
-    env.close()
-    assert outside >= 3

@@ -55,3 +55,11 @@ def test_a_stage_that_collects_nothing_takes_the_data_before_it():
 def test_what_makes_no_sense_is_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_the_learning_rate_falls_to_the_end_that_is_asked_for():
+    found = recipe("cartpole")
+    for updates in (400, 9000):
+        training = found.config_of(found.stages[0], None, {"training": {"max_updates": updates}}).training
+        assert training.optimizer.schedule_updates == updates
+        assert training.closed_loop.after_updates == min(1000, updates // 2)
