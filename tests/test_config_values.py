@@ -17,7 +17,7 @@ from rnem_world.envs.recipe import EnvironmentRecipe
 from rnem_world.errors import ConfigError
 from rnem_world.physics import BallsConfig
 from rnem_world.play.server import PlayOptions
-from rnem_world.training.config import TrainingConfig
+from rnem_world.training.config import OptimizerConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,11 @@ def test_what_is_no_number_is_refused_where_one_is_compared(check, value):
             r"numbers_of_balls is 4, a value of type tuple\[int",
         ),
         (PlayOptions, {"port": "80"}, "port is '80', a value of type int"),
-        (TrainingConfig, {"batch_size": "4"}, "batch_size is '4', a number was expected"),
+        (TrainingConfig, {"batch_size": "4"}, "batch_size is '4', a value of type int"),
+        (TrainingConfig, {"train_only": "heads"}, r"train_only is 'heads', a value of type tuple\[str"),
+        (TrainingConfig, {"train_only": ""}, r"train_only is '', a value of type tuple\[str"),
+        (TrainingConfig, {"save_epochs": "15"}, r"save_epochs is '15', a value of type tuple\[int"),
+        (OptimizerConfig, {"momentum": 0.9, "clip_factor": "2"}, "clip_factor is '2', a number was expected"),
     ],
 )
 def test_values_of_another_type_are_refused_in_one_line(kind, values, message):

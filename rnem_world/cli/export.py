@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,35 @@ from rnem_world.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from rnem_world.envs.starts import Starts
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be made, and of what: the command's arguments.
+
+    Attributes:
+        run: The trained model.
+        out: The folder to make, if one is wanted.
+        web: The folder for a web host to make, if one is wanted.
+        runtime: Where the page there has ONNX Runtime from.
+        data: What the model says it was trained on; None for the run's own.
+        half: Whether to keep half precision.
+        checkpoint: ``best`` or ``last``.
+        onnx: Whether to write graphs too.
+        dataset: The data that dreams begin with, if they are to begin with any.
+        number_of_starts: How many starts at most.
+    """
+
+    run: str
+    out: Path | None
+    web: Path | None
+    runtime: str
+    data: str | None
+    half: bool
+    checkpoint: str
+    onnx: bool
+    dataset: str | None
+    number_of_starts: int
 
 
 @click.command()
@@ -44,73 +73,55 @@ if TYPE_CHECKING:
 @click.option(
     "--number-of-starts", type=int, default=2048, show_default=True, help="How many starts at most."
 )
-def command(
-    run: str,
-    out: Path | None,
-    web: Path | None,
-    runtime: str,
-    data: str | None,
-    half: bool,
-    checkpoint: str,
-    onnx: bool,
-    dataset: str | None,
-    number_of_starts: int,
-) -> None:
+def command(**given: Any) -> None:
     """Write the trained model in RUN as config.json and model.safetensors, without what only training needs.
 
     With --starts a folder is a whole environment: starts.npz holds where dreams begin, and, if the data has the
     positions of balls, uncertainty.json how far dreams go astray. With --onnx programs without PyTorch can run it, see
     docs/export.md. With --web the world can be played in a browser without a server, see docs/play.md.
     """
-    if out is None and web is None:
+    request = _Request(**given)
+    if request.out is None and request.web is None:
         raise ConfigError("nothing to make was named: give --out FOLDER, --web FOLDER, or both")
-    for folder in (out, web):
+    for folder in (request.out, request.web):
         if folder is not None and folder.exists():
             raise OutputError(f"{folder} already exists: choose another folder, or remove it first")
-    if out is not None:
-        _export(run, out, data, half, checkpoint, onnx, dataset, number_of_starts)
-    if web is not None:
-        _write_site(str(run if out is None else out), web, runtime, half, dataset)
+    if request.out is not None:
+        _export(request, request.out)
+    if request.web is not None:
+        _write_site(request, request.web)
 
 
-def _write_site(run: str, web: Path, runtime: str, half: bool, dataset: str | None) -> None:
+def _write_site(request: _Request, web: Path) -> None:
     from rnem_world.play.web import write_site
 
-    write_site(run, web, runtime, half, starts=dataset)
+    run = request.run if request.out is None else str(request.out)
+    write_site(run, web, request.runtime, request.half, starts=request.dataset)
     size = sum(file.stat().st_size for file in web.iterdir()) / 1e6
     click.echo(f"{web}: {size:.1f} MB; try it with: python -m http.server --directory {web}")
 
 
-def _export(
-    run: str,
-    out: Path,
-    data: str | None,
-    half: bool,
-    checkpoint: str,
-    onnx: bool,
-    dataset: str | None,
-    number_of_starts: int,
-) -> None:
+def _export(request: _Request, out: Path) -> None:
     from rnem_world.training.checkpoint import load_model, save_checkpoint
 
     starts = None
-    if dataset is not None:
+    if request.dataset is not None:
         from rnem_world.envs.starts import starts_from_dataset
 
-        starts = starts_from_dataset(dataset, number_of_starts)
-    model, config = load_model(run, prefer=checkpoint)
-    if half:
+        starts = starts_from_dataset(request.dataset, request.number_of_starts)
+    model, config = load_model(request.run, prefer=request.checkpoint)
+    if request.half:
         model = model.half()
-    if data is not None:
-        config = replace(config, data=data)
+    if request.data is not None:
+        config = replace(config, data=request.data)
         if config.data_path is not None:
             config = replace(config, data=str(config.data_path.absolute()))
     save_checkpoint(out, model, config)
     try:
-        if onnx:
+        if request.onnx:
             _add_graphs(out)
-        if starts is not None and dataset is not None:
-            _add_starts(out, starts, dataset)
+        if starts is not None and request.dataset is not None:
+            _add_starts(out, starts, request.dataset)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise

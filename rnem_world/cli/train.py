@@ -293,7 +293,7 @@ def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, P
 
 def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     """Gives the configuration of a new run, and its data: a flag wins over the file, the file over usual options."""
-    from rnem_world.training.presets import WORLD_DATA, updates_of, usual_options
+    from rnem_world.training.presets import info_for_training, usual_options
 
     flags = given_values([*RESUMABLE, *FIXED], parameters)
     model, is_world_model = parameters["model_name"], parameters["world_model"]
@@ -305,18 +305,30 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     file = {} if parameters["options_file"] is None else read_options_file(parameters["options_file"])
     environment = parameters["environment"]
     known = environment if environment in ENVIRONMENTS else "any"
-    updates = updates_of(merged(file, flags))
-    usual = usual_options(model or "r_nem", known, is_world_model, updates)
-    values = merged(merged(usual, file), flags)
-    parameters["architecture"] = values["model"].get("architecture")
+    given = merged(file, flags)
+    values = merged(usual_options(model or "r_nem", known, is_world_model, given), given)
+    # Before any data is collected, so that a wrong option costs no time; what the data decides is not known yet.
     config = build(RunConfig, values)
+    parameters["architecture"] = values["model"].get("architecture")
+    data = _data_of(parameters, config)
+    if known == "any" and is_world_model:
+        fitting = usual_options(model or "r_nem", known, is_world_model, given, info_for_training(data))
+        config = build(RunConfig, merged(fitting, given))
+    return config, data
+
+
+def _data_of(parameters: dict[str, Any], config: RunConfig) -> Path:
+    """Finds the data of a new run, or collects it."""
+    from rnem_world.training.presets import WORLD_DATA
+
+    environment, is_world_model = parameters["environment"], parameters["world_model"]
     data = parameters["data"] or config.data
     if environment == "atari" and not data:
-        return config, resolve_game(parameters["game"] or GAME)
+        return resolve_game(parameters["game"] or GAME)
     if environment not in ENVIRONMENTS and not data:
-        return config, collected(environment, _of_data(parameters), click.echo)
+        return collected(environment, _of_data(parameters), click.echo)
     data = data or parameters["preset"] or ("avoid" if is_world_model else "balls4mass64")
-    return config, resolve_data(data, **(WORLD_DATA if is_world_model else {}))
+    return resolve_data(data, **(WORLD_DATA if is_world_model else {}))
 
 
 COLLECTED = (*FRAME_NAMES, "policy", "trust_policy")

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rnem_world.actions import ActionSpace
-from rnem_world.config import Precision, check_above_zero, check_at_least, check_between, check_one_of
+from rnem_world.config import (
+    Precision,
+    check_above_zero,
+    check_at_least,
+    check_between,
+    check_one_of,
+    check_types,
+)
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import LossConfig, ModelConfig
 
@@ -300,6 +307,7 @@ class TrainingConfig:
     memory_gigabytes: float = 4.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         counts = ("sequence_steps", "batch_size", "epochs", "patience", "keep_checkpoints", "score_every")
         limits = ("train_size", "valid_size", "test_size", "max_updates")
         check_at_least(self, 1, *counts, "last_steps", "accumulate", *limits)

@@ -50,6 +50,7 @@ def import_tensorflow(
     Raises:
         CheckpointError: If it can't be read, or is of another program.
         ConfigError: If the model can't run with so few slots.
+        DependencyError: If google-crc32c isn't installed, which reads the checkpoint's checksums.
         OutputError: If ``out`` exists or can't be written.
     """
     out = Path(out)

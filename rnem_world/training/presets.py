@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import FAMILIES, MODELS, ActionsConfig, architecture_for
 from rnem_world.models.likelihood import Likelihood
 from rnem_world.physics.rules import PRESETS
+from rnem_world.training.batches import batch_options
 from rnem_world.training.config import RunConfig
 
 # What a model needs to dream in, beyond the paper; each is an option of its own, see docs/world-model.md.
@@ -87,19 +90,15 @@ ATARI_WORLD: dict[str, Any] = {
     },
 }
 
-# What a world model of any other environment takes instead: things move far or hardly at all, and frames are few. Most
-# trainings are short: large batches in short chunks cost little more where frames are small, and bear a higher rate.
+# What a world model of any other environment takes instead: things move far or hardly at all, and frames are few. How
+# many of them an update sees is decided by the data, see `rnem_world.training.batches`.
 ANY: dict[str, Any] = {"training": {"sequence_steps": 24, "batch_size": 32, "window": "random"}}
 ANY_WORLD: dict[str, Any] = {
     "training": {
-        "sequence_steps": 48,
-        "chunk_steps": 6,
-        "batch_size": 64,
         "loss": {"motion_weight": 5.0},
         "noise": {"probability": 0.01, "per_sequence": True},
         "closed_loop": {"after_updates": MOST_BEFORE_DREAMS},
         "prior_code": {"after_updates": MOST_BEFORE_DREAMS},
-        "optimizer": {"learning_rate": 2e-3},
     },
 }
 
@@ -120,19 +119,44 @@ def paper_model(
     return build(RunConfig, merged(usual_options(model, environment), options or {}))
 
 
-def world_model(environment: str = "balls", options: Mapping[str, Any] | None = None) -> RunConfig:
+def world_model(
+    environment: str = "balls",
+    options: Mapping[str, Any] | None = None,
+    data: str | os.PathLike[str] | None = None,
+) -> RunConfig:
     """Gives the configuration of a model to dream in.
 
     Args:
         environment: ``balls`` or a preset of theirs, ``avoid`` for example, ``atari``, or ``any`` for others.
         options: What shall be otherwise, nested, for example ``{"model": {"slots": 6}}``.
+        data: The dataset that the model is to be trained on. With ``any``, batches, sequences and the learning rate are
+            made to fit it, but for those that ``options`` say; None takes its frames to be small, and sequences to be
+            long and many. The others' options don't depend on it.
 
     Raises:
         ConfigError: If there is no such environment, or an option makes no sense.
+        DataError: If there is no such dataset, or it has no training split.
     """
     given = options or {}
-    values = usual_options("r_nem", environment, is_world_model=True, updates=updates_of(given))
-    return build(RunConfig, merged(values, given))
+    info = info_for_training(data) if data is not None and environment == "any" else None
+    return build(RunConfig, merged(usual_options("r_nem", environment, True, given, info), given))
+
+
+def info_for_training(data: str | os.PathLike[str]) -> SplitInfo:
+    """Gives the sizes of the training split of a dataset; no more frames than its validation split has, too.
+
+    Args:
+        data: The dataset's path.
+
+    Raises:
+        DataError: If there is none, or it has no training split.
+    """
+    with Dataset.open(data) as dataset:
+        info = dataset.info("training")
+        if "validation" in dataset.splits:
+            frames = min(info.number_of_frames, dataset.info("validation").number_of_frames)
+            info = replace(info, number_of_frames=frames)
+    return info
 
 
 def updates_of(options: Mapping[str, Any]) -> int | None:
@@ -141,24 +165,35 @@ def updates_of(options: Mapping[str, Any]) -> int | None:
     Args:
         options: Nested options of a run.
     """
-    training = options.get("training")
-    updates = training.get("max_updates") if isinstance(training, Mapping) else None
+    updates = _training_of(options).get("max_updates")
     return updates if isinstance(updates, int) and updates > 0 else None
 
 
+def _training_of(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Gives the options of the training among those of a run; none if they are no options."""
+    training = options.get("training")
+    return training if isinstance(training, Mapping) else {}
+
+
 def usual_options(
-    model: str, environment: str, is_world_model: bool = False, updates: int | None = None
+    model: str,
+    environment: str,
+    is_world_model: bool = False,
+    given: Mapping[str, Any] = MappingProxyType({}),
+    info: SplitInfo | None = None,
 ) -> dict[str, Any]:
     """Gives the options of a kind of run, where they differ from those of the configuration's classes.
 
-    A world model of any environment whose length is known learns to imagine in the second half at the latest, and its
-    learning rate falls along a cosine to its end.
+    A world model of any environment is shown its data as suits the data. If the length of its training is known, it
+    learns to imagine in the second half at the latest, and its learning rate falls along a cosine to the end.
 
     Args:
         model: A key of :data:`rnem_world.models.config.MODELS`.
         environment: ``balls`` or a preset of theirs, ``atari``, or ``any`` for others.
         is_world_model: Whether to train a world model.
-        updates: After how many updates training ends; None if nobody knows.
+        given: What the user has chosen, nested, which is to win over these options: a world model of any environment
+            gets others that go with it.
+        info: What is known of the data that a world model of any environment is trained on; None if nothing is.
 
     Raises:
         ConfigError: If there is no such model or environment.
@@ -175,6 +210,9 @@ def usual_options(
         values = merged(values, WORLD_MODEL)
     if environment == "any":
         values = merged(values, ANY_WORLD if is_world_model else ANY)
+        if is_world_model:
+            values = merged(values, {"training": batch_options(info, _training_of(given))})
+        updates = updates_of(given)
         if is_world_model and updates is not None:
             begin = {"after_updates": min(MOST_BEFORE_DREAMS, updates // 2)}
             falling = {"schedule": "cosine", "schedule_updates": updates}

@@ -11,7 +11,7 @@ from rnem_world.config import build, merged, set_path
 from rnem_world.errors import ConfigError, suggest
 from rnem_world.models.config import MODELS
 from rnem_world.training.config import RunConfig
-from rnem_world.training.presets import updates_of, usual_options
+from rnem_world.training.presets import usual_options
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,8 @@ class Recipe:
         Raises:
             ConfigError: If there is no such model, or an option makes no sense.
         """
-        usual = usual_options(
-            model or "r_nem", self.environment, self.is_world_model, updates_of(merged(stage.options, options))
-        )
+        given = merged(stage.options, options)
+        usual = usual_options(model or "r_nem", self.environment, self.is_world_model, given)
         values = merged(usual, stage.options)
         if model is not None and MODELS[model][1] == 1:
             set_path(values, "model.slots", 1)

@@ -17,6 +17,7 @@ import rnem_world
 from rnem_world.cli.main import group
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.slots import SlotVectorObservation
+from rnem_world.training.checkpoint import read_config
 
 ENVIRONMENTS = Path(__file__).parent.parent / "envs"
 SMALL = (
@@ -121,6 +122,47 @@ def test_data_that_is_there_is_not_taken_for_another(rnem, world):
     assert result.code == 2
     assert "made with another recipe" in result.err
     assert not Path("runs/other").exists()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ENVIRONMENTS))
+    monkeypatch.chdir(tmp_path)
+    return "own_environments:Own/Wide-v0"
+
+
+def test_short_and_few_sequences_of_large_frames_need_no_options(rnem, own):
+    """What is shown at a time fits the data; but for what the user says, in a file or by flags."""
+    Path("own.yaml").write_text("training: {chunk_steps: 5, max_updates: 1}\nmodel: {hidden_size: 16}")
+    result = rnem("collect", "--env", own, "--steps-of-data", 300, "--frames", 20, "--out", "short.h5")
+    assert result.code == 0, result.err
+    line = ("train", "--env", own, "--world-model", "--data", "short.h5", "--threads", 1, "--slots", 2)
+    for out, given, expected in (
+        ("a", ("--hidden-size", 16, "--max-updates", 1), (12, 12, 13, 1e-3)),
+        ("b", ("--config", "own.yaml", "--batch-size", 3, "--learning-rate", 0.01), (15, 5, 3, 0.01)),
+    ):
+        result = rnem(*line, *given, "--out", out)
+        assert result.code == 0, result.err
+        training = read_config(Path(out)).training
+        rate = training.optimizer.learning_rate
+        assert (training.sequence_steps, training.chunk_steps, training.batch_size, rate) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--steps", 12, "--chunk-steps", 5), "chunk_steps is 5, it must divide the 12 steps"),
+        (("--batch-size", 0), "batch_size is 0"),
+        (("--config", "own.yaml"), "model: 3"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_collected(given, message, rnem, own, listing):
+    Path("own.yaml").write_text("model: 3")
+    before = listing(Path())
+    result = rnem("train", "--env", own, "--world-model", "--steps-of-data", 600, "--threads", 1, *given)
+    assert result.code == 2
+    assert message in result.err
+    assert listing(Path()) == before
 
 
 def test_a_loop_improves_it(rnem, world):

@@ -63,6 +63,112 @@ def test_a_world_of_any_environment_is_paced_by_the_length_of_its_training():
     assert world_model("avoid", {"training": {"max_updates": 300}}).training.optimizer.schedule == "constant"
 
 
+def data_of(path: Path, frames: int, sequences: int, shape: tuple[int, ...], validation: int = 0) -> Path:
+    """Black frames; validation sequences have another number of them if one is given."""
+    splits = {
+        split: EpisodeBatch(np.zeros((length, number, *shape), np.uint8))
+        for split, length, number in (
+            ("training", frames, sequences),
+            ("validation", validation or frames, 2),
+        )
+    }
+    write_shard(path, splits, DatasetAttributes())
+    return path
+
+
+def shown(data: Path | None = None, **options: object) -> tuple[int, int | None, int, float]:
+    """How a world of any environment is shown its data: steps, those of a chunk, the batch, the learning rate."""
+    training = world_model("any", {"training": options}, data).training
+    rate = training.optimizer.learning_rate
+    return training.sequence_steps, training.chunk_steps, training.batch_size, rate
+
+
+@pytest.mark.parametrize(
+    ("frames", "sequences", "shape", "expected"),
+    [
+        (51, 70, (32, 48, 3), (48, 6, 64, 2e-3)),
+        (51, 70, (36, 64, 3), (48, 12, 16, 1e-3)),
+        (49, 64, (8, 8, 1), (48, 6, 64, 2e-3)),
+        (48, 63, (8, 8, 1), (42, 6, 63, 2e-3)),
+        (20, 15, (36, 64, 3), (12, 12, 15, 1e-3)),
+        (12, 3, (36, 64, 3), (11, 11, 3, 1e-3)),
+        (2, 1, (8, 8, 1), (1, 1, 1, 2e-3)),
+    ],
+)
+def test_a_world_of_any_environment_is_shown_its_data_as_suits_that(
+    frames, sequences, shape, expected, tmp_path
+):
+    data = data_of(tmp_path / "a.h5", frames, sequences, shape)
+    assert shown(data) == expected
+    assert world_model("avoid", data=data) == world_model("avoid")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"batch_size": 64}, (12, 12, 64, 1e-3)),
+        ({"optimizer": {"learning_rate": 0.5}}, (12, 12, 10, 0.5)),
+        ({"sequence_steps": 14, "chunk_steps": 2}, (14, 2, 10, 1e-3)),
+        # What is given makes the other fit.
+        ({"sequence_steps": 16}, (16, 16, 10, 1e-3)),
+        ({"sequence_steps": 15}, (15, 15, 10, 1e-3)),
+        ({"sequence_steps": 40}, (40, 10, 10, 1e-3)),
+        ({"chunk_steps": 5}, (15, 5, 10, 1e-3)),
+        ({"chunk_steps": None}, (19, None, 10, 1e-3)),
+        ({"accumulate": 4}, (12, 12, 8, 1e-3)),
+        ({"train_size": 7}, (12, 12, 7, 1e-3)),
+        # More than the data has is refused by the training, which says what there is.
+        ({"chunk_steps": 30}, (30, 30, 10, 1e-3)),
+        ({"accumulate": 20}, (12, 12, 20, 1e-3)),
+    ],
+)
+def test_what_the_user_says_of_it_wins_over_what_suits_the_data(options, expected, tmp_path):
+    data = data_of(tmp_path / "a.h5", 20, 10, (36, 64, 3))
+    assert shown(data, **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (48, 6, 64, 2e-3)),
+        ({"sequence_steps": 40}, (40, 5, 64, 2e-3)),
+        ({"sequence_steps": 41}, (41, 41, 64, 2e-3)),
+        ({"sequence_steps": 1}, (1, 1, 64, 2e-3)),
+        ({"chunk_steps": 10}, (40, 10, 64, 2e-3)),
+        ({"chunk_steps": 50}, (50, 50, 64, 2e-3)),
+        ({"train_size": 5}, (48, 6, 5, 2e-3)),
+        ({"accumulate": 3}, (48, 6, 63, 2e-3)),
+    ],
+)
+def test_before_there_is_data_only_the_user_decides(options, expected):
+    assert shown(**options) == expected
+
+
+def test_short_validation_sequences_are_long_enough_too(tmp_path):
+    data = data_of(tmp_path / "a.h5", 30, 8, (8, 8, 1), validation=15)
+    assert shown(data)[:2] == (12, 6)
+    options = {"model": {"hidden_size": 16, "slots": 2, "heads": False}, "training": {"max_updates": 1}}
+    trainer = train(data, world_model("any", options, data), tmp_path / "run", device="cpu")
+    assert trainer.evaluation is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sequence_steps": 0}, "sequence_steps is 0"),
+        ({"sequence_steps": "x"}, "sequence_steps is 'x'"),
+        ({"chunk_steps": -2}, "chunk_steps is -2"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"train_size": 0}, "train_size is 0"),
+        ({"sequence_steps": 10, "chunk_steps": 4}, "chunk_steps is 4, it must divide the 10 steps"),
+        ({"batch_size": 10, "accumulate": 4}, "accumulate is 4, it must divide"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_by_their_own_names(options, message):
+    with pytest.raises(ConfigError, match=message):
+        shown(**options)
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
