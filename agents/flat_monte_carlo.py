@@ -96,4 +96,5 @@ class FlatMonteCarloPlanner(Planner[State]):
             config.action_repeat,
             config.rows,
         )
-        return returns.unflatten(1, (candidates, config.population)).mean(dim=2)
+        means: Tensor = returns.unflatten(1, (candidates, config.population)).mean(dim=2)
+        return means

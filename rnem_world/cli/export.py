@@ -14,6 +14,7 @@ from rnem_world.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from rnem_world.envs.starts import Starts
+    from rnem_world.models.world_model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class _Request:
         onnx: Whether to write graphs too.
         dataset: The data that dreams begin with, if they are to begin with any.
         number_of_starts: How many starts at most.
+        spread_codes: Whether latent dreams are made to move as that data does.
     """
 
     run: str
@@ -43,6 +45,7 @@ class _Request:
     onnx: bool
     dataset: str | None
     number_of_starts: int
+    spread_codes: bool
 
 
 @click.command()
@@ -72,6 +75,11 @@ class _Request:
 @click.option("--starts", "dataset", help="A dataset of real sequences, for dreams to begin with.")
 @click.option(
     "--number-of-starts", type=int, default=2048, show_default=True, help="How many starts at most."
+)
+@click.option(
+    "--spread-codes/--no-spread-codes",
+    default=True,
+    help="With --starts: spread the codes that slots expect, as far as latent dreams then move more like the data. [yes]",
 )
 def command(**given: Any) -> None:
     """Write the trained model in RUN as config.json and model.safetensors, without what only training needs.
@@ -110,6 +118,8 @@ def _export(request: _Request, out: Path) -> None:
 
         starts = starts_from_dataset(request.dataset, request.number_of_starts)
     model, config = load_model(request.run, prefer=request.checkpoint)
+    if request.dataset is not None and request.spread_codes:
+        _spread_codes(model, request.dataset)
     if request.half:
         model = model.half()
     if request.data is not None:
@@ -127,6 +137,23 @@ def _export(request: _Request, out: Path) -> None:
         raise
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     click.echo(f"{out}: {size:.1f} MB")
+
+
+def _spread_codes(model: WorldModel, data: str) -> None:
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.evaluation.code_gain import fit_code_gain
+    from rnem_world.seeding import torch_generator
+
+    with Dataset.open(data) as dataset:
+        split = "validation" if "validation" in dataset.splits else dataset.splits[0]
+        found = fit_code_gain(model, dataset, split, torch_generator(0, "code gain", device="cpu"))
+    if found is None:
+        return
+    before, after = found.motion[0.0], found.motion[found.exponent]
+    click.echo(
+        f"latent dreams move {after:.2f} times as much as the data after many frames ({before:.2f} before), codes spread "
+        f"with the exponent {found.exponent:g}"
+    )
 
 
 def _add_graphs(out: Path) -> None:
