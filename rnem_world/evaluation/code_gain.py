@@ -107,7 +107,9 @@ def fit_code_gain(
 
 
 def choose(motion: dict[float, float], errors: dict[float, float]) -> float:
-    """Chooses an exponent: motion that is 5 % wrong counts as much as frames that are 5 % further off.
+    """Chooses an exponent: frames that are 5 % further off count as much as motion that is 10 % wrong.
+
+    Planners look ahead for as long as the former are measured; long episodes need the latter.
 
     Args:
         motion: By exponent, over the data's.
@@ -115,7 +117,7 @@ def choose(motion: dict[float, float], errors: dict[float, float]) -> float:
     """
 
     def cost(exponent: float) -> float:
-        return abs(math.log(max(motion[exponent], 1e-6))) + math.log(max(errors[exponent], 1e-6))
+        return abs(math.log(max(motion[exponent], 1e-6))) + 2.0 * math.log(max(errors[exponent], 1e-6))
 
     return min(motion, key=cost)
 
