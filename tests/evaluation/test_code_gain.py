@@ -13,6 +13,7 @@ from rnem_world.agents.collecting import collect
 from rnem_world.data.dataset import Dataset
 from rnem_world.evaluation.code_gain import EXPONENTS, CodeSpread, choose, fit_code_gain
 from rnem_world.models.world_model import WorldModel
+from rnem_world.seeding import torch_generator
 from rnem_world.training.checkpoint import MODEL_FILE, load_model, save_checkpoint
 from rnem_world.training.presets import fit_model_to, world_model
 
@@ -107,3 +108,22 @@ def test_motion_is_that_of_frames(data):
     assert set(found.motion.values()) == {0.0}
     # It is wrong wherever the real frame is black.
     assert found.errors[0.0] == pytest.approx(1.0 - float(np.mean(frames[17:27])), rel=1e-4)
+
+
+def test_export_spreads_codes_unless_it_is_told_not_to(data, tmp_path, rnem):
+    model, config = model_of(data)
+    with Dataset.open(data) as dataset:
+        fit_code_gain(model, dataset, "validation", torch_generator(0, "code gain", device="cpu"))
+    wanted = model.prior_code.gain.clone()
+    model.prior_code.gain.fill_(1.0)
+    model.prior_code.shift.fill_(0.0)
+    save_checkpoint(tmp_path / "world", model, config)
+    export = ("export", tmp_path / "world", "--starts", data, "--number-of-starts", 2, "--out")
+    outcome = rnem(*export, tmp_path / "spread")
+    assert outcome.code == 0, outcome.err
+    assert "codes spread with the exponent" in outcome.out
+    assert torch.equal(load_model(tmp_path / "spread")[0].prior_code.gain, wanted)
+    outcome = rnem(*export, tmp_path / "plain", "--no-spread-codes")
+    assert outcome.code == 0, outcome.err
+    assert "codes" not in outcome.out
+    assert load_model(tmp_path / "plain")[0].prior_code.gain.eq(1.0).all()
