@@ -125,5 +125,5 @@ def test_export_spreads_codes_unless_it_is_told_not_to(data, tmp_path, rnem):
     assert torch.equal(load_model(tmp_path / "spread")[0].prior_code.gain, wanted)
     outcome = rnem(*export, tmp_path / "plain", "--no-spread-codes")
     assert outcome.code == 0, outcome.err
-    assert "codes" not in outcome.out
+    assert "codes spread" not in outcome.out
     assert load_model(tmp_path / "plain")[0].prior_code.gain.eq(1.0).all()
