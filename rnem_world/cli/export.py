@@ -79,7 +79,7 @@ class _Request:
 @click.option(
     "--spread-codes/--no-spread-codes",
     default=True,
-    help="With --starts: spread the codes that slots expect, as far as latent dreams then move more like the data. [yes]",
+    help="With --starts: spread expected codes, as far as latent dreams then move more like the data. [yes]",
 )
 def command(**given: Any) -> None:
     """Write the trained model in RUN as config.json and model.safetensors, without what only training needs.
@@ -151,8 +151,8 @@ def _spread_codes(model: WorldModel, data: str) -> None:
         return
     before, after = found.motion[0.0], found.motion[found.exponent]
     click.echo(
-        f"latent dreams move {after:.2f} times as much as the data after many frames ({before:.2f} before), codes spread "
-        f"with the exponent {found.exponent:g}"
+        f"latent dreams move {after:.2f} times as much as the data after many frames ({before:.2f} before), "
+        f"codes spread with the exponent {found.exponent:g}"
     )
 
 

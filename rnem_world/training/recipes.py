@@ -169,10 +169,119 @@ def _any_world(
     return Recipe(summary, (Stage(name, options, (collect,)),), is_world_model=True, environment="any")
 
 
+_MIXED = "repeated-random:0.6,random:0.2,stay:0.2"
+_IMAGINES: dict[str, Any] = {
+    "closed_loop": {"fraction": 0.4, "steps": 4, "after_updates": 0, "latent_fraction": 0.5},
+    "prior_code": {"fraction": 0.25, "steps": 10, "after_updates": 0, "weight": 30.0},
+}
+
+
+def _cosine(updates: int, begin: float, end: float) -> dict[str, Any]:
+    """As many updates, over which the learning rate falls along a cosine."""
+    schedule = {"schedule": "cosine", "schedule_updates": updates}
+    rates = {"learning_rate": begin, "final_learning_rate": end}
+    return {"optimizer": {**schedule, **rates}, "max_updates": updates}
+
+
+def _balls(preset: str, sequences: int, seed: int) -> tuple[Mapping[str, Any], ...]:
+    """Balls with a player who holds actions, acts by chance, or stays."""
+    sizes = {"num_train": sequences, "num_valid": 300, "num_test": 500, "frames": 76}
+    return ({"what": "balls", "preset": preset, "policy": _MIXED, "seed": seed, **sizes},)
+
+
+def _world_stage(
+    name: str, slots: int, training: Mapping[str, Any], collect: tuple[Mapping[str, Any], ...] = ()
+) -> Stage:
+    """A stage of a world of balls, with little noise."""
+    options = {"noise": {"probability": 0.05}, "patience": 1000}
+    return Stage(name, {"model": {"slots": slots}, "training": merged(options, training)}, collect)
+
+
+def _finish(slots: int) -> tuple[Stage, Stage]:
+    """The prior code and the heads, each learning on alone: that is cheap, and both are what dreams are judged by."""
+    alone = {"closed_loop": {"fraction": 0.0}}
+    long = {"fraction": 0.75, "steps": 10, "before": 40, "after_updates": 0, "weight": 30.0}
+    prior = {
+        **alone,
+        "train_only": ("prior_code",),
+        "prior_code": long,
+        "head_loss": {"imagined_weight": 0.0},
+        "rare_fraction": 0.0,
+    }
+    heads = {
+        **alone,
+        "train_only": ("heads",),
+        "prior_code": {"fraction": 0.5, "steps": 10, "after_updates": 0},
+    }
+    return (
+        _world_stage("prior-code", slots, merged(prior, _cosine(1800, 8e-4, 1e-5))),
+        _world_stage("heads", slots, merged(heads, _cosine(1500, 2e-3, 2e-5))),
+    )
+
+
+_GAME = {"what": "atari", "game": "SpaceInvaders", "num_train": 4000, "num_valid": 300, "num_test": 300}
 _PLAYERS = "rnem_world.agents.players"
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
+        "balls": Recipe(
+            "a world of four balls, one of them the player's, as the shipped one: some 4 hours of one core",
+            (
+                Stage(
+                    "learn",
+                    {"training": {**_cosine(22_000, 1e-3, 5e-5), "prior_code": {"after_updates": 22_000}}},
+                    _balls("avoid", 8000, 31),
+                ),
+                _world_stage(
+                    "imagine",
+                    5,
+                    merged(_IMAGINES, _cosine(20_000, 4e-4, 1e-5)),
+                    _balls("avoid", 32_000, 32),
+                ),
+                *_finish(5),
+            ),
+            is_world_model=True,
+        ),
+        "stove": Recipe(
+            "goes on from `balls` to STOVE's billiards, as the shipped world: three quarters of an hour of one core",
+            (
+                _world_stage(
+                    "learn", 4, merged(_IMAGINES, _cosine(6000, 5e-4, 1e-5)), _balls("stove", 14_000, 41)
+                ),
+                *_finish(4),
+            ),
+            is_world_model=True,
+            start_from="balls",
+        ),
+        "space_invaders": Recipe(
+            "a world of Atari's Space Invaders, as the shipped one: some 3 hours of one core",
+            (
+                Stage(
+                    "learn",
+                    {
+                        "training": {
+                            **_cosine(16_000, 1e-3, 1e-4),
+                            "closed_loop": {"after_updates": 5000},
+                            "prior_code": {"after_updates": 5000},
+                        }
+                    },
+                    ({**_GAME, "seed": 1},),
+                ),
+                Stage(
+                    "imagine",
+                    {
+                        "training": {
+                            **_cosine(6200, 4e-4, 3e-5),
+                            "loss": {"motion_weight": 2.0},
+                            "closed_loop": {**_IMAGINES["closed_loop"], "latent_fraction": 0.6},
+                            "prior_code": _IMAGINES["prior_code"],
+                        }
+                    },
+                ),
+            ),
+            is_world_model=True,
+            environment="atari",
+        ),
         "breakout": _any_world(
             "breakout",
             "a world of MinAtar's Breakout, from careful, careless and random players",
