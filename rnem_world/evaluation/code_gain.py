@@ -12,6 +12,7 @@ from torch import Tensor
 from rnem_world.data.dataset import Dataset
 from rnem_world.data.episodes import usual_context
 from rnem_world.data.schema import Split
+from rnem_world.errors import DataError
 from rnem_world.evaluation.truth import Truth, read_truth
 from rnem_world.models.layers import own_precision
 from rnem_world.models.rollout import observe
@@ -79,14 +80,18 @@ def fit_code_gain(
         generator: Draws first responsibilities, on the model's device.
 
     Returns:
-        None, and nothing is changed, for a model whose prior code has learnt nothing, or if sequences are too short.
+        None, and nothing is changed, for a model whose prior code has learnt nothing, or if sequences or all
+        episodes are too short.
     """
     prior = model.prior_code
     context = usual_context(dataset) or CONTEXT
     needed = context + SHORT + 1
     if prior is None or not prior.has_learned or dataset.info(split).number_of_frames < needed or context < 3:
         return None
-    truth = read_truth(dataset, split, SEQUENCES, needed, prior.gain.device, context)
+    try:
+        truth = read_truth(dataset, split, SEQUENCES, needed, prior.gain.device, context)
+    except DataError:
+        return None
     state, spread = _measure(model, truth, context, generator)
     differences = (truth.frames[:, 1:] - truth.frames[:, :-1]).abs().mean(dim=(2, 3, 4))
     lasts = truth.lasting(slice(1, None))

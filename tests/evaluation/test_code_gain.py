@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from rnem_world.agents.collecting import collect
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.episodes import Windows
 from rnem_world.evaluation.code_gain import EXPONENTS, CodeSpread, choose, fit_code_gain
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import torch_generator
@@ -83,6 +84,15 @@ def test_a_world_that_has_not_learned_to_imagine_is_left_alone(data):
         assert fit_code_gain(model, dataset, "validation", torch.Generator()) is None
     assert model.prior_code.gain.eq(1.0).all()
     assert model.prior_code.shift.eq(0.0).all()
+
+
+def test_data_whose_episodes_are_too_short_chooses_nothing(data, monkeypatch):
+    model, _ = model_of(data)
+    none = Windows(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    monkeypatch.setattr("rnem_world.evaluation.truth.find_windows", lambda *_: none)
+    with Dataset.open(data) as dataset:
+        assert fit_code_gain(model, dataset, "validation", torch.Generator()) is None
+    assert model.prior_code.gain.eq(1.0).all()
 
 
 def test_a_gain_is_kept_with_the_weights_and_older_weights_have_none(data, tmp_path):
