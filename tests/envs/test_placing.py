@@ -80,10 +80,10 @@ def test_the_past_itself_is_left_as_it_was():
 def test_a_copy_keeps_the_velocity_of_what_it_is_a_copy_of():
     """Put where it meets nothing at once, it goes on as the other has gone.
 
-    Of many, for one or the other meets a third; a copy that lay still would be off by 1.
+    Of many, for some meet a third.
     """
     apart = []
-    for seed in range(40):
+    for seed in range(100):
         past = Past(seed, 16)
         before, _ = past.look(past.snapshots[-4])
         gone = past.centres - before
@@ -95,7 +95,7 @@ def test_a_copy_keeps_the_velocity_of_what_it_is_a_copy_of():
             past.batch.step(torch.tensor([0]))
         goes = past.batch.details(("centroids",))["centroids"][0].numpy() - start
         apart.append(np.linalg.norm(goes[past.empty] - gone[slot]) / np.linalg.norm(gone[slot]))
-    assert np.median(apart) < 0.75
+    assert np.median(apart) < 0.5
 
 
 def test_two_objects_change_places():
