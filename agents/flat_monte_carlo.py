@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from rnem_world.agents.dynamics import State
-from rnem_world.agents.planner import Deadline, Plan, Planner, PlannerConfig, sequence_returns
+from rnem_world.agents.planner import Deadline, Plan, Planner, PlannerConfig
 from rnem_world.agents.proposals import coloured_noise, uninformed
 from rnem_world.config import check_at_least, check_between
 
@@ -88,13 +88,9 @@ class FlatMonteCarloPlanner(Planner[State]):
             drawn = proposal.sample(coloured_noise(shape, config.noise_exponent, self._generator))
             rest = drawn[:, None].expand(-1, candidates, *drawn.shape[1:])
             sequences = torch.cat([first, rest], dim=3)
-        returns = sequence_returns(
-            self.dynamics,
-            state,
-            sequences.flatten(1, 2),
-            config.discount,
-            config.action_repeat,
-            config.rows,
+        means: Tensor = (
+            self._returns(state, sequences.flatten(1, 2))
+            .unflatten(1, (candidates, config.population))
+            .mean(dim=2)
         )
-        means: Tensor = returns.unflatten(1, (candidates, config.population)).mean(dim=2)
         return means

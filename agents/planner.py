@@ -94,6 +94,13 @@ class Planner(ABC, Generic[State]):
     def forget(self, worlds: Bool[Tensor, " n"] | None = None) -> None:
         """Forgets the last plan, for all worlds or for those whose episode is over."""
 
+    def _returns(self, state: State, sequences: Tensor) -> Float[Tensor, "n p"]:
+        """Tries sequences out as the options say; see `sequence_returns`."""
+        config = self.config
+        return sequence_returns(
+            self.dynamics, state, sequences, config.discount, config.action_repeat, config.rows
+        )
+
 
 class Deadline:
     """A time that a search has, in milliseconds; without one it is never over."""

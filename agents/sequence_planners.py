@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rnem_world.agents.dynamics import State
-from rnem_world.agents.planner import Deadline, Plan, Planner, PlannerConfig, sequence_returns
+from rnem_world.agents.planner import Deadline, Plan, Planner, PlannerConfig
 from rnem_world.agents.proposals import Proposal, coloured_noise, uninformed
 from rnem_world.config import check_above_zero, check_at_least, check_between
 from rnem_world.errors import ConfigError
@@ -130,13 +130,6 @@ class SequencePlanner(Planner[State]):
     def _drawn(self, proposal: Proposal, worlds: int, iteration: int) -> Tensor:
         shape = (worlds, self._population(iteration), self._drawn_numbers, self.config.horizon)
         return proposal.sample(coloured_noise(shape, self.config.noise_exponent, self._generator))
-
-    def _returns(self, state: State, sequences: Tensor) -> Float[Tensor, "n p"]:
-        """Tries sequences out."""
-        config = self.config
-        return sequence_returns(
-            self.dynamics, state, sequences, config.discount, config.action_repeat, config.rows
-        )
 
     @staticmethod
     def _shifted(sequences: Tensor) -> Tensor:
