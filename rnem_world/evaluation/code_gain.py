@@ -15,7 +15,7 @@ from rnem_world.data.schema import Split
 from rnem_world.errors import DataError
 from rnem_world.evaluation.truth import Truth, read_truth
 from rnem_world.models.layers import own_precision
-from rnem_world.models.rollout import observe
+from rnem_world.models.rollout import imagine, observe
 from rnem_world.models.world_model import DreamState, SlotState, WorldModel
 
 EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
@@ -99,15 +99,11 @@ def fit_code_gain(
     motion: dict[float, float] = {}
     errors: dict[float, float] = {}
     for exponent in EXPONENTS:
-        gain, shift = spread.gain(exponent)
-        prior.gain.copy_(gain)
-        prior.shift.copy_(shift)
+        prior.spread(*spread.gain(exponent))
         errors[exponent], moved = _dream(model, state, truth, context)
         motion[exponent] = moved / max(real, 1e-9)
     chosen = choose(motion, errors)
-    gain, shift = spread.gain(chosen)
-    prior.gain.copy_(gain)
-    prior.shift.copy_(shift)
+    prior.spread(*spread.gain(chosen))
     return CodeGain(chosen, motion, errors)
 
 
@@ -145,15 +141,11 @@ def _measure(
     start = model.start_imagination(state, output, frame)
     expected: list[Tensor] = []
     seen: list[Tensor] = []
-    for step in range(SHORT):
-        code = model.encode(state, frame)
+    done = None if actions is None else actions[:, context:]
+    for shown, _, after in imagine(model, state, SHORT, done, "pixels", first_frame=frame):
         expected.append(prior.mean(before, state.theta))
-        seen.append(code)
-        before = state.theta
-        done = None if actions is None else actions[:, context + step]
-        transition = model.predict_from(before, code, done, frame)
-        frame = model.likelihood.own_frame(transition.prediction)
-        state = model.update(transition, frame)
+        seen.append(model.encode(state, shown))
+        before, state = state.theta, after
     said, wanted = torch.stack(expected).flatten(0, 2), torch.stack(seen).flatten(0, 2)
     ratio = wanted.std(dim=0) / said.std(dim=0).clamp(min=1e-3)
     return start, CodeSpread(said.mean(dim=0), wanted.mean(dim=0), ratio)

@@ -215,6 +215,12 @@ class PriorCode(nn.Module):
         """
         return self.mean(before, theta) * self.gain + self.shift
 
+    @torch.no_grad()
+    def spread(self, gain: Float[Tensor, " e"], shift: Float[Tensor, " e"]) -> None:
+        """Sets by how much each number of a code is spread, and where to."""
+        self.gain.copy_(gain)
+        self.shift.copy_(shift)
+
     def mean(self, before: Float[Tensor, "b k s"], theta: Float[Tensor, "b k s"]) -> Float[Tensor, "b k e"]:
         """Gives what was learnt, before it is spread; the arguments are those of :meth:`forward`."""
         hidden = F.elu(self.first_norm(self.first(torch.cat([before, theta], dim=2))))
