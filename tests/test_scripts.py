@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,24 +214,28 @@ def test_world_options_change_what_they_say(experiment):
     from rnem_world.training.config import RunConfig
     from rnem_world.training.presets import WORLD_MODEL
 
-    calls = experiment.calls("world_options", UPDATES="10")
+    calls = experiment.calls("world_options", UPDATES="10", SEEDS="0 2")
     trained = [parameters for call, parameters in calls if call == "train"]
-    assert [call for call, _ in calls] == ["collect", *["train", "evaluate"] * 10]
+    assert [call for call, _ in calls] == ["collect", *["train", "evaluate"] * 22]
     assert {(run["world_model"], run["max_updates"]) for run in trained} == {(True, 10)}
     configs = {
         Path(run["out"]).name: build(RunConfig, merged(WORLD_MODEL, read_options_file(run["options_file"])))
         for run in trained
     }
-    assert len(set(configs.values())) == 10
-    assert configs["options-error-only"].model.slot_inputs == "error"
-    assert configs["options-seed-2"].training.seed == 2
-    assert configs["options-no-clipping"].training.optimizer.clip_factor is None
-    assert configs["options-no-closed-loop"].training.closed_loop.fraction == 0.0
-    calls = experiment.calls("world_options", "seed-1", "convolutions", "--", "--threads", "1", UPDATES="10")
+    assert len(set(configs.values())) == 22
+    whole = configs["options-all-2"]
+    assert (whole.training.seed, whole.training.optimizer.schedule_updates) == (2, 10)
+    assert configs["options-error-only-0"].model.slot_inputs == "error"
+    assert configs["options-no-clipping-0"].training.optimizer.clip_factor is None
+    assert configs["options-no-closed-loop-0"].training.closed_loop.fraction == 0.0
+    assert replace(configs["options-all-0"].training, seed=2) == whole.training
+    calls = experiment.calls(
+        "world_options", "all", "convolutions", "--", "--threads", "1", UPDATES="10", SEEDS="1"
+    )
     assert [call for call, _ in calls] == ["train", "evaluate"] * 2
-    result = experiment.run("world_options", "seed1")
+    result = experiment.run("world_options", "al")
     assert result.returncode == 2
-    assert "seed-1" in result.stderr
+    assert "all" in result.stderr
 
 
 def test_another_dataset_is_refused_before_anything_happens(experiment):
