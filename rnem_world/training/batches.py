@@ -60,8 +60,22 @@ def batch_options(info: SplitInfo | None, given: Mapping[str, Any]) -> dict[str,
         "sequence_steps": steps,
         "chunk_steps": chunk,
         "batch_size": max(share, 1) * shares,
-        "optimizer": {"learning_rate": pace.learning_rate},
+        "optimizer": {"learning_rate": _rate(given, pace.learning_rate)},
     }
+
+
+def _rate(given: Mapping[str, Any], usual: float) -> float:
+    """Gives the usual learning rate, or where it shall end if that is above it.
+
+    Rates above all usual ones are refused before there is data, and this keeps those below from being refused after it.
+    """
+    optimizer = given.get("optimizer")
+    final = optimizer.get("final_learning_rate") if isinstance(optimizer, Mapping) else None
+    return (
+        max(usual, min(float(final), SMALL_FRAMES.learning_rate))
+        if isinstance(final, (int, float))
+        else usual
+    )
 
 
 def _steps_and_chunk(given: Mapping[str, Any], longest: int, usual: int) -> tuple[int, int | None]:

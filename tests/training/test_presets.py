@@ -108,6 +108,8 @@ def test_a_world_of_any_environment_is_shown_its_data_as_suits_that(
     [
         ({"batch_size": 64}, (12, 12, 64, 1e-3)),
         ({"optimizer": {"learning_rate": 0.5}}, (12, 12, 10, 0.5)),
+        ({"optimizer": {"final_learning_rate": 1.5e-3}}, (12, 12, 10, 1.5e-3)),
+        ({"optimizer": {"final_learning_rate": 5e-4}}, (12, 12, 10, 1e-3)),
         ({"sequence_steps": 14, "chunk_steps": 2}, (14, 2, 10, 1e-3)),
         # What is given makes the other fit.
         ({"sequence_steps": 16}, (16, 16, 10, 1e-3)),
@@ -156,6 +158,7 @@ def test_short_validation_sequences_are_long_enough_too(tmp_path):
     ("options", "message"),
     [
         ({"sequence_steps": 0}, "sequence_steps is 0"),
+        ({"optimizer": {"final_learning_rate": 3e-3}}, "final_learning_rate is 0.003"),
         ({"sequence_steps": "x"}, "sequence_steps is 'x'"),
         ({"chunk_steps": -2}, "chunk_steps is -2"),
         ({"accumulate": 0}, "accumulate is 0"),
