@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -302,8 +302,8 @@ def _common_attributes(shards: Sequence[Shard]) -> DatasetAttributes:
     """Joins the attributes of all shards.
 
     Returns:
-        The attributes of the first; the seed is None if the shards have different ones, and different policies are
-        all named.
+        The attributes of the first; the seed is None if the shards have different ones, and different policies and
+        versions of packages are all named.
 
     Raises:
         DataError: If those that matter differ.
@@ -319,9 +319,15 @@ def _common_attributes(shards: Sequence[Shard]) -> DatasetAttributes:
     first = found[0]
     for shard, attributes in zip(shards, found, strict=True):
         check_alike(first, attributes, shards[0].path.name, str(shard.path))
-    policies = sorted({str(attributes.settings.get("policy")) for attributes in found})
-    if len(policies) > 1:
-        first = replace(first, settings=first.settings | {"policy": " + ".join(policies)})
+    policies = [str(attributes.settings.get("policy")) for attributes in found]
+    if len(set(policies)) > 1:
+        first = replace(first, settings=first.settings | {"policy": _all_named(policies)})
+    versions = [_versions(attributes.settings) for attributes in found]
+    if any(other != versions[0] for other in versions):
+        names = dict.fromkeys(name for each in versions for name in each)
+        joined = {name: _all_named(each[name] for each in versions if name in each) for name in names}
+        recipe = first.settings["recipe"] | {"versions": joined}
+        first = replace(first, settings=first.settings | {"recipe": recipe})
     return first if len({attributes.seed for attributes in found}) == 1 else replace(first, seed=None)
 
 
@@ -340,7 +346,7 @@ def check_alike(
         DataError: If attributes that matter differ.
     """
     for name in _SAME:
-        wanted, found = (_without_policy(getattr(one, name)) for one in (expected, given))
+        wanted, found = (_what_must_agree(getattr(one, name)) for one in (expected, given))
         if found != wanted:
             raise DataError(
                 f"{given_where}: {name} is {found!r}, but {wanted!r} in {expected_where}; only shards made with the "
@@ -348,12 +354,26 @@ def check_alike(
             )
 
 
-def _without_policy(value: object) -> object:
-    # Who acted may differ from shard to shard: the rules of the world are the same. A file has lists where a program
-    # has tuples.
+def _what_must_agree(value: object) -> object:
+    # Who acted may differ from shard to shard, and by which versions of packages: the rules of the world are the same.
+    # A file has lists where a program has tuples.
     if not isinstance(value, dict):
         return value
-    return json.loads(json.dumps({key: value[key] for key in value if key != "policy"}))
+    value = {key: part for key, part in value.items() if key != "policy"}
+    if isinstance(value.get("recipe"), dict):
+        value["recipe"] = {key: part for key, part in value["recipe"].items() if key != "versions"}
+    return json.loads(json.dumps(value))
+
+
+def _all_named(texts: Iterable[str]) -> str:
+    """Names each once, also those of datasets that were joined before."""
+    return " + ".join(sorted({part for text in texts for part in text.split(" + ")}))
+
+
+def _versions(settings: Mapping[str, Any]) -> dict[str, str]:
+    recipe = settings.get("recipe")
+    found = recipe.get("versions") if isinstance(recipe, dict) else None
+    return {name: str(version) for name, version in found.items()} if isinstance(found, dict) else {}
 
 
 def _check_agreement(shards: Sequence[Shard]) -> None:

@@ -126,6 +126,31 @@ class TestShards:
         with Dataset.open(shards) as dataset:
             assert dataset.attributes.seed is None
 
+    def test_shards_of_other_versions_of_packages_are_read_together_and_all_are_named(
+        self, tmp_path: Path
+    ) -> None:
+        def write(name: str, **versions: str) -> None:
+            settings = {"recipe": {"id": "CartPole-v1", "versions": versions}}
+            write_shard(
+                tmp_path / name, {"training": discs(1)}, dataclasses.replace(ATTRIBUTES, settings=settings)
+            )
+
+        write("000.h5", gymnasium="1.2.0", rnem_world="0.1.0")
+        write("001.h5", gymnasium="1.2.0", rnem_world="0.2.0", minatar="1.0.15")
+        with Dataset.open(tmp_path) as dataset:
+            recipe = dataset.attributes.settings["recipe"]
+        expected = {"gymnasium": "1.2.0", "rnem_world": "0.1.0 + 0.2.0", "minatar": "1.0.15"}
+        assert recipe == {"id": "CartPole-v1", "versions": expected}
+        merge_shards(tmp_path, tmp_path / "002.h5")
+        with Dataset.open(tmp_path) as dataset:
+            assert dataset.attributes.settings["recipe"] == recipe
+        other = {"recipe": {"id": "CartPole-v0", "versions": {}}}
+        write_shard(
+            tmp_path / "003.h5", {"training": discs(1)}, dataclasses.replace(ATTRIBUTES, settings=other)
+        )
+        with pytest.raises(DataError, match=r"003\.h5: settings is .*CartPole-v0"):
+            Dataset.open(tmp_path)
+
     def test_other_settings_are_refused(self, shards: Path) -> None:
         write_shard(shards / "9.h5", {"training": discs(1)}, dataclasses.replace(ATTRIBUTES, settings={}))
         with pytest.raises(DataError, match=r"9\.h5: settings is \{\}, but .* in 000\.h5"):
