@@ -77,6 +77,11 @@ def _follow_ball(
     return int(landing < paddle) + 2 * int(landing > paddle)
 
 
+def cross(observation: Bool[np.ndarray, "10 10 7"], generator: np.random.Generator) -> int:
+    """Goes up in ``MinAtar/Freeway-v1`` whatever comes, with one in four actions left to chance."""
+    return int(generator.integers(3)) if generator.random() < 0.25 else 1
+
+
 def follow_ball_of_pong(observation: Any, generator: np.random.Generator) -> int:
     """Moves the right paddle of ``ALE/Pong-v5`` to the ball's height, with one in four actions left to chance."""
     if generator.random() < 0.25:
