@@ -220,6 +220,7 @@ def _finish(slots: int) -> tuple[Stage, Stage]:
 
 
 _GAME = {"what": "atari", "game": "SpaceInvaders", "num_train": 4000, "num_valid": 300, "num_test": 300}
+_GAMERS = "repeated-random:0.7,random:0.15,stay:0.15"
 _PLAYERS = "rnem_world.agents.players"
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -254,7 +255,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             start_from="balls",
         ),
         "space_invaders": Recipe(
-            "a world of Atari's Space Invaders, as the shipped one: some 3 hours of one core",
+            "a world of Atari's Space Invaders, as the shipped one: some 4 hours of one core",
             (
                 Stage(
                     "learn",
@@ -277,6 +278,20 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                             "prior_code": _IMAGINES["prior_code"],
                         }
                     },
+                ),
+                Stage(
+                    "rewards",
+                    {
+                        "training": {
+                            **_cosine(6600, 5e-4, 1e-5),
+                            "loss": {"motion_weight": 3.0},
+                            "head_loss": {"reward_weight": 100.0},
+                            "rare_fraction": 0.35,
+                            "closed_loop": {**_IMAGINES["closed_loop"], "latent_fraction": 0.6},
+                            "prior_code": _IMAGINES["prior_code"],
+                        }
+                    },
+                    ({**_GAME, "num_train": 4500, "seed": 51, "policy": _GAMERS},),
                 ),
             ),
             is_world_model=True,
