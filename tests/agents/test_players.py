@@ -34,7 +34,7 @@ def mean_return(name: str, choose, episodes: int, steps: int = 500) -> float:
         ("Pendulum-v1", players.swing_up, 5, 500.0),
         ("MinAtar/Breakout-v1", players.follow_ball, 20, 1.5),
         ("MinAtar/Breakout-v1", players.follow_ball_carelessly, 40, 0.4),
-        ("MinAtar/Freeway-v1", players.cross, 1, 8.0),
+        ("MinAtar/Freeway-v1", players.cross, 2, 2.5),
         ("ALE/Pong-v5", players.follow_ball_of_pong, 1, 2.0),
     ],
 )
