@@ -227,9 +227,9 @@ def figures_table(figures: Figures) -> str:
         cells = []
         for path in columns:
             values = [
-                value for value in (_look_up(each, path) for each in seeds.values()) if value is not None
+                value for value in (look_up(each, path) for each in seeds.values()) if value is not None
             ]
-            is_split = not path.endswith("ari") or _look_up(next(iter(seeds.values())), "four_8_slots.ari")
+            is_split = not path.endswith("ari") or look_up(next(iter(seeds.values())), "four_8_slots.ari")
             cells.append(_short(float(np.mean(values))) if values and is_split else "-")
         lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -273,13 +273,11 @@ def draw(
     axes[0, 1].set(title="ARI of training batches", xlabel="update of the last stage", ylim=(0, 1.02))
     for name, seeds in figures.items():
         for axis, path in ((axes[1, 0], "four.curve"), (axes[1, 1], "pixels.position")):
-            found = [
-                value for value in (_look_up(each, path) for each in seeds.values()) if value is not None
-            ]
+            found = [value for value in (look_up(each, path) for each in seeds.values()) if value is not None]
             if found:
                 values = np.mean(found, axis=0)
                 axis.plot(range(1, len(values) + 1), values, color=colours.get(name, "0.5"), label=name)
-    straight = _look_up(next(iter(figures.get("r_nem", {}).values()), {}), "pixels.constant_velocity")
+    straight = look_up(next(iter(figures.get("r_nem", {}).values()), {}), "pixels.constant_velocity")
     if straight is not None:
         axes[1, 1].plot(range(1, len(straight) + 1), straight, "k:", label="constant velocity")
     axes[1, 0].set(title="plain BCE, four balls", xlabel="step", ylabel="nats a frame")
@@ -296,22 +294,25 @@ def _values(claim: Claim, figures: Figures) -> tuple[float, ...]:
     name, path = claim.figure
     values = []
     for seed, found in figures.get(name, {}).items():
-        value = _look_up(found, path)
+        value = look_up(found, path)
         if claim.over is not None:
-            other = _look_up(figures.get(claim.over[0], {}).get(seed, {}), claim.over[1])
+            other = look_up(figures.get(claim.over[0], {}).get(seed, {}), claim.over[1])
             value = None if value is None or not other else value / other
         if value is not None and math.isfinite(value):
             values.append(float(value))
     return tuple(values)
 
 
-def _look_up(found: Any, path: str) -> Any:
-    """Follows a path of names, numbers and ``mean``; None where it leads nowhere."""
+def look_up(found: Any, path: str) -> Any:
+    """Follows a path of names, numbers and ``mean``, joined by dots; None where it leads nowhere."""
     for part in path.split("."):
         if isinstance(found, Mapping):
             found = found.get(part)
         elif isinstance(found, list):
-            found = float(np.mean(found)) if part == "mean" else found[int(part)]
+            if part == "mean":
+                found = float(np.mean(found))
+            else:
+                found = found[int(part)] if int(part) < len(found) else None
         else:
             return None
     return found

@@ -15,22 +15,25 @@ from typing import Any
 
 import numpy as np
 
+from rnem_world.benchmarks.claim_report import look_up
 from rnem_world.errors import DataError, RnemWorldError
 
 # The run that the others are compared with.
 WHOLE = "all"
-# Columns: what it is called, where `rnem-world evaluate --imagine` writes it, and which element where that is a list.
-COLUMNS: tuple[tuple[str, str, int | None], ...] = (
-    ("position error after 1", "position_errors", 0),
-    ("5", "position_errors", 4),
-    ("10", "position_errors", 9),
-    ("20", "position_errors", 19),
-    ("player's after 10", "player_errors", 9),
-    ("balls there after 20", "alive", 19),
-    ("FG-ARI", "fg_ari", None),
-    ("shuffled over true actions", "shuffled_ratio", None),
-    ("reward's average precision, watching", "reward_precision_watching", None),
-    ("imagining", "reward_precision", None),
+# What they are compared by: the position error after five frames.
+COMPARED = "position_errors.4"
+# Columns: what it is called, and where `rnem-world evaluate --imagine` writes it, by `look_up`'s path.
+COLUMNS: tuple[tuple[str, str], ...] = (
+    ("position error after 1", "position_errors.0"),
+    ("5", "position_errors.4"),
+    ("10", "position_errors.9"),
+    ("20", "position_errors.19"),
+    ("player's after 10", "player_errors.9"),
+    ("balls there after 20", "alive.19"),
+    ("FG-ARI", "fg_ari"),
+    ("shuffled over true actions", "shuffled_ratio"),
+    ("reward's average precision, watching", "reward_precision_watching"),
+    ("imagining", "reward_precision"),
 )
 
 Figures = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -74,13 +77,13 @@ def table(figures: Figures) -> str:
     Args:
         figures: What was measured.
     """
-    heads = ["", "seeds", *(name for name, _, _ in COLUMNS), "error after 5 over that with all"]
+    heads = ["", "seeds", *(name for name, _ in COLUMNS), "error after 5 over that with all"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     whole = figures.get(WHOLE, {})
     for variant, seeds in figures.items():
-        cells = [_range([_pick(each, path, index) for each in seeds.values()]) for _, path, index in COLUMNS]
+        cells = [_range([_pick(each, path) for each in seeds.values()]) for _, path in COLUMNS]
         ratios = [
-            _pick(each, "position_errors", 4) / _pick(whole[seed], "position_errors", 4)
+            _pick(each, COMPARED) / _pick(whole[seed], COMPARED)
             for seed, each in seeds.items()
             if seed in whole and variant != WHOLE
         ]
@@ -88,11 +91,9 @@ def table(figures: Figures) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pick(measured: Mapping[str, Any], path: str, index: int | None) -> float:
+def _pick(measured: Mapping[str, Any], path: str) -> float:
     """Takes a figure; NaN if it wasn't measured, or not for so many frames."""
-    value = measured.get(path)
-    if index is not None:
-        value = value[index] if value is not None and index < len(value) else None
+    value = look_up(measured, path)
     return float("nan") if value is None else float(value)
 
 

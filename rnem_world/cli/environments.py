@@ -99,7 +99,7 @@ def collected(environment: str, options: Mapping[str, Any], report: Callable[[st
     """
     from rnem_world.agents.any_collection import any_collection
     from rnem_world.agents.collecting import DATA_FOLDER, collect
-    from rnem_world.data.dataset import Dataset
+    from rnem_world.data.dataset import Dataset, without_versions
 
     collection = any_collection(environment, options)
     path = DATA_FOLDER / f"{collection.name}.h5"
@@ -117,7 +117,11 @@ def collected(environment: str, options: Mapping[str, Any], report: Callable[[st
         stored = dataset.attributes
         there = {split: dataset.info(split).number_of_sequences for split in dataset.splits}
     wanted = collection.source().attributes
-    differ = [name for name in ("recipe", "policy") if _plain(stored, name) != _plain(wanted, name)]
+    differ = [
+        name
+        for name in ("recipe", "policy")
+        if without_versions(stored.settings.get(name)) != without_versions(wanted.settings.get(name))
+    ]
     if "steps_of_data" in options and there != {
         split: number for split, number in collection.sizes().sequences.items() if number
     }:
@@ -128,16 +132,6 @@ def collected(environment: str, options: Mapping[str, Any], report: Callable[[st
             f"--data {path}, or collect elsewhere first, with `rnem-world collect --env ... --out`"
         )
     return path
-
-
-def _plain(attributes: Any, name: str) -> Any:
-    """Gives a setting of a dataset, without the versions that it was made with."""
-    found = attributes.settings.get(name)
-    return (
-        {key: value for key, value in found.items() if key != "versions"}
-        if isinstance(found, dict)
-        else found
-    )
 
 
 def check_unused(environment: str, given: Mapping[str, Any], known: tuple[str, ...], owner: str) -> None:

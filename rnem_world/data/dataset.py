@@ -360,9 +360,16 @@ def _what_must_agree(value: object) -> object:
     if not isinstance(value, dict):
         return value
     value = {key: part for key, part in value.items() if key != "policy"}
-    if isinstance(value.get("recipe"), dict):
-        value["recipe"] = {key: part for key, part in value["recipe"].items() if key != "versions"}
+    if "recipe" in value:
+        value["recipe"] = without_versions(value["recipe"])
     return json.loads(json.dumps(value))
+
+
+def without_versions(setting: Any) -> Any:
+    """Gives a setting of a dataset without the versions of packages, by which the rules of the world don't change."""
+    if not isinstance(setting, dict):
+        return setting
+    return {key: part for key, part in setting.items() if key != "versions"}
 
 
 def _all_named(texts: Iterable[str]) -> str:

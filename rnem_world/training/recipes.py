@@ -220,6 +220,7 @@ def _finish(slots: int) -> tuple[Stage, Stage]:
 
 
 _GAME = {"what": "atari", "game": "SpaceInvaders", "num_train": 4000, "num_valid": 300, "num_test": 300}
+_GAME_IMAGINES = merged(_IMAGINES, {"closed_loop": {"latent_fraction": 0.6}})
 _GAMERS = "repeated-random:0.7,random:0.15,stay:0.15"
 _PLAYERS = "rnem_world.agents.players"
 
@@ -274,8 +275,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                         "training": {
                             **_cosine(6200, 4e-4, 3e-5),
                             "loss": {"motion_weight": 2.0},
-                            "closed_loop": {**_IMAGINES["closed_loop"], "latent_fraction": 0.6},
-                            "prior_code": _IMAGINES["prior_code"],
+                            **_GAME_IMAGINES,
                         }
                     },
                 ),
@@ -287,8 +287,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                             "loss": {"motion_weight": 3.0},
                             "head_loss": {"reward_weight": 100.0},
                             "rare_fraction": 0.35,
-                            "closed_loop": {**_IMAGINES["closed_loop"], "latent_fraction": 0.6},
-                            "prior_code": _IMAGINES["prior_code"],
+                            **_GAME_IMAGINES,
                         }
                     },
                     ({**_GAME, "num_train": 4500, "seed": 51, "policy": _GAMERS},),

@@ -34,7 +34,7 @@ def test_means_ranges_and_ratios_of_the_same_seed(tmp_path):
     rows = cells(table(read_figures(tmp_path, ["no-rare", "all"])))
     assert list(rows) == ["no-rare", "all", "error-only"]
     assert rows["all"][:3] == ["2", "0.2 (0.1 to 0.3)", "1 (0.5 to 1.5)"]
-    assert rows["all"][1 + [name for name, _, _ in COLUMNS].index("FG-ARI")] == "0.9 (0.9 to 0.9)"
+    assert rows["all"][1 + [name for name, _ in COLUMNS].index("FG-ARI")] == "0.9 (0.9 to 0.9)"
     assert rows["error-only"][-1] == "2.5 (2 to 3)"
     assert rows["no-rare"][:2] == ["1", "0.2"]
     assert (rows["all"][-1], rows["no-rare"][-1]) == ("-", "-"), "nothing of the same seed to compare with"
