@@ -248,11 +248,12 @@ def draw(
     Raises:
         OutputError: If it can't be written.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from rnem_world.evaluation.pictures import save_figure
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplots(2, 2)
     names = list(dict.fromkeys(label.rpartition("-")[0] for label in curves))
     colours = {name: f"C{number}" for number, name in enumerate(names)}
     labelled: set[str] = set()
