@@ -18,7 +18,6 @@ from jaxtyping import Float, Float32, Num, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnem_world.actions import ActionSpace
 from rnem_world.device import choose_device
 from rnem_world.envs.engine import Engine, make_engine
 from rnem_world.errors import CheckpointError, ConfigError
@@ -79,7 +78,7 @@ class World:
         self.device = next(model.parameters()).device
         self.frame_shape = (*config.model.frame_size, config.model.channels)
         self.takes_actions = config.model.takes_actions
-        self.actions = actions_of(config)
+        self.actions = config.actions
         self.action_space: spaces.Space[Any] = self.actions.space()
         self.number_of_actions = self.actions.sizes[0] if self.actions.is_discrete else 0
         self.chunk = CHUNKS.get(self.device.type, LARGEST_CHUNK)
@@ -235,21 +234,12 @@ class World:
     def still_actions(self, number: int, step: int = 0) -> Num[Tensor, "n ..."]:
         """Makes actions under which a frame can be watched for some steps though nothing moves.
 
-        Where no value of a whole number leaves the picture as it is, each has its turn: slots that watch a still frame
-        under one that pushes would believe that all the others move things twice as far.
-
         Args:
             number: How many.
-            step: Which of the steps.
+            step: Which of the steps, see `ActionSpace.still`.
         """
-        actions = self.no_actions(number)
-        found = self.config.still_actions
-        if found is None:
-            return actions
-        sizes = self.actions.sizes
-        values = [step % size if value < 0 else value for value, size in zip(found, sizes, strict=True)]
-        taken = torch.tensor(values, dtype=actions.dtype, device=self.device)
-        return actions + taken.reshape(self.actions.stored_shape)
+        action = torch.from_numpy(self.actions.still(self.config.still_actions, step)).to(self.device)
+        return action.expand(number, *action.shape)
 
     def known_frames(self, frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
         """Turns real frames into such as the world knows: booleans for black and white, bytes for greys or colours.
@@ -320,21 +310,6 @@ class World:
             while len(self._pools) > MOST_POOLS:
                 self._pools.popitem(last=False)
         return found
-
-
-def actions_of(config: RunConfig) -> ActionSpace:
-    """Says what an action of a run's world is: what its data says, or what can be told by the model alone."""
-    model = config.model
-    if config.action_space is not None:
-        return config.action_space
-    if model.actions is None:
-        return ActionSpace.discrete(max(model.number_of_actions, 1))
-    given, shape = model.actions, (model.actions.length,)
-    if given.kind == "box":
-        return ActionSpace("box", low=given.low, high=given.high, shape=shape, dtype="float32")
-    return ActionSpace(
-        given.kind, given.sizes, shape=shape, dtype="int8" if given.kind == "multi_binary" else "int64"
-    )
 
 
 _loading = threading.Lock()

@@ -188,6 +188,22 @@ class ActionSpace:
             "box": f"{self.length} real number{many}",
         }[self.kind]
 
+    def still(self, values: tuple[int, ...] | None, turn: int = 0) -> Shaped[np.ndarray, "..."]:
+        """Gives an action, as it is stored, under which a frame can be watched for some steps though nothing moves.
+
+        Where no value of a whole number leaves the picture as it is, each has its turn: slots that watch a still frame
+        under one that pushes would believe that all the others move things twice as far.
+
+        Args:
+            values: Of each whole number the value that leaves the picture as it is, -1 where none does; None where
+                nobody has looked, or for real numbers: 0 then stands for it.
+            turn: Which of the steps.
+        """
+        if values is None:
+            return np.zeros(self.stored_shape, self.stored_dtype)
+        taken = [turn % size if value < 0 else value for value, size in zip(values, self.sizes, strict=True)]
+        return np.array(taken, self.stored_dtype).reshape(self.stored_shape)
+
     def encode(self, actions: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Turns an environment's actions into stored ones.
 

@@ -13,8 +13,11 @@ from rnem_world.cli import arguments
 from rnem_world.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.data.schema import Split
     from rnem_world.envs.starts import Starts
     from rnem_world.models.world_model import WorldModel
+    from rnem_world.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,10 @@ def _export(request: _Request, out: Path) -> None:
 
         starts = starts_from_dataset(request.dataset, request.number_of_starts)
     model, config = load_model(request.run, prefer=request.checkpoint)
-    if request.dataset is not None and request.spread_codes:
-        _spread_codes(model, request.dataset)
+    if request.dataset is not None:
+        if request.spread_codes:
+            _spread_codes(model, request.dataset)
+        config = _settled(model, config, request.dataset)
     if request.half:
         model = model.half()
     if request.data is not None:
@@ -145,8 +150,9 @@ def _spread_codes(model: WorldModel, data: str) -> None:
     from rnem_world.seeding import torch_generator
 
     with Dataset.open(data) as dataset:
-        split = "validation" if "validation" in dataset.splits else dataset.splits[0]
-        found = fit_code_gain(model, dataset, split, torch_generator(0, "code gain", device="cpu"))
+        found = fit_code_gain(
+            model, dataset, _held_out(dataset), torch_generator(0, "code gain", device="cpu")
+        )
     if found is None:
         return
     before, after = found.motion[0.0], found.motion[found.exponent]
@@ -154,6 +160,31 @@ def _spread_codes(model: WorldModel, data: str) -> None:
         f"latent dreams move {after:.2f} times as much as the data after many frames ({before:.2f} before), "
         f"codes spread with the exponent {found.exponent:g}"
     )
+
+
+def _settled(model: WorldModel, config: RunConfig, data: str) -> RunConfig:
+    """Measures how often slots are best shown a first frame; of a model without heads that is nobody's concern."""
+    from rnem_world.data.dataset import Dataset
+    from rnem_world.evaluation.settling import fit_settle_steps
+    from rnem_world.seeding import torch_generator
+
+    if model.heads is None:
+        return config
+    generator = torch_generator(0, "settling", device="cpu")
+    with Dataset.open(data) as dataset:
+        split = _held_out(dataset)
+        found = fit_settle_steps(model, dataset, split, config.actions, config.still_actions, generator)
+    if found is None:
+        return config
+    click.echo(
+        f"slots are shown a first frame {found.steps} times: the frames that follow are then off by "
+        f"{found.losses[found.steps]:.1f} nats, else by up to {max(found.losses.values()):.1f}"
+    )
+    return replace(config, settle_steps=found.steps)
+
+
+def _held_out(dataset: Dataset) -> Split:
+    return "validation" if "validation" in dataset.splits else dataset.splits[0]
 
 
 def _add_graphs(out: Path) -> None:

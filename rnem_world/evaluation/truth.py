@@ -153,6 +153,7 @@ def read_truth(
     number_of_frames: int,
     device: torch.device,
     together: int = 2,
+    at_first: bool = False,
 ) -> Truth:
     """Reads what happened from a dataset, and where the objects were if it has their positions.
 
@@ -165,13 +166,17 @@ def read_truth(
         number_of_frames: Frames of each.
         device: Where to put it.
         together: Frames at the beginning that have to be of one episode.
+        at_first: Whether to read from where episodes begin, of which a sequence may have several; if none of them does,
+            from anywhere.
 
     Raises:
         DataError: If no episode is long enough, the dataset has positions but no groups, or it doesn't say the rules of
             its balls.
     """
     there = dataset.info(split).arrays
-    windows = find_windows(dataset, split, together, number_of_frames, sequences)
+    windows = find_windows(dataset, split, together, number_of_frames, sequences, at_first)
+    if at_first and not len(windows.begins):
+        windows = find_windows(dataset, split, together, number_of_frames, sequences)
     if not len(windows.begins):
         raise DataError(
             f"no episode in {split} of {dataset.path} has {together} frames and goes on, in sequences of "

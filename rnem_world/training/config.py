@@ -369,6 +369,8 @@ class RunConfig:
         recipe: How to make that environment, and frames of it, where the data says so; plain values.
         still_actions: Of actions that are whole numbers, the value of each that leaves the picture as it is, from 0;
             -1 where none does. None where nobody has looked: 0 then stands for it.
+        settle_steps: How often slots are shown a first frame before anything happens, see
+            `rnem_world.evaluation.settling`. None where nobody has measured it.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -378,6 +380,25 @@ class RunConfig:
     action_space: ActionSpace | None = None
     recipe: dict[str, Any] | None = None
     still_actions: tuple[int, ...] | None = None
+    settle_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.settle_steps is not None:
+            check_at_least(self, 0, "settle_steps")
+
+    @property
+    def actions(self) -> ActionSpace:
+        """What an action is: what the data says, or what can be told by the model alone."""
+        if self.action_space is not None:
+            return self.action_space
+        given = self.model.actions
+        if given is None:
+            return ActionSpace.discrete(max(self.model.number_of_actions, 1))
+        shape = (given.length,)
+        if given.kind == "box":
+            return ActionSpace("box", low=given.low, high=given.high, shape=shape, dtype="float32")
+        dtype = "int8" if given.kind == "multi_binary" else "int64"
+        return ActionSpace(given.kind, given.sizes, shape=shape, dtype=dtype)
 
     @property
     def data_path(self) -> Path | None:

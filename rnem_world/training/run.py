@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -156,6 +156,15 @@ class RunFolder:
     def reconfigure(self) -> None:
         """Writes the configuration with which a run goes on."""
         write_run_config(self.path, self._config)
+
+    @_by_the_first
+    def note_settle_steps(self, progress: RunProgress, steps: int) -> None:
+        """Keeps how often slots are to be shown a first frame, with the run, the present checkpoint and later ones."""
+        self._config = replace(self._config, settle_steps=steps)
+        self.reconfigure()
+        folder = self.checkpoint(progress)
+        if folder.is_dir():
+            write_run_config(folder, self._config)
 
     @_by_the_first
     def begin(self, progress: RunProgress) -> None:

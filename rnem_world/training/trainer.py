@@ -22,6 +22,7 @@ from rnem_world.distributed import ALONE, Processes, Stop, Stopped, process_grou
 from rnem_world.errors import CheckpointError, TrainingError
 from rnem_world.evaluation.one_step import Evaluation, EvaluationConfig, evaluate
 from rnem_world.evaluation.pictures import counts_figure, figure_to_array, overview
+from rnem_world.evaluation.settling import fit_settle_steps
 from rnem_world.models.rollout import RolloutConfig, roll_out
 from rnem_world.models.world_model import WorldModel
 from rnem_world.seeding import derive_seed, torch_generator
@@ -317,6 +318,7 @@ class Trainer:
         self.report(f"{line} ({progress.minutes:.1f} min)")
         self.folder.log("validation", progress, {"epoch": progress.epoch, **evaluation.to_dict()})
         self.folder.picture("overview", progress, self.overview)
+        self._settle()
         dreams = None
         if self.processes.is_first:
             dreams = measure_dreams(self.model, self.validation.dataset, self.options, self.device)
@@ -330,6 +332,22 @@ class Trainer:
                     progress,
                     lambda: figure_to_array(counts_figure(told.reward_counts, told.reward_values, title)),
                 )
+
+    def _settle(self) -> None:
+        """Measures how often the slots of a world are best shown a first frame."""
+        if self.model.heads is None or not self.processes.is_first:
+            return
+        generator = torch_generator(self.options.seed, "settling", device=self.device)
+        space, still = self.config.actions, self.config.still_actions
+        was_training = self.model.training
+        try:
+            data = self.validation.dataset
+            found = fit_settle_steps(self.model.eval(), data, "validation", space, still, generator)
+        finally:
+            self.model.train(was_training)
+        if found is not None:
+            self.folder.log("settling", self.progress, {"steps": found.steps})
+            self.folder.note_settle_steps(self.progress, found.steps)
 
     def _validate(self) -> Evaluation | None:
         """Evaluates one step ahead, always with the same noise and responsibilities; None if a signal stops it."""

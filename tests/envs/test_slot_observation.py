@@ -91,8 +91,8 @@ def test_environments_of_other_worlds_are_refused(world):
         SlotObservation(BouncingBallsEnv("control"), world)
     with pytest.raises(ConfigError, match=r"Discrete\(1\).*expected Discrete\(9\)"):
         SlotVectorObservation(BouncingBallsVectorEnv(2, preset="balls3small32"), world)
-    with pytest.raises(ConfigError, match="settle_steps is 0"):
-        SlotObservation(BouncingBallsEnv(), world, settle_steps=0)
+    with pytest.raises(ConfigError, match="settle_steps is -1"):
+        SlotObservation(BouncingBallsEnv(), world, settle_steps=-1)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,31 @@ def test_first_frames_are_watched_under_actions_that_move_nothing(
     frame = BouncingBallsEnv().reset(seed=0)[0][None].repeat(2, axis=0)
     slots.reset(torch.arange(2), slots.world.frames_for_model(frame))
     assert given == [[action] * 2 for action in watched]
+
+
+@pytest.mark.parametrize("kind", ["binary", "grey"])
+def test_slots_that_see_a_first_frame_once_are_those_that_dreams_begin_with(world, tmp_path, kind):
+    """Without a second look a filter knows after every frame what a dream knows that begins with these frames."""
+    n, folder = 3, world
+    if kind == "grey":
+        folder = write_world(tmp_path / "grey", likelihood="mixture", initial_prediction=0.5)
+    known = World.load(folder)
+    env = BouncingBallsVectorEnv(n)
+    seen, actions = [env.reset(seed=3)[0]], np.random.default_rng(0).integers(9, size=(3, n))
+    watching = SlotFilter(known, n, settle_steps=0, engine="torch")
+    watching.reset(torch.arange(n), known.frames_for_model(seen[0]))
+    once = SlotFilter(known, n, settle_steps=1, engine="torch")
+    once.reset(torch.arange(n), known.frames_for_model(seen[0]))
+    torch.testing.assert_close(watching.outputs(), once.outputs())
+    assert watching.start_imagination().theta.eq(0.0).all()
+    for number, row in enumerate(actions, 1):
+        seen.append(env.step(row)[0])
+        watching.step(torch.from_numpy(row), known.frames_for_model(seen[-1]))
+        frames = known.inputs(known.frames_for_model(np.stack(seen, axis=1)))
+        wanted = known.encode(frames, torch.from_numpy(actions[:number]).T, watching.slots)
+        got = watching.start_imagination()
+        torch.testing.assert_close(got.theta, wanted.theta)
+        torch.testing.assert_close(got.code, wanted.code)
 
 
 def test_each_number_of_an_action_has_its_turn(tmp_path):
