@@ -9,11 +9,8 @@ from torch import Tensor, nn
 from rnem_world.models.config import LossConfig
 from rnem_world.models.likelihood import Frames, Gamma, Likelihood, LossTerms, Maps, Mask
 
-# The deviation of a pixel from the mean of its slot, in each channel. 0.10 to 0.15 are alike, 0.25 binds nothing.
-SIGMA = 0.12
-PRECISION = 1.0 / SIGMA**2
 # Pixels this far apart, over all channels, are told apart: one colour is not the other.
-DIFFERENCE = 2.0 * SIGMA
+DIFFERENCE = 0.24
 # Added to the logits of masks, so that the background has nearly everything at first.
 FIRST_MASK = -2.0
 # Log share of all slots together in a pixel of the first frame, beside a background that fits it.
@@ -25,7 +22,7 @@ Share = Float[Tensor, "*b 1 1 h w"]
 
 
 class Mixture(Likelihood):
-    """A pixel is drawn by one of the slots or by the background, in its colour, up to a deviation of 0.12.
+    """A pixel is drawn by one of the slots or by the background, in its colour, up to a deviation.
 
     The decoder draws ``channels + 1`` maps of a slot: the logit of its mask, and the logits of its means. A prediction
     has the mask's logit and the means. The background's mask has the logit 0.
@@ -34,9 +31,12 @@ class Mixture(Likelihood):
         channels: Channels of a frame.
         size: Height and width.
         initial_mean: What slots predict before the first frame.
+        deviation: Sigma, the standard deviation of a pixel from the mean of its slot, in each channel.
     """
 
-    def __init__(self, channels: int, size: tuple[int, int], initial_mean: float = 0.5) -> None:
+    def __init__(
+        self, channels: int, size: tuple[int, int], initial_mean: float = 0.5, deviation: float = 0.12
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.maps = channels + 1
@@ -44,6 +44,7 @@ class Mixture(Likelihood):
         self.sees_motion = True
         self.is_binary = False
         self.initial_mean = initial_mean
+        self.deviation, self.precision = deviation, 1.0 / deviation**2
         self.background = nn.Parameter(torch.full((channels, *size), 0.5))
 
     @torch.no_grad()
@@ -167,13 +168,13 @@ class Mixture(Likelihood):
             motion = (target - before).abs().amax(dim=1, keepdim=True)
             weights = 1.0 + (config.motion_weight - 1.0) * motion
         loss: Tensor = _MixtureLoss.apply(  # type: ignore[no-untyped-call]
-            logits, self.background, prediction.detach(), gamma.detach(), target, weights
+            logits, self.background, prediction.detach(), gamma.detach(), target, weights, self.precision
         )
         return loss
 
     def frame_loss(self, expected: Frames, frame: Frames) -> Float[Tensor, "*b"]:
         """Computes the squared error over 2 sigma^2."""
-        return (expected - frame).square().sum(dim=(-3, -2, -1)) * (0.5 * PRECISION)
+        return (expected - frame).square().sum(dim=(-3, -2, -1)) * (0.5 * self.precision)
 
     def draw_noise(
         self,
@@ -206,12 +207,12 @@ class Mixture(Likelihood):
         """Gives log pi N(x; mu, sigma^2) of the slots, up to terms that all have in common."""
         masks, means = self._split(prediction)
         distances = (means - frame.unsqueeze(-4)).square().sum(dim=-3, keepdim=True)
-        return masks - (0.5 * PRECISION) * distances
+        return masks - (0.5 * self.precision) * distances
 
     def _log_background(self, frame: Frames) -> Share:
         """The same of the background."""
         distances = (self.background - frame).square().sum(dim=-3, keepdim=True)
-        return (-0.5 * PRECISION) * distances.unsqueeze(-4)
+        return (-0.5 * self.precision) * distances.unsqueeze(-4)
 
 
 def _normalised(slots: Float[Tensor, "*b k 1 h w"], background: Share) -> tuple[Gamma, Share]:
@@ -238,16 +239,17 @@ class _MixtureLoss(torch.autograd.Function):
         gamma: Tensor,
         target: Tensor,
         weights: Tensor | None,
+        precision: float,
     ) -> Tensor:
         masks, means = prediction[:, :, :1], prediction[:, :, 1:]
         pi, shares = _normalised(masks, torch.zeros_like(masks[:, :1]))
         errors = means - target[:, None]
-        slots = torch.add(masks, errors.square().sum(dim=2, keepdim=True), alpha=-0.5 * PRECISION)
+        slots = torch.add(masks, errors.square().sum(dim=2, keepdim=True), alpha=-0.5 * precision)
         behind = background - target
-        rest = (-0.5 * PRECISION) * behind.square().sum(dim=1, keepdim=True)[:, None]
+        rest = (-0.5 * precision) * behind.square().sum(dim=1, keepdim=True)[:, None]
         nats = shares - torch.logaddexp(slots.logsumexp(dim=1, keepdim=True), rest)
         ctx.save_for_backward(pi, gamma, means, errors, behind)
-        ctx.weights = weights  # type: ignore[attr-defined]
+        ctx.weights, ctx.precision = weights, precision  # type: ignore[attr-defined]
         losses = nats if weights is None else nats * weights[:, None]
         return losses.flatten(1).sum(dim=1)
 
@@ -256,10 +258,11 @@ class _MixtureLoss(torch.autograd.Function):
         pi, gamma, means, errors, behind = ctx.saved_tensors  # type: ignore[attr-defined]
         scale = gradients[0][:, None, None, None, None]
         weights: Tensor | None = ctx.weights  # type: ignore[attr-defined]
+        precision: float = ctx.precision  # type: ignore[attr-defined]
         if weights is not None:
             scale = scale * weights[:, None]
         of_masks = (pi - gamma) * scale
-        of_means = (gamma * (scale * PRECISION)) * errors * means * (1.0 - means)
+        of_means = (gamma * (scale * precision)) * errors * means * (1.0 - means)
         rest = 1.0 - gamma.sum(dim=1)
-        of_background = (rest * (scale[:, 0] * PRECISION) * behind).sum(dim=0)
-        return torch.cat([of_masks, of_means], dim=2), of_background, None, None, None, None
+        of_background = (rest * (scale[:, 0] * precision) * behind).sum(dim=0)
+        return torch.cat([of_masks, of_means], dim=2), of_background, *([None] * 5)

@@ -151,9 +151,17 @@ class Picture:
 
 
 def make_likelihood(config: ModelConfig) -> Likelihood:
-    """Makes the likelihood that a model is configured with."""
+    """Makes the likelihood that a model is configured with.
+
+    Raises:
+        ConfigError: If pixels that are bits are given a deviation.
+    """
     if config.likelihood == "mixture":
-        return Mixture(config.channels, config.frame_size, config.initial_prediction)
+        return Mixture(config.channels, config.frame_size, config.initial_prediction, config.deviation)
+    if config.deviation != ModelConfig.deviation:
+        raise ConfigError(
+            f"deviation is {config.deviation}, which is for colours and greys, and pixels are bits: leave it out"
+        )
     sees_motion = config.slot_inputs == "error_frame_motion"
     return Bernoulli(config.channels, sees_motion, config.initial_prediction)
 

@@ -16,9 +16,9 @@ from rnem_world.evaluation.pictures import overview, rollout_panels
 from rnem_world.evaluation.report import imagination_table
 from rnem_world.evaluation.truth import Objects, Truth
 from rnem_world.models.config import LossConfig, ModelConfig
-from rnem_world.models.mixture import SIGMA, UNSEEN, Mixture
+from rnem_world.models.mixture import UNSEEN, Mixture
 from rnem_world.models.rollout import RolloutConfig, roll_out
-from rnem_world.models.world_model import WorldModel
+from rnem_world.models.world_model import WorldModel, make_likelihood
 from rnem_world.training.config import HeadLossConfig
 from rnem_world.training.losses import SequenceBatch, SequenceLoss
 from tests.models.worlds import videos, world_model
@@ -33,10 +33,10 @@ def model() -> WorldModel:
     return model
 
 
-@pytest.fixture
-def mixture() -> Mixture:
+@pytest.fixture(params=[0.12, 0.05])
+def mixture(request) -> Mixture:
     torch.manual_seed(0)
-    mixture = Mixture(CHANNELS, SIZE).double()
+    mixture = Mixture(CHANNELS, SIZE, deviation=request.param).double()
     mixture.prepare(torch.rand(7, CHANNELS, *SIZE, dtype=torch.float64))
     return mixture
 
@@ -60,7 +60,18 @@ def naive_terms(mixture: Mixture, logits: Tensor, frame: Tensor) -> tuple[Tensor
     masks = torch.cat([logits[:, :, 0] - 2.0, torch.zeros_like(logits[:, :1, 0])], dim=1)
     colours = torch.cat([logits[:, :, 1:].sigmoid(), mixture.background.expand(BATCH, 1, -1, -1, -1)], dim=1)
     distances = (colours - frame[:, None]).square().sum(dim=2)
-    return masks, masks - distances / (2 * SIGMA**2)
+    return masks, masks - distances / (2 * mixture.deviation**2)
+
+
+def test_a_model_has_the_deviation_that_it_is_given() -> None:
+    grey = {"likelihood": "mixture", "slot_inputs": "error_frame_motion"}
+    assert make_likelihood(ModelConfig(**grey)).deviation == 0.12
+    assert make_likelihood(ModelConfig(**grey, deviation=0.05)).precision == pytest.approx(400.0)
+    for deviation in (0.0, -0.1, 1.5):
+        with pytest.raises(ConfigError, match=f"deviation is {deviation}"):
+            ModelConfig(**grey, deviation=deviation)
+    with pytest.raises(ConfigError, match=r"deviation is 0\.05.*pixels are bits: leave it out"):
+        make_likelihood(ModelConfig(deviation=0.05))
 
 
 class TestFormulas:
@@ -152,7 +163,7 @@ class TestFormulas:
         assert previous is not None
         assert (previous == UNSEEN).all()
         seen = mixture.slot_inputs(frame, prediction, gamma, previous)
-        behind = torch.exp(-(mixture.background - frame).square().sum(dim=1) / (2 * SIGMA**2))
+        behind = torch.exp(-(mixture.background - frame).square().sum(dim=1) * mixture.precision / 2)
         slots = gamma[:, :, 0] * np.exp(-4.5)
         torch.testing.assert_close(seen[:, :, -1], slots / (slots.sum(dim=1) + behind)[:, None])
         assert not seen[:, :, 6:9].any()
