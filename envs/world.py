@@ -238,8 +238,10 @@ class World:
             number: How many.
             step: Which of the steps, see `ActionSpace.still`.
         """
-        action = torch.from_numpy(self.actions.still(self.config.still_actions, step)).to(self.device)
-        return action.expand(number, *action.shape)
+        actions, found = self.no_actions(number), self.config.still_actions
+        if found is None:  # nothing is copied to the device
+            return actions
+        return actions + torch.from_numpy(self.actions.still(found, step)).to(self.device)
 
     def known_frames(self, frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
         """Turns real frames into such as the world knows: booleans for black and white, bytes for greys or colours.
