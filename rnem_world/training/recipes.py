@@ -356,6 +356,26 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             is_world_model=True,
             environment="any",
         ),
+        "freeway": _any_world(
+            "freeway",
+            "a world of MinAtar's Freeway, half of its data of a player who crosses the road whatever comes",
+            {
+                "what": "MinAtar/Freeway-v1",
+                "steps_of_data": 100_000,
+                "policy": f"{_PLAYERS}:cross:0.5,repeated-random:0.3,random:0.2",
+                "seed": 1,
+            },
+            slots=5,
+            updates=4800,
+            # The slowest cars move every fifth frame: chunks see two of their moves.
+            training={
+                "batch_size": 32,
+                "chunk_steps": 12,
+                "closed_loop": {"fraction": 0.4, "steps": 4, "after_updates": 1600},
+                "prior_code": {"after_updates": 1600},
+                "optimizer": {"learning_rate": 1.5e-3},
+            },
+        ),
         "pendulum": _any_world(
             "pendulum",
             "a world of Pendulum in greys, of every second frame, in which a planner swings it up",
