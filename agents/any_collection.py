@@ -11,16 +11,17 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.collection import Collection
 from rnem_world.agents.guests import check_players, make_players
 from rnem_world.agents.mixture import ARCHIVE, parse_mixture, with_whole_paths, without_folders
-from rnem_world.config import build
+from rnem_world.config import build, check_at_least
 from rnem_world.data.collector import CollectorConfig, Source
 from rnem_world.data.schema import DatasetAttributes
 from rnem_world.envs.any import AnyVectorEnv, complete
+from rnem_world.envs.ids import close_quietly
 from rnem_world.envs.recipe import EnvironmentRecipe, parse_size
 from rnem_world.errors import ConfigError
 
@@ -64,6 +65,7 @@ class AnyCollection(Collection):
     player: Any = None
 
     def __post_init__(self) -> None:
+        check_at_least(self, 2, "frames")
         if self.steps_of_data is not None:
             if any(number is not None for number in (self.num_train, self.num_valid, self.num_test)):
                 raise ConfigError(
@@ -184,6 +186,11 @@ def any_collection(
     own = {RECIPE_OPTIONS[name]: given.pop(name) for name in list(given) if name in RECIPE_OPTIONS}
     if isinstance(own.get("size"), str | int):
         own["size"] = parse_size(str(own["size"]))
+    if "threshold" in own and own.get("binarise") != "threshold":
+        raise ConfigError(
+            f"threshold is {own['threshold']}, and binarise {own.get('binarise')}: it is for binarise='threshold' "
+            "(--binarise threshold) alone"
+        )
     make = None
     if callable(what):
         if own.get("options"):
@@ -214,6 +221,11 @@ def _described(env: Any) -> dict[str, Any]:
         wrappers = [
             {"entry_point": each.entry_point, "kwargs": each.kwargs} for each in spec.additional_wrappers
         ]
+        for each in gymnasium.registry[spec.id].additional_wrappers if spec.id in gymnasium.registry else ():
+            # Those that the id is registered with, the innermost, come with it.
+            kind: Any = load_env_creator(each.entry_point)
+            if wrappers and wrappers[0]["entry_point"] == f"{kind.__module__}:{kind.__name__}":
+                del wrappers[0]
         known = spec.id.startswith(("ALE/", "MinAtar/")) or module.startswith("gymnasium.")
         found = EnvironmentRecipe(spec.id if known else f"{module}:{spec.id}", options, wrappers)
         DatasetAttributes(settings={"recipe": found.to_json()})  # refuses what JSON can't hold
@@ -226,6 +238,5 @@ def _described(env: Any) -> dict[str, Any]:
     except ConfigError:
         return {}
     finally:
-        close = getattr(env, "close", None)
-        if callable(close):
-            close()
+        if isinstance(env, gymnasium.Env):
+            close_quietly(env)

@@ -70,22 +70,7 @@ class _Baseline:
         """Nothing to do: an action that is held across a reset does no harm."""
 
     def _drawn(self, number: int) -> NDArray[Any]:
-        """Draws stored actions evenly; real numbers that have no bounds from a standard normal distribution."""
-        actions = self.actions
-        if actions.is_discrete:
-            return self._generator.integers(actions.sizes[0], size=number)
-        if actions.kind != "box":
-            return self._generator.integers(actions.sizes, size=(number, actions.length))
-        even, normal = self._generator.random((number, actions.length)), None
-        columns = []
-        for index, (low, high) in enumerate(zip(actions.low, actions.high, strict=True)):
-            if low is not None and high is not None:
-                columns.append(low + (high - low) * even[:, index])
-                continue
-            # Drawn for all numbers at once, so that none depends on which of the others have bounds.
-            normal = self._generator.standard_normal(even.shape) if normal is None else normal
-            columns.append(normal[:, index])
-        return np.stack(columns, axis=1)
+        return self.actions.drawn(number, self._generator)
 
 
 class RandomAgent(_Baseline):

@@ -69,12 +69,19 @@ def other_actions(
         steps = 1 + np.floor(drawn * np.maximum(sizes - 1, 1)).astype(np.int64)
         shifted: Shaped[np.ndarray, "n ..."] = (actions + steps) % sizes
         return shifted
-    low = np.array([-1.0 if bound is None else bound for bound in space.low])
-    high = np.array([1.0 if bound is None else bound for bound in space.high])
+    pairs = zip(space.low, space.high, strict=True)
+    low, high = np.array([_range(least, greatest) for least, greatest in pairs], np.float64).T
     # Between a quarter and three quarters of the range away, and around its end.
     moved = (actions - low) / (high - low) + 0.25 + 0.5 * drawn
     wrapped: Shaped[np.ndarray, "n ..."] = (low + (moved % 1.0) * (high - low)).astype(np.float32)
     return wrapped
+
+
+def _range(low: float | None, high: float | None) -> tuple[float, float]:
+    """Gives bounds of a real number; where one or both are missing, those of a range of 2."""
+    if low is None:
+        low = -1.0 if high is None else high - 2.0
+    return low, low + 2.0 if high is None else high
 
 
 def play_twins(

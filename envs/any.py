@@ -24,7 +24,15 @@ from rnem_world.envs.frames import (
     to_text,
     usual_size,
 )
-from rnem_world.envs.ids import MISSING, MakeEnv, first_line, make_raw, refuse_missing, versions_of
+from rnem_world.envs.ids import (
+    MISSING,
+    MakeEnv,
+    close_quietly,
+    first_line,
+    make_raw,
+    refuse_missing,
+    versions_of,
+)
 from rnem_world.envs.recipe import EnvironmentRecipe, Layout
 from rnem_world.envs.vector import BatchedVectorEnv, SingleEnv
 from rnem_world.errors import ConfigError, RnemWorldError, SimulationError
@@ -33,8 +41,8 @@ from rnem_world.seeding import derive_seed
 DRAWN_SIZE = 256
 """Least side in pixels of a picture for people."""
 
-SHOWN_INFOS = ("lives", "positions", "velocities")
-"""What an environment may say of its frames that is handed on, and recorded, if it says it from the first reset on."""
+MOST_LIVES = 255
+"""Lives that are recorded: if infos have whole numbers up to this under that name, from the first reset on."""
 
 
 class FramedEnv:
@@ -112,7 +120,7 @@ class FramedEnv:
 
     def close(self) -> None:
         """Closes the environment."""
-        self.env.close()
+        close_quietly(self.env)
 
     def _picture(self) -> Any:
         if self.recipe.frames == "render":
@@ -175,12 +183,18 @@ class AnyVectorEnv(BatchedVectorEnv):
         check_count("num_envs", num_envs)
         self.recipe = complete(EnvironmentRecipe(recipe) if isinstance(recipe, str) else recipe, make)
         self.envs = [FramedEnv(self.recipe, make) for _ in range(num_envs)]
+        if len({id(env.env.unwrapped) for env in self.envs}) < num_envs:
+            raise ConfigError(
+                f"{getattr(make, '__name__', 'the function')} made the same environment again: expected a function "
+                "that makes a new one with each call, for several are played side by side"
+            )
         frame = spaces.Box(0, 255, self.recipe.frame_shape, np.uint8)
         actions = self.envs[0].env.action_space
         ActionSpace.of(actions)  # refuses what no model knows
         super().__init__(num_envs, frame, actions, max_episode_steps, autoreset_mode, render_mode)
         self._frames = np.zeros((num_envs, *self.recipe.frame_shape), dtype=np.uint8)
-        self._told: tuple[str, ...] | None = None
+        # Other infos may bear the names of a dataset's arrays (positions, say), and mean anything.
+        self._tells_lives: bool | None = None
 
     @property
     def own_limit(self) -> int | None:
@@ -205,9 +219,8 @@ class AnyVectorEnv(BatchedVectorEnv):
         """Begins new episodes."""
         for row, seed in zip(rows.tolist(), seeds, strict=True):
             self._frames[row] = self.envs[row].reset(seed)
-        if self._told is None:
-            first = [self.envs[row].info for row in rows.tolist()]
-            self._told = tuple(name for name in SHOWN_INFOS if all(name in info for info in first))
+        if self._tells_lives is None:
+            self._tells_lives = all(_lives_of(self.envs[row].info) is not None for row in rows.tolist())
 
     def advance(self, actions: Shaped[np.ndarray, "n ..."], waiting: Bool[np.ndarray, " n"]) -> Transition:
         """Makes a step everywhere; environments that wait for their reset stand still."""
@@ -222,14 +235,14 @@ class AnyVectorEnv(BatchedVectorEnv):
         """Returns the frames, (m, H, W, C), and what is said of them."""
         chosen = np.arange(self.num_envs) if rows is None else rows
         infos = {}
-        for name in self._told or ():
-            try:
-                infos[name] = np.stack([np.asarray(self.envs[row].info[name]) for row in chosen.tolist()])
-            except (KeyError, ValueError) as error:
+        if self._tells_lives:
+            lives = [_lives_of(self.envs[row].info) for row in chosen.tolist()]
+            if None in lives:
                 raise SimulationError(
-                    f"the infos of {self.recipe.title} have {name!r} of some frames and not, or in another shape, of "
-                    "others: expected it of all or of none"
-                ) from error
+                    f"the infos of {self.recipe.title} have 'lives' of some frames and not, or no whole number from 0 "
+                    f"to {MOST_LIVES}, of others: expected it of all or of none"
+                )
+            infos["lives"] = np.array(lives, np.int64)
         return self._frames[chosen], infos
 
     def pictures(self) -> list[Array]:
@@ -289,6 +302,14 @@ class AnyRealEnv(SingleEnv):
         self.batch.close()
 
 
+def _lives_of(info: Mapping[str, Any]) -> int | None:
+    """Reads the lives from infos; None if they have none, or what is called so is something else."""
+    lives = info.get("lives")
+    if not isinstance(lives, int | np.integer) or isinstance(lives, bool):
+        return None
+    return int(lives) if 0 <= lives <= MOST_LIVES else None
+
+
 def complete(recipe: EnvironmentRecipe, make: MakeEnv | None = None) -> EnvironmentRecipe:
     """Looks at an environment and decides what its recipe leaves open; a complete recipe stays as it is.
 
@@ -310,6 +331,11 @@ def complete(recipe: EnvironmentRecipe, make: MakeEnv | None = None) -> Environm
         height, width = FrameMaker(found).cropped
         found = replace(found, size=usual_size(height, width, found.frames))
     FrameMaker(found)  # refuses what can't be
+    if found.pixels == "bits" and found.threshold != EnvironmentRecipe.threshold:
+        raise ConfigError(
+            f"threshold is {found.threshold}, and what {recipe.id or 'the environment'} shows are bits, which are on "
+            "or off: leave it out"
+        )
     if found.binarise == "background" and not found.background:
         env = FramedEnv(found, make)
         try:
@@ -327,7 +353,7 @@ def _with_picture(recipe: EnvironmentRecipe, make: MakeEnv | None) -> Environmen
             space = env.observation_space
             found = picture_space(space, recipe.obs_key, recipe.frames)
         finally:
-            env.close()
+            close_quietly(env)
         if found is not None:
             key, pixels = found
             shape = (space if key is None else space[key]).shape  # type: ignore[index]  # a Dict
@@ -351,7 +377,7 @@ def _with_picture(recipe: EnvironmentRecipe, make: MakeEnv | None) -> Environmen
             f"{recipe.id or 'the environment'} can't be drawn: {type(error).__name__}: {first_line(error)}"
         ) from error
     finally:
-        env.close()
+        close_quietly(env)
     picture = np.asarray(drawn) if isinstance(drawn, np.ndarray) else None
     if picture is None or picture.ndim not in (2, 3) or picture.dtype.kind not in "buif":
         raise ConfigError(

@@ -146,15 +146,16 @@ class FrameMaker:
             raise ConfigError(f"the layout is {self._layout}, and a picture has the shape {shape}")
         sizes = dict(zip(self._layout, shape, strict=True))
         channels = sizes.get("C", 1)
-        if (recipe.grayscale or recipe.binarise) and channels not in (1, 3):
+        is_colour = channels == 3 and recipe.pixels != "bits"
+        if (recipe.grayscale or recipe.binarise) and channels > 1 and not is_colour:
             raise ConfigError(
-                f"a picture has {channels} channels, and greys are made of red, green and blue: leave out grayscale "
-                "and binarise"
+                f"a picture has {channels} channels{' of bits' * (recipe.pixels == 'bits')}, and greys are made of "
+                "red, green and blue: leave out grayscale and binarise"
             )
         self._rows, self._columns = cropped_to(recipe.crop, sizes["H"], sizes["W"])
         self.cropped = (self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
         self._size = recipe.size or self.cropped
-        self._is_grey = channels == 3 and (recipe.grayscale or recipe.binarise is not None)
+        self._is_grey = channels > 1 and (recipe.grayscale or recipe.binarise is not None)
         self._background = from_text(recipe.background, self._size) if recipe.background else None
 
     def __call__(self, picture: Any) -> UInt8[np.ndarray, "h w c"]:
@@ -197,6 +198,10 @@ class FrameMaker:
 
     def _bytes(self, picture: Array) -> UInt8[np.ndarray, "h w c"]:
         if self.recipe.pixels == "bits":
+            if picture.dtype != np.bool_ and not np.isin(picture, (0, 1)).all():
+                raise SimulationError(
+                    f"a picture of bits holds numbers from {picture.min():g} to {picture.max():g}, expected 0 and 1"
+                )
             return _on(picture != 0)
         if picture.dtype == np.uint8 and self.recipe.pixels == "bytes":
             return picture

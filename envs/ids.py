@@ -213,17 +213,30 @@ def make_raw(recipe: EnvironmentRecipe, draws: bool, make: MakeEnv | None = None
         ) from error
     if not isinstance(env, gymnasium.Env):
         raise ConfigError(f"{name} is a {type(env).__name__}, expected an environment (gymnasium.Env)")
+    for space in ("observation_space", "action_space"):
+        found = getattr(env, space, None)
+        if not isinstance(found, gymnasium.Space):
+            raise ConfigError(
+                f"the {space} of {name} is {found!r}, expected one of gymnasium.spaces: set self.{space} in its "
+                "__init__"
+            )
     if make is not None:
         env = _limited(env, recipe)
     if draws and env.render_mode != "rgb_array":
         modes = (env.metadata or {}).get("render_modes", [])
-        env.close()
+        close_quietly(env)
         raise ConfigError(
             f"the observations of {name} are {env.observation_space}, no picture, and its render_mode is "
             f"{env.render_mode!r} (it knows {modes}): frames need an environment that shows or draws them "
             "(render_mode='rgb_array')"
         )
     return env
+
+
+def close_quietly(env: AnyEnv) -> None:
+    """Closes an environment; one that fails at that is of no more use, and what went wrong before matters more."""
+    with contextlib.suppress(Exception):
+        env.close()
 
 
 def _named(recipe: EnvironmentRecipe, options: Mapping[str, Any]) -> AnyEnv:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib.util
 import json
 import os
 import zlib
@@ -23,7 +24,7 @@ from rnem_world.envs.real import real_environment
 from rnem_world.envs.starts import HELD_STEPS, SPACING, Starts, kept_starts
 from rnem_world.envs.world import World
 from rnem_world.errors import DataError
-from rnem_world.seeding import derive_seed
+from rnem_world.seeding import derive_seed, numpy_generator
 
 NUMBER_OF_PLAYED_STARTS = 256
 SIDE_BY_SIDE = 8
@@ -45,7 +46,18 @@ def played_starts(world: World) -> Starts:
     Raises:
         RnemWorldError: If the environment can't be made, or fails.
     """
-    return _kept(world, zlib.crc32(json.dumps(world.config.recipe, sort_keys=True).encode()))
+    recipe = zlib.crc32(json.dumps(world.config.recipe, sort_keys=True).encode())
+    return _kept(world, zlib.crc32(_source(str(world.config.environment)), recipe))
+
+
+def _source(environment: str) -> bytes:
+    """Reads the file of the module that an environment names: starts of one that was changed since are of no use."""
+    module = environment.rpartition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module) if module else None
+        return Path(spec.origin).read_bytes() if spec and spec.origin else b""
+    except (ImportError, ValueError, OSError):  # whoever makes the environment says what is wrong
+        return b""
 
 
 @functools.lru_cache(maxsize=4)
@@ -89,6 +101,7 @@ class _Player:
         self._space = copy.deepcopy(self.env.action_space)
         self._seed: int | None = derive_seed(0, "starts") % 2**31
         self._space.seed(self._seed)
+        self._generator = numpy_generator(0, "starts")
 
     def play(self, steps: int, anew: bool) -> _Piece:
         """Goes on for so many steps, from where the episodes are or, where all are over before, for fewer.
@@ -107,7 +120,7 @@ class _Player:
         actions: list[NDArray[Any]] = []
         lengths = np.full(SIDE_BY_SIDE, steps + 1)
         for step in range(steps):
-            held = actions[-1] if step % HELD_STEPS else np.asarray(self._space.sample())
+            held = actions[-1] if step % HELD_STEPS else self._drawn()
             actions.append(held)
             frames.append(self.env.move(held).observations)
             over = episodes.finished
@@ -119,6 +132,13 @@ class _Player:
         shown = self._world.known_frames(np.stack(frames))
         done = np.stack([self._world.actions.encode(each) for each in actions])
         return _Piece(shown, done, lengths)
+
+    def _drawn(self) -> NDArray[Any]:
+        actions = self._world.actions
+        if None in (*actions.low, *actions.high):
+            # Gymnasium draws such numbers from all that floats can hold.
+            return actions.decode(actions.drawn(SIDE_BY_SIDE, self._generator))
+        return np.asarray(self._space.sample())
 
 
 def _played(world: World) -> Starts:

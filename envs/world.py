@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, Num, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rnem_world.actions import ActionSpace
 from rnem_world.device import choose_device
 from rnem_world.envs.engine import Engine, make_engine
 from rnem_world.errors import CheckpointError, ConfigError
@@ -189,7 +190,7 @@ class World:
                 f"the environment's observations are {observations}, expected frames {self.frame_shape} as the world "
                 f"{self.name} has them"
             )
-        if actions != self.action_space:
+        if not _are(actions, self.actions):
             raise ConfigError(
                 f"the environment's actions are {actions}, expected {self.action_space} as the world "
                 f"{self.name} knows them"
@@ -367,3 +368,11 @@ def check_frames(frames: NDArray[Any], what: str = "frames") -> NDArray[Any]:
             f"{what} have the dtype {frames.dtype}, expected uint8 0 to 255, bool, or floats in [0, 1]"
         )
     return frames
+
+
+def _are(space: spaces.Space[Any], known: ActionSpace) -> bool:
+    """Compares actions as they are described: bounds that are as good as infinite can be said in several ways."""
+    try:
+        return ActionSpace.of(space) == known
+    except ConfigError:  # of a kind that no model knows
+        return False

@@ -204,6 +204,38 @@ class ActionSpace:
         taken = [turn % size if value < 0 else value for value, size in zip(values, self.sizes, strict=True)]
         return np.array(taken, self.stored_dtype).reshape(self.stored_shape)
 
+    def drawn(self, number: int, generator: np.random.Generator) -> Shaped[np.ndarray, "n ..."]:
+        """Draws actions by chance, as they are stored: evenly, and normally where real numbers have no bounds.
+
+        The standard deviation is 1; where a number has one bound, it is drawn from the half of one that begins there.
+
+        Args:
+            number: How many, n.
+            generator: Where chance comes from.
+
+        Returns:
+            (n,) int64 for one whole number, (n, d) int64 for several and bits, (n, d) float64 for real numbers.
+        """
+        if self.is_discrete:
+            return generator.integers(self.sizes[0], size=number)
+        if self.kind != "box":
+            return generator.integers(self.sizes, size=(number, self.length))
+        even, normal = generator.random((number, self.length)), None
+        columns = []
+        for index, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+            if low is not None and high is not None:
+                columns.append(low + (high - low) * even[:, index])
+                continue
+            # Drawn for all numbers at once, so that none depends on which of the others have bounds.
+            normal = generator.standard_normal(even.shape) if normal is None else normal
+            column = normal[:, index]
+            if low is not None:
+                column = low + np.abs(column)
+            elif high is not None:
+                column = high - np.abs(column)
+            columns.append(column)
+        return np.stack(columns, axis=1)
+
     def encode(self, actions: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Turns an environment's actions into stored ones.
 

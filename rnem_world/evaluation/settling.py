@@ -64,7 +64,9 @@ def fit_settle_steps(
         return None
     device = generator.device
     try:
-        truth = read_truth(dataset, split, SEQUENCES, TRANSITIONS + 1, device, at_first=True)
+        truth = read_truth(
+            dataset, split, SEQUENCES, TRANSITIONS + 1, device, at_first=True, with_objects=False
+        )
     except DataError:
         return None
     chance = generator.get_state()

@@ -154,6 +154,7 @@ def read_truth(
     device: torch.device,
     together: int = 2,
     at_first: bool = False,
+    with_objects: bool = True,
 ) -> Truth:
     """Reads what happened from a dataset, and where the objects were if it has their positions.
 
@@ -168,10 +169,11 @@ def read_truth(
         together: Frames at the beginning that have to be of one episode.
         at_first: Whether to read from where episodes begin, of which a sequence may have several; if none of them does,
             from anywhere.
+        with_objects: Whether to read where the objects were, if that is known.
 
     Raises:
-        DataError: If no episode is long enough, the dataset has positions but no groups, or it doesn't say the rules of
-            its balls.
+        DataError: If no episode is long enough, or the dataset has positions and groups and doesn't say the rules
+            of its balls.
     """
     there = dataset.info(split).arrays
     windows = find_windows(dataset, split, together, number_of_frames, sequences, at_first)
@@ -183,7 +185,7 @@ def read_truth(
             f"{dataset.info(split).number_of_frames}: watch fewer frames (--context), or imagine fewer"
         )
     arrays: list[str] = [name for name in ("actions", "rewards", "terminations", "is_first") if name in there]
-    if "positions" in there:
+    if with_objects and "positions" in there and "groups" in there:
         arrays += ["groups", "positions"]
     batch = read_batch(
         dataset, split, windows.sequences.tolist(), number_of_frames, arrays, windows.begins

@@ -40,9 +40,9 @@ def measure_dreams(
     needed = context + HORIZON
     if model.heads is None or "rewards" not in info.arrays or info.number_of_frames < needed or context < 3:
         return None
-    truth = read_truth(dataset, "validation", SEQUENCES, needed, device, context)
     # Objects are of no concern here, and a model may have fewer slots.
-    truth = replace(truth, objects=None, lane=None)
+    truth = read_truth(dataset, "validation", SEQUENCES, needed, device, context, with_objects=False)
+    truth = replace(truth, lane=None)
     way: Imagination = "pixels" if model.prior_code is None else "latent"
     how = RolloutConfig(context - 1, HORIZON, way, options.noise.usual_strength)
     was_training = model.training

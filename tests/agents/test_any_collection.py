@@ -5,6 +5,8 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.registration import WrapperSpec
 
 from rnem_world.actions import ActionSpace
 from rnem_world.agents.any_collection import AnyCollection, any_collection
@@ -196,6 +198,29 @@ def test_an_environment_that_breaks_in_the_middle_loses_nothing(module, tmp_path
         assert good.exists()
 
 
+class Twice(gymnasium.ActionWrapper):
+    """Does nothing, twice."""
+
+    def action(self, action):
+        return action
+
+
+def test_wrappers_that_an_id_comes_with_are_applied_once():
+    own = WrapperSpec("Twice", f"{__name__}:Twice", {})
+    clip = WrapperSpec("Clip", "gymnasium.wrappers:ClipReward", {"min_reward": 0.0, "max_reward": 1.0})
+    gymnasium.register("Own/Wrapped-v0", CartPoleEnv, max_episode_steps=9, additional_wrappers=(own, clip))
+    try:
+        plain = any_collection(lambda: gymnasium.make("Own/Wrapped-v0"), {}).recipe
+        more = any_collection(
+            lambda: gymnasium.wrappers.TimeAwareObservation(gymnasium.make("Own/Wrapped-v0")), {}
+        ).recipe
+    finally:
+        del gymnasium.registry["Own/Wrapped-v0"]
+    assert plain.id == more.id == "Own/Wrapped-v0"
+    assert list(plain.wrappers) == []
+    assert [each["entry_point"].rpartition(":")[2] for each in more.wrappers] == ["TimeAwareObservation"]
+
+
 @pytest.mark.parametrize(
     ("what", "options", "kind", "message"),
     [
@@ -218,12 +243,20 @@ def test_an_environment_that_breaks_in_the_middle_loses_nothing(module, tmp_path
         ("my_dots:Dot", {"env_options": {"size": 3}}, ConfigError, "can't make my_dots:Dot"),
         ("my_dots:Dot", {"size": "4by4"}, ConfigError, "36x64"),
         ("my_dots:Dot", {"binarise": "threshold"}, ConfigError, "2 channels"),
+        ("my_dots:Dot", {"threshold": 9}, ConfigError, "threshold is 9, and binarise None"),
+        (
+            "my_dots:Dot",
+            {"threshold": 9, "binarise": "background"},
+            ConfigError,
+            "binarise='threshold'",
+        ),
+        ("my_dots:Dot", {"frames": 0}, ConfigError, "frames is 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(
     module, tmp_path, what, options, kind, message
 ):
     with pytest.raises(kind, match=message) as caught:
-        collect(what, tmp_path / "d.h5", **SMALL, **options)
+        collect(what, tmp_path / "d.h5", **{**SMALL, **options})
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("d.h5*"))

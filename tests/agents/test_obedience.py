@@ -73,6 +73,18 @@ def test_other_actions_differ_in_every_number_and_are_actions(kind):
         assert len(np.unique(others, axis=0)) == np.prod(space.sizes)
 
 
+def test_real_numbers_with_one_bound_or_none_have_others_within_it():
+    low, high = np.array([1.0, -np.inf, 5.0, -np.inf]), np.array([np.inf, 1.0, np.inf, np.inf])
+    space = ActionSpace.of(spaces.Box(low, high, dtype=np.float64))
+    given = space.encode(RandomAgent(space, np.random.default_rng(0)).act(np.zeros((400, 1))))
+    assert ((given >= low) & (given <= high)).all()
+    assert given.std(axis=0).min() > 0.5
+    others = other_actions(given, space, np.random.default_rng(1).random((400, 4)))
+    assert np.isfinite(others).all()
+    assert ((others >= low) & (others <= high)).all()
+    assert (np.abs(others - given) > 0.1).mean() > 0.8
+
+
 def test_a_single_action_has_no_other():
     space = ActionSpace.of(spaces.MultiDiscrete([1, 3]))
     others = other_actions(np.zeros((9, 2), np.int64), space, np.random.default_rng(0).random((9, 2)))

@@ -104,7 +104,11 @@ def write_world_of(folder: Path, environment: str, **options: Any) -> Path:
     if actions.is_discrete:
         values["number_of_actions"] = actions.sizes[0]
     else:
-        bounds = (tuple(map(float, actions.low)), tuple(map(float, actions.high)))
+        # As a model has them, to which data gives the bounds that are missing.
+        bounds = tuple(
+            tuple(usual if bound is None else float(bound) for bound in of)
+            for of, usual in ((actions.low, -3.0), (actions.high, 3.0))
+        )
         values["actions"] = ActionsConfig(actions.kind, actions.sizes, *bounds)
     write_world(folder, **{**values, **options})
     model, config = load_model(folder)

@@ -251,6 +251,69 @@ def test_environments_that_cannot_be_are_refused_in_one_line(recipe, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"lives": None},
+        {"lives": -1},
+        {"lives": 2.5},
+        {"lives": True},
+        {"lives": 999},
+        {"positions": {"agent": (1, 2)}},
+        {"positions": np.ones((3, 2)), "velocities": np.ones((3, 2))},
+    ],
+)
+def test_infos_that_bear_the_name_of_an_array_and_mean_something_else_are_left_out(info):
+    env = shown(BYTES, [FRAME], [info, {}])
+    assert env.reset(seed=0)[1] == {}
+    assert env.step(np.array([3, 3]))[4] == {}
+
+
+def test_a_function_that_makes_the_same_environment_again_is_refused():
+    only = own_environments.Masks()
+    with pytest.raises(ConfigError, match="made the same environment again"):
+        AnyVectorEnv(2, EnvironmentRecipe(), make=lambda: only)
+    AnyVectorEnv(1, EnvironmentRecipe(), make=lambda: only)
+
+
+def test_what_fails_at_being_closed_hides_nothing():
+    class Sticks(own_environments.Masks):
+        def step(self, action):
+            raise ValueError("broken step")
+
+        def close(self):
+            raise RuntimeError("broken close")
+
+    env = AnyVectorEnv(2, EnvironmentRecipe(), make=Sticks)
+    env.reset(seed=0)
+    with pytest.raises(SimulationError, match="broken step"):
+        env.step(np.array([[0, 0], [0, 0]]))
+    env.close()
+
+
+@pytest.mark.parametrize("space", ["observation_space", "action_space"])
+def test_environments_without_a_space_are_refused(space):
+    class Bare(gymnasium.Env):
+        pass
+
+    setattr(Bare, {"observation_space": "action_space"}.get(space, "observation_space"), BYTES)
+    with pytest.raises(ConfigError, match=f"the {space} of the environment is None.*set self.{space}"):
+        AnyVectorEnv(1, EnvironmentRecipe(), make=Bare)
+
+
+def test_bits_are_bits():
+    space = spaces.Box(0, 1, (20, 20, 3), np.uint8)
+    env = shown(space, [FRAME * 0, FRAME])
+    env.reset(seed=0)
+    with pytest.raises(SimulationError, match="picture of bits holds numbers from 9 to 9, expected 0 and 1"):
+        env.step(np.array([3, 3]))
+    for options in ({"grayscale": True}, {"binarise": "threshold"}):
+        with pytest.raises(ConfigError, match="3 channels of bits, and greys"):
+            shown(space, [FRAME * 0], **options)
+    with pytest.raises(ConfigError, match="threshold is 9, and what the environment shows are bits"):
+        shown(spaces.Box(0, 1, (20, 20), np.uint8), [FRAME[..., 0]], binarise="threshold", threshold=9)
+
+
 def test_actions_of_other_kinds_are_refused():
     class Composite(own_environments.Masks):
         action_space = spaces.Dict({"a": spaces.Discrete(2)})

@@ -118,6 +118,39 @@ def test_episodes_that_are_over_at_once_are_refused(tmp_path):
         played_starts(world)
 
 
+def test_an_environment_that_was_changed_is_played_anew(tmp_path, monkeypatch):
+    own = tmp_path / "my_changing.py"
+    own.write_text("import own_environments\nclass Mine(own_environments.Masks): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    world = World.load(write_world_of(tmp_path / "world", "my_changing:Mine"))
+
+    def kept_after_playing():
+        module._kept.cache_clear()
+        played_starts(world)
+        return len(list((tmp_path / "cache").rglob("*.npz")))
+
+    assert kept_after_playing() == kept_after_playing() == 1
+    own.write_text(own.read_text() + "# otherwise\n")
+    assert kept_after_playing() == 2
+
+
+class Boundless(Walk):
+    """Takes any real number."""
+
+    action_space = gymnasium.spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (2,), np.float32)
+
+
+gymnasium.register("Own/Boundless-v0", Boundless)
+
+
+def test_actions_without_bounds_are_of_the_size_of_one(tmp_path):
+    world = world_of(tmp_path, "Boundless")
+    actions = played_starts(world).actions
+    assert 0.5 < actions.std() < 2.0
+    env = gymnasium.make("Own/Boundless-v0")
+    world.check_spaces(gymnasium.spaces.Box(0, 255, (36, 64, 3), np.uint8), env.action_space)
+
+
 def test_dreams_begin_there(tmp_path):
     folder = write_world_of(tmp_path / "world", "own_environments:Own/Masks-v0")
     for starts in (None, "real"):
