@@ -10,6 +10,8 @@ import torch
 from rnem_world import physics
 from rnem_world.agents.collecting import collect
 from rnem_world.data.dataset import Dataset
+from rnem_world.data.schema import DatasetAttributes, EpisodeBatch
+from rnem_world.data.writer import write_shard
 from rnem_world.errors import DataError
 from rnem_world.evaluation.metrics import slot_centroids
 from rnem_world.evaluation.truth import (
@@ -126,6 +128,14 @@ def test_truth_of_balls_that_differ(tmp_path):
     assert heavy.any()
 
 
+def write_positions(path):
+    """What an environment of others may record: where something is, and not which pixels it has."""
+    frames = np.zeros((6, 4, 8, 8, 1), np.uint8)
+    batch = EpisodeBatch(features=frames, positions=np.ones((6, 4, 3, 2), np.float32))
+    write_shard(path, dict.fromkeys(("training", "validation", "test"), batch), DatasetAttributes())
+    return path
+
+
 def test_data_without_positions_knows_no_objects_and_without_rules_is_refused(tmp_path, make_discs, avoid):
     with Dataset.open(make_discs(tmp_path / "d.h5")) as dataset:
         truth = read_truth(dataset, "test", 2, 5, torch.device("cpu"))
@@ -136,6 +146,13 @@ def test_data_without_positions_knows_no_objects_and_without_rules_is_refused(tm
         dataset.attributes = replace(dataset.attributes, settings={})
         with pytest.raises(DataError, match="doesn't say the rules"):
             read_truth(dataset, "test", 2, 5, torch.device("cpu"))
+        # What trains on it, and doesn't ask where they are, needs no rules.
+        assert read_truth(dataset, "test", 2, 5, torch.device("cpu"), with_objects=False).objects is None
+
+
+def test_positions_of_others_without_groups_are_no_objects(tmp_path):
+    with Dataset.open(write_positions(tmp_path / "p.h5")) as dataset:
+        assert read_truth(dataset, "test", 2, 5, torch.device("cpu")).objects is None
 
 
 def test_a_player_is_found_where_it_is_drawn():
