@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from rnem_world.cli.main import group
+from rnem_world.data.schema import DatasetAttributes
+from rnem_world.data.writer import write_shard
 from rnem_world.training import checkpoint
+from tests.conftest import moving_discs
 
 TINY = "--hidden-size 16 --slots 2 --steps 3 --batch-size 4 --threads 1 --max-updates 1"
 TRAIN = f"train --data discs.h5 {TINY}"
@@ -45,6 +48,9 @@ def place(tmp_path_factory, make_discs) -> Path:
     make_discs(folder / "odd.h5", size=20, sizes=small)
     make_discs(folder / "only_training.h5", sizes={"training": 4})
     make_discs(folder / "bare.h5", sizes=small, drop=("groups", "collisions"))
+    of_poles = DatasetAttributes("CartPole-v1", {"recipe": {"id": "CartPole-v1"}})
+    discs = {split: moving_discs(4, 8, 32, 0, None) for split in small}
+    write_shard(folder / "poles.h5", discs, of_poles)
     content = (folder / "discs.h5").read_bytes()
     (folder / "truncated.h5").write_bytes(content[: len(content) // 2])
     (folder / "text.h5").write_text("no data")
@@ -55,6 +61,7 @@ def place(tmp_path_factory, make_discs) -> Path:
         "wrong.yaml": "training: {batch_size: many}",
         "wrong.json": '{"model": {"slots": 2.5}}',
         "wrong_data.yaml": "data: 5",
+        "data.yaml": "data: discs.h5",
         "list.yaml": "[1, 2]",
         "broken.yaml": "training: {epochs: [",
         "broken.json": "{",
@@ -144,6 +151,25 @@ CASES = {
         ["--reward is for --env atari"],
     ),
     "frames of data that is there": ("train --env CartPole-v1 --size 48 --data x.h5", ["--size", "--data"]),
+    # What is collected, beside data that is there: named by a flag, or by a file of options.
+    **{
+        f"{flag} beside {name}": (f"train {chosen} {flag} {given} --out x", [flag.split()[0], *parts])
+        for chosen, flag in (
+            ("", "--preset avoid"),
+            ("--env atari", "--game Pong"),
+            ("--env CartPole-v1", "--size 48"),
+            ("--env CartPole-v1", "--policy random"),
+            ("--env CartPole-v1", "--env-option a=1"),
+        )
+        for name, given, parts in (
+            ("data", "--data discs.h5", ["--data was given", "leave one out"]),
+            ("a file's data", "--config data.yaml", ["data.yaml says data: discs.h5", "out of the file"]),
+        )
+    },
+    "data of another environment": (
+        "train --env Rev/Nowhere-v0 --data poles.h5 --out x",
+        ["--env Rev/Nowhere-v0", "poles.h5 was collected from CartPole-v1", "--env CartPole-v1"],
+    ),
     "unknown preset, collected": ("collect --preset stov", ["stov", "did you mean 'stove'"]),
     "unknown preset, evaluated": ("evaluate run --data stov", ["stov", "did you mean 'stove'"]),
     # data and model
@@ -224,6 +250,10 @@ CASES = {
     "new steps when resuming": ("train --resume --out run --steps 4", ["leave out"]),
     "actions when resuming": ("train --resume --out run --feed-actions", ["leave out"]),
     "a file when resuming": ("train --resume --out run --config wrong.yaml", ["leave out"]),
+    **{
+        f"{given} when resuming": (f"train --resume --out run {given}", ["leave out"])
+        for given in ("--env CartPole-v1", "--env balls", "--preset avoid", "--env atari --game Pong")
+    },
     "a start when resuming": ("train --resume --out run --start-from lstm", ["leave out"]),
     # rollouts
     "a long context": ("rollout run --context 6 --steps 2", ["context of 6", "9 frames", "have 8", "fewer"]),
