@@ -34,7 +34,7 @@ from rnem_world.cli.environments import (
 from rnem_world.config import build, merged, read_options_file, set_path
 from rnem_world.distributed import from_torchrun
 from rnem_world.errors import CheckpointError, ConfigError, suggest
-from rnem_world.models.config import MODELS, ModelConfig
+from rnem_world.models.config import FAMILIES, MODELS, ModelConfig
 from rnem_world.training.config import RunConfig
 
 ENVIRONMENTS, GAME = ("balls", "atari"), "SpaceInvaders"
@@ -324,17 +324,28 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     file = {} if parameters["options_file"] is None else read_options_file(parameters["options_file"])
     environment = _environment(parameters)
     known = environment if environment in ENVIRONMENTS else "any"
-    given = merged(file, flags)
+    given, family = _without_family(merged(file, flags))
     values = merged(usual_options(model or "r_nem", known, is_world_model, given), given)
     # Before any data is collected, so that a wrong option costs no time; what the data decides is not known yet.
     config = build(RunConfig, values)
-    parameters["architecture"] = values["model"].get("architecture")
+    parameters["architecture"] = family or values["model"].get("architecture")
     _check_collects(parameters, config)
     data = _data_of(parameters, config)
     if known == "any" and is_world_model:
         fitting = usual_options(model or "r_nem", known, is_world_model, given, info_for_training(data))
         config = build(RunConfig, merged(fitting, given))
     return config, data
+
+
+def _without_family(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Takes out an architecture for frames of any size: the data decides the size that goes with it."""
+    model = given.get("model")
+    if not isinstance(model, Mapping) or model.get("architecture") not in tuple(FAMILIES):
+        return given, None
+    if model.get("size") is not None:
+        return given, None
+    rest = {name: value for name, value in model.items() if name not in ("architecture", "size")}
+    return {**given, "model": rest}, str(model["architecture"])
 
 
 def _data_of(parameters: dict[str, Any], config: RunConfig) -> Path:

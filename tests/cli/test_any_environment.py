@@ -148,6 +148,15 @@ def test_short_and_few_sequences_of_large_frames_need_no_options(rnem, own):
         assert (training.sequence_steps, training.chunk_steps, training.batch_size, rate) == expected
 
 
+def test_a_world_model_takes_a_named_family_of_architectures(rnem, own):
+    line = ("train", "--env", own, "--world-model", *SMALL.split(), "--out", "conv")
+    result = rnem(*line, "--architecture", "conv")
+    assert result.code == 0, result.err
+    model = read_config(Path("conv")).model
+    assert model.architecture == "conv"
+    assert model.size is not None
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -62,6 +62,7 @@ def place(tmp_path_factory, make_discs) -> Path:
         "wrong.json": '{"model": {"slots": 2.5}}',
         "wrong_data.yaml": "data: 5",
         "data.yaml": "data: discs.h5",
+        "size.yaml": "model: {architecture: conv, size: [20, 20]}",
         "list.yaml": "[1, 2]",
         "broken.yaml": "training: {epochs: [",
         "broken.json": "{",
@@ -188,6 +189,10 @@ CASES = {
     "one slot, imagined": ("rollout run --slots 1 --steps 2", ["at least 2 slots", "given 1"]),
     "no slot": (f"{TRAIN} --slots 0 --out x", ["0", "at least 1"]),
     "unknown model": (f"{TRAIN} --model rnem --out x", ["'rnem'", "did you mean 'r_nem'"]),
+    "another size in a file": (
+        f"{TRAIN} --config size.yaml --out x",
+        ["size is 20x20", "discs.h5 are 32x32", "leave it out"],
+    ),
     "unknown architecture": (f"{TRAIN} --architecture conv3 --out x", ["'conv3'", "did you mean 'conv32'"]),
     "unknown architecture, no data": ("train --architecture conv3 --out x", ["did you mean 'conv32'"]),
     "unknown environment": (f"{TRAIN} --env ball --out x", ["'ball'", "did you mean 'balls'"]),
