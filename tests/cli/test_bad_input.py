@@ -274,6 +274,28 @@ CASES = {
     "an evaluation's figure": ("evaluate run --figure x.bmp", ["x.bmp", ".png, .pdf, .svg"]),
     "no speed": ("rollout run --steps 2 --fps 0 --out x.gif", ["fps=0", "above 0"]),
     "steps in an evaluation": ("evaluate run --steps 20", ["21 frames", "have 8"]),
+    # Each measure refuses what it has no use for.
+    **{
+        f"{option.split()[0]} beside {measure or 'none'}": (
+            f"evaluate run {measure} {option}",
+            [option.split()[0], *([measure.split()[0], "leave one out"] if measure else ["give that too"])],
+        )
+        for measure, options in {
+            "": ("--context 7", "--players random", "--trust-policy"),
+            "--imagine 2": ("--steps 3", "--ami-sequences 100", "--players random", "--trust-policy"),
+            "--obedience 3": (
+                *(
+                    "--data nonexistent.h5",
+                    "--split test",
+                    "--slots 99",
+                    "--steps 3",
+                    "--noise-probability 0",
+                ),
+                *("--ami-sequences 1", "--imagine 2", "--batch-size 32", "--figure x.png"),
+            ),
+        }.items()
+        for option in options
+    },
     # seeds
     **{
         f"a negative seed: {command}": (f"{command} --seed -1", ["seed is -1", "at least 0"])
