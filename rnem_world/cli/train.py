@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -243,10 +242,10 @@ def _check(parameters: dict[str, Any]) -> None:
     """Refuses names that don't exist and flags that belong to other environments."""
     environment, game, model = _environment(parameters), parameters["game"], parameters["model_name"]
     is_known = environment in ENVIRONMENTS
-    if not is_known and difflib.get_close_matches(environment, ENVIRONMENTS, 1, cutoff=0.6):
-        raise ConfigError(
-            f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}, or a Gymnasium id"
-        )
+    if not is_known:
+        from rnem_world.agents.collecting import check_environment
+
+        check_environment(environment)
     if is_known:
         check_unused(environment, _of_data(parameters), COLLECTED, "other environments (--env ID)")
     if parameters["preset"] is not None and environment != "balls":

@@ -11,9 +11,11 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 import rnem_world
+from rnem_world.agents.collecting import check_environment
 from rnem_world.cli.main import group
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.slots import SlotVectorObservation
@@ -146,6 +148,20 @@ def test_short_and_few_sequences_of_large_frames_need_no_options(rnem, own):
         training = read_config(Path(out)).training
         rate = training.optimizer.learning_rate
         assert (training.sequence_steps, training.chunk_steps, training.batch_size, rate) == expected
+
+
+def test_an_id_without_a_version_is_read_alike_by_collecting_and_training(rnem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(gymnasium.registry, "Balls-v2", EnvSpec("Balls-v2", "own_environments:Wide"))
+    for name in ("CartPole", "Balls", "Balls-v2"):
+        check_environment(name)
+    line = ("collect", "--env", "CartPole", "--size", 8, "--steps-of-data", 300, "--frames", 20)
+    result = rnem(*line)
+    assert result.code == 0, result.err
+    small = ("--max-updates", 1, "--threads", 1, "--batch-size", 2, "--hidden-size", 16, "--steps", 4)
+    result = rnem("train", "--env", "CartPole", "--size", 8, *small)
+    assert result.code == 0, result.err
+    assert "collecting" not in result.out
 
 
 def test_a_world_model_takes_a_named_family_of_architectures(rnem, own):

@@ -143,6 +143,24 @@ CASES = {
     ),
     "unknown preset": ("train --preset stov --out x", ["stov", "did you mean 'stove'"]),
     "unknown environment, collected": ("collect --env atai", ["atai", "did you mean 'atari'"]),
+    "a typing error in an id without a version, collected": (
+        "collect --env CartPol",
+        ["'CartPol'", "did you mean 'CartPole-v1'"],
+    ),
+    "a typing error in an id without a version, trained on": (
+        "train --env CartPol",
+        ["'CartPol'", "did you mean 'CartPole-v1'"],
+    ),
+    # An id of a user's own that resembles a name of ours is looked for among Gymnasium's.
+    **{
+        f"an id like a name of ours: {command} {name}": (f"{command} --env {name}", [name, words])
+        for command in ("train", "collect")
+        for name, words in (
+            ("Balls-v0", "MODULE:ID"),
+            ("my/balls", "MODULE:ID"),
+            ("atari:Ball", "PYTHONPATH"),
+        )
+    },
     "unknown id, collected": ("collect --env CartPol-v1", ["CartPol-v1", "did you mean 'CartPole-v1'"]),
     "unknown id, trained on": ("train --env CartPol-v1 --world-model", ["did you mean 'CartPole-v1'"]),
     "frames of balls": ("collect --env balls --size 48", ["--size", "other environments"]),
