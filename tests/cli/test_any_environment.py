@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import gymnasium
@@ -124,6 +125,25 @@ def test_data_that_is_there_is_not_taken_for_another(rnem, world):
     assert result.code == 2
     assert "made with another recipe" in result.err
     assert not Path("runs/other").exists()
+
+
+def test_data_that_is_there_is_said_to_be_taken(rnem, world):
+    """The environment's program may have changed since: nobody trains on old data without a line."""
+    name = world.name.removeprefix("world-")
+    data = Path("data") / f"{name}.h5"
+    before = data.stat()
+    os.utime(data, (before.st_atime, datetime(2026, 3, 4, 5, 6).timestamp()))
+    line = ("train", "--env", f"own_environments:Own/{name}", "--world-model", *SMALL.split(), *IDS[name])
+    result = rnem(*line, "--out", "runs/again")
+    os.utime(data, (before.st_atime, before.st_mtime))
+    assert result.code == 0, result.err
+    (said,) = (each for each in result.out.splitlines() if each.startswith("data at hand"))
+    for part in (
+        f"1,224 frames of own_environments:Own/{name} in {data}",
+        "made on 2026-03-04 at 05:06",
+        "delete that file",
+    ):
+        assert part in said
 
 
 @pytest.fixture
