@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -103,16 +104,36 @@ def make_collection(
                 f"the policy of {what} is {policy!r}, expected a name: functions play elsewhere"
             )
         return build(COLLECTIONS[what], given if policy is None else {**given, "policy": policy})
-    if isinstance(what, str) and ":" not in what and "-v" not in what and "/" not in what:
-        near = suggest(what, COLLECTIONS)
-        raise ConfigError(
-            f"no environment {what!r} to collect from: {near}, or a Gymnasium id such as CartPole-v1"
-        )
+    if isinstance(what, str):
+        check_environment(what)
     from rnem_world.agents.any_collection import any_collection
 
     if policy is not None:
         given["policy" if isinstance(policy, str) else "player"] = policy
     return any_collection(what, given)
+
+
+def check_environment(name: str) -> None:
+    """Refuses a name that is neither one of ours nor an environment of Gymnasium's, without a version for the newest.
+
+    What is an id by its form is left to whoever makes the environment: it may resemble a name of ours.
+
+    Raises:
+        ConfigError: Naming what may be meant.
+    """
+    if name in COLLECTIONS or any(mark in name for mark in ("-v", "/", ":")):
+        return
+    from rnem_world.envs.ids import environment_spec
+
+    try:
+        environment_spec(name)
+    except ConfigError as error:
+        if not difflib.get_close_matches(name, COLLECTIONS, 1, cutoff=0.6):
+            raise
+        raise ConfigError(
+            f"no environment {name!r} to collect from: {suggest(name, COLLECTIONS)}, or a Gymnasium id such as "
+            "CartPole-v1"
+        ) from error
 
 
 def _check_travels(source: Source) -> None:

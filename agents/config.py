@@ -177,6 +177,10 @@ def _check_values(name: str, values: Any) -> None:
         ) from error
 
 
+LIMIT = "max_episode_steps"
+"""What environments call their steps of an episode."""
+
+
 @dataclass(frozen=True)
 class ContestConfig:
     """Who plays what.
@@ -218,6 +222,12 @@ class ContestConfig:
         check_types(self)
         check_at_least(self, 1, "episodes", "steps")
         check_at_least(self, 0, "seed")
+        if isinstance(self.env_options, Mapping) and LIMIT in self.env_options:
+            # Dreams and reality last equally long, so that their scores can be compared.
+            raise ConfigError(
+                f"env_options say that {LIMIT} is {self.env_options[LIMIT]!r}, and how long an episode is the "
+                "contest's steps say: leave that out, and give steps (--steps) instead"
+            )
         policies = {agent: str(Path(agent).absolute()) for agent in self.agents if _is_policy(agent)}
         object.__setattr__(self, "folders", policies)
         object.__setattr__(self, "checkpoint", absolute(self.checkpoint))

@@ -124,13 +124,15 @@ def parse_settings(settings: Iterable[str], what: str) -> dict[str, Any]:
     """Reads ``name=value`` pairs; values are read as JSON or Python's truths, and as text where they are neither.
 
     Raises:
-        ConfigError: If one has no name or no ``=``.
+        ConfigError: If one has no name or no ``=``, or a name comes twice.
     """
     values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name:
             raise ConfigError(f"{what} {setting!r} has no value, expected NAME=VALUE, for example horizon=10")
+        if name in values:
+            raise ConfigError(f"{what} {setting!r} was given, and {name} before it already: leave one out")
         try:
             values[name] = json.loads(text.lower() if text in ("True", "False") else text)
         except ValueError:

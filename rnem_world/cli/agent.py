@@ -144,9 +144,16 @@ def evaluate_agents(
     check_output(video, VIDEOS)
     options = parse_settings(given["env_option"], "--env-option")
     if preset is not None:
+        if "preset" in options:
+            raise ConfigError(
+                f"--preset {preset} and --env-option preset={options['preset']} are both given: leave one out"
+            )
         options["preset"] = preset
     place = resolve_device(device, threads)
     values = given_values(CONTEST, given)
+    for name in ("imagination", "engine"):
+        if name in values and not agents:
+            raise ConfigError(f"--{name} is for agents that dream: give an --agent, or leave it out")
     config = ContestConfig(agents=agents, env_options=options, device=str(place), **values)
     if video is not None and not agents:
         raise ConfigError("--video shows the first agent's dream: give an --agent")

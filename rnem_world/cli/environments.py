@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,7 +116,8 @@ def collected(environment: str, options: Mapping[str, Any], report: Callable[[st
         return collect(collection, path, workers=os.cpu_count() or 1)
     with Dataset.open(path) as dataset:
         stored = dataset.attributes
-        there = {split: dataset.info(split).number_of_sequences for split in dataset.splits}
+        infos = {split: dataset.info(split) for split in dataset.splits}
+    there = {split: info.number_of_sequences for split, info in infos.items()}
     wanted = collection.source().attributes
     differ = [
         name
@@ -130,6 +132,14 @@ def collected(environment: str, options: Mapping[str, Any], report: Callable[[st
         raise DataError(
             f"{path} is there and was made with another {' and another '.join(differ)}: train on it with "
             f"--data {path}, or collect elsewhere first, with `rnem-world collect --env ... --out`"
+        )
+    if from_torchrun().is_first:
+        # What is compared doesn't tell whether the environment's own program is still the same.
+        frames = sum(info.number_of_sequences * info.number_of_frames for info in infos.values())
+        made = datetime.fromtimestamp(path.stat().st_mtime)
+        report(
+            f"data at hand: {frames:,} frames of {environment} in {path}, made on {made:%Y-%m-%d at %H:%M}; should the "
+            "environment have changed since, delete that file, and they are collected anew"
         )
     return path
 

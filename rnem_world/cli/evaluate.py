@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,18 @@ from rnem_world.errors import ConfigError
 if TYPE_CHECKING:
     from rnem_world.api import Trained
     from rnem_world.data.schema import Split
+    from rnem_world.evaluation.imagination_figures import ImaginationFigures
     from rnem_world.evaluation.one_step import Evaluation
+
+OF_ALL = ("run", "checkpoint", "seed", "out", "device", "threads")
+# What is measured, by the option that asks for it; None one step ahead. Each has use for these options beside those.
+_OF_DATA = ("data", "split", "slots", "sequences", "noise_probability", "batch_size", "figure")
+MEASURES: dict[str | None, tuple[str, ...]] = {
+    "obedience": ("context", "sequences", "players", "trust_policy"),
+    "imagine": (*_OF_DATA, "context"),
+    None: (*_OF_DATA, "steps", "ami_sequences"),
+}
+DRAWN = ("loss", "plain_bce")
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,9 @@ class _Request:
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Sequences at once.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file. [in the run's folder]")
 @click.option(
-    "--figure", type=click.Path(path_type=Path), help="Draw the figures over the steps (png, pdf, svg)."
+    "--figure",
+    type=click.Path(path_type=Path),
+    help="Draw losses over the steps, or over imagined frames wrong pixels or the balls' errors (png, pdf, svg).",
 )
 def command(
     run: str,
@@ -129,9 +144,8 @@ def command(
 
     check_output(out, (".json",))
     check_output(figure, FIGURES)
+    _check_used("obedience" if obedience is not None else "imagine" if imagine is not None else None)
     if obedience is not None:
-        if imagine is not None or figure is not None:
-            raise ConfigError("--obedience measures by itself: leave out --imagine and --figure")
         chosen = {
             "horizon": obedience,
             "context": context,
@@ -143,19 +157,40 @@ def command(
         place = str(resolve_device(device, threads))
         _obedience(run, checkpoint, place, {**given, "trust_policy": trust_policy}, out)
         return
-    if players is not None or trust_policy:
-        raise ConfigError("--players and --trust-policy are for --obedience: give it too, or leave them out")
     trained = Trained.load(run, resolve_device(device, threads), checkpoint)
     if slots is not None:
         validate_slots(trained.config.model.core, slots)
     found = resolve_test_data(data or trained.config.data, split)
     request = _Request(run, trained, found, split, sequences, slots, noise_probability, batch_size, seed, out)
     if imagine is not None:
-        _imagine(request, context, imagine)
+        _imagine(request, context, imagine, figure)
         return
     evaluation = _evaluate(request, steps, ami_sequences)
     if figure is not None:
-        _draw(evaluation, figure)
+        curves = {name: evaluation.curves[name] for name in DRAWN if name in evaluation.curves}
+        _draw(curves, "prediction of the next frame", "step", "nats a frame", figure)
+
+
+def _check_used(measure: str | None) -> None:
+    """Refuses options that what is measured has no use for.
+
+    Args:
+        measure: A key of `MEASURES`.
+
+    Raises:
+        ConfigError: Naming the first of them.
+    """
+    context = click.get_current_context()
+    known = {*OF_ALL, *MEASURES[measure]} | ({measure} if measure else set())
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name in known or context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT:
+            continue
+        flag = parameter.opts[0]
+        if measure is not None:
+            raise ConfigError(f"{flag} was given beside --{measure}, which has no use for it: leave one out")
+        users = " and ".join(f"--{other}" for other, names in MEASURES.items() if other and name in names)
+        raise ConfigError(f"{flag} is for {users}: give that too, or leave it out")
 
 
 def _evaluate(request: _Request, steps: int | None, ami_sequences: int) -> Evaluation:
@@ -194,8 +229,8 @@ def _evaluate(request: _Request, steps: int | None, ami_sequences: int) -> Evalu
     return evaluations[-1]
 
 
-def _imagine(request: _Request, context: int | None, horizon: int) -> None:
-    """Measures imagined frames, in pixels and, where the model can, latent; prints and writes the figures."""
+def _imagine(request: _Request, context: int | None, horizon: int, figure: Path | None) -> None:
+    """Measures imagined frames, in pixels and, where the model can, latent; prints, writes and draws the figures."""
     from rnem_world.api import evaluate_dreams
     from rnem_world.evaluation.report import imagination_table
 
@@ -226,6 +261,31 @@ def _imagine(request: _Request, context: int | None, horizon: int) -> None:
         request.slots or config.model.slots,
         "imagination",
     )
+    if figure is not None:
+        curves, what, unit = _dreamt_curves(figures, latent)
+        _draw(curves, f"imagined frames: {what}", "imagined frame", unit, figure)
+
+
+def _dreamt_curves(
+    figures: ImaginationFigures, latent: ImaginationFigures | None
+) -> tuple[dict[str, list[float]], str, str]:
+    """Gives the curves that tell how far dreams stay true, what they measure, and its unit."""
+    from rnem_world.evaluation.imagination_figures import NOTHING
+
+    dreams = {"in pixels": figures} | ({} if latent is None else {"latent": latent})
+    if figures.objects is not None:
+        what, unit = "errors of the balls' positions", "radii"
+        curves = {name: each.objects.position_errors for name, each in dreams.items() if each.objects}
+        curves["constant velocity and walls"] = figures.objects.constant_velocity_errors
+    else:
+        what, unit = "wrong pixels", "pixels a frame"
+        curves = {name: each.frames.wrong_pixels for name, each in dreams.items()}
+        curves["copy of the last frame"] = figures.frames.copy_wrong_pixels
+    # A curve ends where no episode lasts any longer.
+    gaps = {
+        name: [math.nan if value == NOTHING else value for value in values] for name, values in curves.items()
+    }
+    return gaps, what, unit
 
 
 def _obedience(run: str, checkpoint: str, device: str, options: dict[str, Any], out: Path | None) -> None:
@@ -252,9 +312,10 @@ def _obedience(run: str, checkpoint: str, device: str, options: dict[str, Any], 
     click.echo(f"written to {out}")
 
 
-def _draw(evaluation: Evaluation, figure: Path) -> None:
+def _draw(
+    curves: Mapping[str, Sequence[float]], title: str, counted: str, measured: str, figure: Path
+) -> None:
     from rnem_world.evaluation.pictures import curves_figure, save_figure
 
-    chosen = {name: values for name, values in evaluation.curves.items() if name in ("loss", "plain_bce")}
-    save_figure(curves_figure(chosen, "prediction of the next frame", "step", "nats a frame"), figure)
+    save_figure(curves_figure(curves, title, counted, measured), figure)
     click.echo(f"drawn to {figure}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from rnem_world.cli.environments import (
 from rnem_world.config import build, merged, read_options_file, set_path
 from rnem_world.distributed import from_torchrun
 from rnem_world.errors import CheckpointError, ConfigError, suggest
-from rnem_world.models.config import MODELS, ModelConfig
+from rnem_world.models.config import FAMILIES, MODELS, ModelConfig
 from rnem_world.training.config import RunConfig
 
 ENVIRONMENTS, GAME = ("balls", "atari"), "SpaceInvaders"
@@ -59,8 +60,7 @@ FIXED = flags_of(
 @click.option(
     "--env",
     "environment",
-    default="balls",
-    show_default=True,
+    show_default="balls",
     help="Where data comes from, and whose usual options hold: balls, atari, or any environment of Gymnasium by its id "
     "(MODULE:ID imports MODULE first; MODULE:CLASS needs no id).",
 )
@@ -179,10 +179,11 @@ def _follow(
         "feed_actions",
         "world_model",
     )
-    said = [flag for flag in own if parameters[flag]] + ["env"] * (parameters["environment"] != "balls")
+    said = [flag for flag in own if parameters[flag]] + ["env"] * (parameters["environment"] is not None)
+    said += list(_of_data(parameters))
     if said:
-        flag = said[0].replace("options_file", "config").replace("_", "-")
-        raise ConfigError(f"--{flag} was given beside --recipe, which says that itself: leave it out")
+        flag = "--config" if said[0] == "options_file" else flag_of(said[0])
+        raise ConfigError(f"{flag} was given beside --recipe, which says that itself: leave it out")
     flags = given_values([*RESUMABLE, *FIXED], parameters)
     if parameters["slots"] is not None:
         set_path(flags, "model.slots", parameters["slots"])
@@ -239,17 +240,14 @@ def _is_followed(run: Path) -> bool:
 
 def _check(parameters: dict[str, Any]) -> None:
     """Refuses names that don't exist and flags that belong to other environments."""
-    environment, game, model = (parameters[name] for name in ("environment", "game", "model_name"))
+    environment, game, model = _environment(parameters), parameters["game"], parameters["model_name"]
     is_known = environment in ENVIRONMENTS
-    if not is_known and difflib.get_close_matches(environment, ENVIRONMENTS, 1, cutoff=0.6):
-        raise ConfigError(
-            f"unknown environment {environment!r}: {suggest(environment, ENVIRONMENTS)}, or a Gymnasium id"
-        )
+    if not is_known:
+        from rnem_world.agents.collecting import check_environment
+
+        check_environment(environment)
     if is_known:
         check_unused(environment, _of_data(parameters), COLLECTED, "other environments (--env ID)")
-    elif parameters["data"] is not None and _of_data(parameters):
-        flag = flag_of(next(iter(_of_data(parameters))))
-        raise ConfigError(f"{flag} is for data that is collected, and --data was given: leave one out")
     if parameters["preset"] is not None and environment != "balls":
         cure = "give --game, or leave it out" if environment == "atari" else "leave it out"
         raise ConfigError(f"--preset names balls: with --env {environment} {cure}")
@@ -259,6 +257,23 @@ def _check(parameters: dict[str, Any]) -> None:
         raise ConfigError(f"unknown model {model!r}: {suggest(model, MODELS)}")
 
 
+def _environment(parameters: Mapping[str, Any]) -> str:
+    """Says whose usual options hold, and where data comes from that isn't given."""
+    return str(parameters["environment"] or ENVIRONMENTS[0])
+
+
+def _check_collects(parameters: Mapping[str, Any], config: RunConfig) -> None:
+    """Refuses what is for data that is collected where the data is given, by a flag or by the file of options."""
+    data = parameters["data"] or config.data
+    said = [name for name in ("preset", "game") if parameters[name] is not None] + list(_of_data(parameters))
+    if not (data and said):
+        return
+    flag, file = flag_of(said[0]), parameters["options_file"]
+    where = "--data was given" if parameters["data"] else f"{file} says data: {data}"
+    cure = "leave one out" if parameters["data"] else f"leave {flag} out, or take the line out of the file"
+    raise ConfigError(f"{flag} is for data that is collected, and {where}: {cure}")
+
+
 def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     """Gives the configuration and the data of a run that goes on."""
     from rnem_world.training.checkpoint import read_config
@@ -266,7 +281,10 @@ def _resumed(out: Path | None, parameters: dict[str, Any]) -> tuple[RunConfig, P
 
     if out is None:
         raise ConfigError("--resume needs --out, the folder of the run to continue")
-    choices = ("model_name", "slots", "architecture", "start_from", "options_file")
+    choices = (
+        *("model_name", "slots", "architecture", "start_from", "options_file"),
+        *("environment", "preset", "game"),
+    )
     if (
         given_values(FIXED, parameters)
         or parameters["feed_actions"]
@@ -303,13 +321,14 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
         if parameters[name] is not None:
             set_path(flags, f"model.{name}", parameters[name])
     file = {} if parameters["options_file"] is None else read_options_file(parameters["options_file"])
-    environment = parameters["environment"]
+    environment = _environment(parameters)
     known = environment if environment in ENVIRONMENTS else "any"
-    given = merged(file, flags)
+    given, family = _without_family(merged(file, flags))
     values = merged(usual_options(model or "r_nem", known, is_world_model, given), given)
     # Before any data is collected, so that a wrong option costs no time; what the data decides is not known yet.
     config = build(RunConfig, values)
-    parameters["architecture"] = values["model"].get("architecture")
+    parameters["architecture"] = family or values["model"].get("architecture")
+    _check_collects(parameters, config)
     data = _data_of(parameters, config)
     if known == "any" and is_world_model:
         fitting = usual_options(model or "r_nem", known, is_world_model, given, info_for_training(data))
@@ -317,25 +336,57 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     return config, data
 
 
+def _without_family(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Takes out an architecture for frames of any size: the data decides the size that goes with it."""
+    model = given.get("model")
+    if not isinstance(model, Mapping) or model.get("architecture") not in tuple(FAMILIES):
+        return given, None
+    if model.get("size") is not None:
+        return given, None
+    rest = {name: value for name, value in model.items() if name not in ("architecture", "size")}
+    return {**given, "model": rest}, str(model["architecture"])
+
+
 def _data_of(parameters: dict[str, Any], config: RunConfig) -> Path:
     """Finds the data of a new run, or collects it."""
     from rnem_world.training.presets import WORLD_DATA
 
-    environment, is_world_model = parameters["environment"], parameters["world_model"]
+    environment, is_world_model = _environment(parameters), parameters["world_model"]
     data = parameters["data"] or config.data
+    if data and environment not in ENVIRONMENTS:
+        found = resolve_data(data)
+        _check_is_of(environment, found)
+        return found
     if environment == "atari" and not data:
         return resolve_game(parameters["game"] or GAME)
-    if environment not in ENVIRONMENTS and not data:
+    if environment not in ENVIRONMENTS:
         return collected(environment, _of_data(parameters), click.echo)
     data = data or parameters["preset"] or ("avoid" if is_world_model else "balls4mass64")
     return resolve_data(data, **(WORLD_DATA if is_world_model else {}))
+
+
+def _check_is_of(environment: str, data: Path) -> None:
+    """Refuses data that says itself that it is of another environment than the one that was named beside it."""
+    from rnem_world.data.dataset import Dataset
+
+    with Dataset.open(data) as dataset:
+        recipe = dataset.attributes.settings.get("recipe") or {}
+    theirs = recipe.get("id")
+    # The same id may be written with and without its module or namespace, and without a version for the newest.
+    titles = [re.split("[/:]", name)[-1] for name in (environment, theirs or environment)]
+    if any("-v" not in title for title in titles):
+        titles = [title.partition("-v")[0] for title in titles]
+    if titles[0] != titles[1]:
+        raise ConfigError(
+            f"--env {environment} was given, and {data} was collected from {theirs}: give --env {theirs}, or other data"
+        )
 
 
 COLLECTED = (*FRAME_NAMES, "policy", "trust_policy")
 """What may be said about data that is collected from any environment."""
 
 
-def _of_data(parameters: dict[str, Any]) -> dict[str, Any]:
+def _of_data(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return given_options({name: parameters[name] for name in COLLECTED})
 
 

@@ -250,6 +250,12 @@ def fit_model_to(
         DataError: If there is no training split.
     """
     info = dataset.info("training")
+    given = config.model.size
+    if architecture in FAMILIES and given is not None and given != (info.height, info.width):
+        raise ConfigError(
+            f"model.size is {given[0]}x{given[1]}, and the frames in {dataset.path} are {info.height}x{info.width}: "
+            f"leave it out, the data decides it for {architecture}, or choose other data"
+        )
     if takes_all:
         architecture = architecture or architecture_for(info.height, info.width, "projection")
         feed_actions = feed_actions or info.action_space is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import gymnasium
@@ -11,9 +12,11 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 import rnem_world
+from rnem_world.agents.collecting import check_environment
 from rnem_world.cli.main import group
 from rnem_world.data.dataset import Dataset
 from rnem_world.envs.slots import SlotVectorObservation
@@ -124,6 +127,25 @@ def test_data_that_is_there_is_not_taken_for_another(rnem, world):
     assert not Path("runs/other").exists()
 
 
+def test_data_that_is_there_is_said_to_be_taken(rnem, world):
+    """The environment's program may have changed since: nobody trains on old data without a line."""
+    name = world.name.removeprefix("world-")
+    data = Path("data") / f"{name}.h5"
+    before = data.stat()
+    os.utime(data, (before.st_atime, datetime(2026, 3, 4, 5, 6).timestamp()))
+    line = ("train", "--env", f"own_environments:Own/{name}", "--world-model", *SMALL.split(), *IDS[name])
+    result = rnem(*line, "--out", "runs/again")
+    os.utime(data, (before.st_atime, before.st_mtime))
+    assert result.code == 0, result.err
+    (said,) = (each for each in result.out.splitlines() if each.startswith("data at hand"))
+    for part in (
+        f"1,224 frames of own_environments:Own/{name} in {data}",
+        "made on 2026-03-04 at 05:06",
+        "delete that file",
+    ):
+        assert part in said
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ENVIRONMENTS))
@@ -146,6 +168,29 @@ def test_short_and_few_sequences_of_large_frames_need_no_options(rnem, own):
         training = read_config(Path(out)).training
         rate = training.optimizer.learning_rate
         assert (training.sequence_steps, training.chunk_steps, training.batch_size, rate) == expected
+
+
+def test_an_id_without_a_version_is_read_alike_by_collecting_and_training(rnem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(gymnasium.registry, "Balls-v2", EnvSpec("Balls-v2", "own_environments:Wide"))
+    for name in ("CartPole", "Balls", "Balls-v2"):
+        check_environment(name)
+    line = ("collect", "--env", "CartPole", "--size", 8, "--steps-of-data", 300, "--frames", 20)
+    result = rnem(*line)
+    assert result.code == 0, result.err
+    small = ("--max-updates", 1, "--threads", 1, "--batch-size", 2, "--hidden-size", 16, "--steps", 4)
+    result = rnem("train", "--env", "CartPole", "--size", 8, *small)
+    assert result.code == 0, result.err
+    assert "collecting" not in result.out
+
+
+def test_a_world_model_takes_a_named_family_of_architectures(rnem, own):
+    line = ("train", "--env", own, "--world-model", *SMALL.split(), "--out", "conv")
+    result = rnem(*line, "--architecture", "conv")
+    assert result.code == 0, result.err
+    model = read_config(Path("conv")).model
+    assert model.architecture == "conv"
+    assert model.size is not None
 
 
 @pytest.mark.parametrize(

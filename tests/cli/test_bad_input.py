@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from rnem_world.cli.main import group
+from rnem_world.data.schema import DatasetAttributes
+from rnem_world.data.writer import write_shard
 from rnem_world.training import checkpoint
+from tests.conftest import moving_discs
 
 TINY = "--hidden-size 16 --slots 2 --steps 3 --batch-size 4 --threads 1 --max-updates 1"
 TRAIN = f"train --data discs.h5 {TINY}"
@@ -45,6 +48,9 @@ def place(tmp_path_factory, make_discs) -> Path:
     make_discs(folder / "odd.h5", size=20, sizes=small)
     make_discs(folder / "only_training.h5", sizes={"training": 4})
     make_discs(folder / "bare.h5", sizes=small, drop=("groups", "collisions"))
+    of_poles = DatasetAttributes("CartPole-v1", {"recipe": {"id": "CartPole-v1"}})
+    discs = {split: moving_discs(4, 8, 32, 0, None) for split in small}
+    write_shard(folder / "poles.h5", discs, of_poles)
     content = (folder / "discs.h5").read_bytes()
     (folder / "truncated.h5").write_bytes(content[: len(content) // 2])
     (folder / "text.h5").write_text("no data")
@@ -55,6 +61,8 @@ def place(tmp_path_factory, make_discs) -> Path:
         "wrong.yaml": "training: {batch_size: many}",
         "wrong.json": '{"model": {"slots": 2.5}}',
         "wrong_data.yaml": "data: 5",
+        "data.yaml": "data: discs.h5",
+        "size.yaml": "model: {architecture: conv, size: [20, 20]}",
         "list.yaml": "[1, 2]",
         "broken.yaml": "training: {epochs: [",
         "broken.json": "{",
@@ -135,6 +143,24 @@ CASES = {
     ),
     "unknown preset": ("train --preset stov --out x", ["stov", "did you mean 'stove'"]),
     "unknown environment, collected": ("collect --env atai", ["atai", "did you mean 'atari'"]),
+    "a typing error in an id without a version, collected": (
+        "collect --env CartPol",
+        ["'CartPol'", "did you mean 'CartPole-v1'"],
+    ),
+    "a typing error in an id without a version, trained on": (
+        "train --env CartPol",
+        ["'CartPol'", "did you mean 'CartPole-v1'"],
+    ),
+    # An id of a user's own that resembles a name of ours is looked for among Gymnasium's.
+    **{
+        f"an id like a name of ours: {command} {name}": (f"{command} --env {name}", [name, words])
+        for command in ("train", "collect")
+        for name, words in (
+            ("Balls-v0", "MODULE:ID"),
+            ("my/balls", "MODULE:ID"),
+            ("atari:Ball", "PYTHONPATH"),
+        )
+    },
     "unknown id, collected": ("collect --env CartPol-v1", ["CartPol-v1", "did you mean 'CartPole-v1'"]),
     "unknown id, trained on": ("train --env CartPol-v1 --world-model", ["did you mean 'CartPole-v1'"]),
     "frames of balls": ("collect --env balls --size 48", ["--size", "other environments"]),
@@ -144,6 +170,25 @@ CASES = {
         ["--reward is for --env atari"],
     ),
     "frames of data that is there": ("train --env CartPole-v1 --size 48 --data x.h5", ["--size", "--data"]),
+    # What is collected, beside data that is there: named by a flag, or by a file of options.
+    **{
+        f"{flag} beside {name}": (f"train {chosen} {flag} {given} --out x", [flag.split()[0], *parts])
+        for chosen, flag in (
+            ("", "--preset avoid"),
+            ("--env atari", "--game Pong"),
+            ("--env CartPole-v1", "--size 48"),
+            ("--env CartPole-v1", "--policy random"),
+            ("--env CartPole-v1", "--env-option a=1"),
+        )
+        for name, given, parts in (
+            ("data", "--data discs.h5", ["--data was given", "leave one out"]),
+            ("a file's data", "--config data.yaml", ["data.yaml says data: discs.h5", "out of the file"]),
+        )
+    },
+    "data of another environment": (
+        "train --env Rev/Nowhere-v0 --data poles.h5 --out x",
+        ["--env Rev/Nowhere-v0", "poles.h5 was collected from CartPole-v1", "--env CartPole-v1"],
+    ),
     "unknown preset, collected": ("collect --preset stov", ["stov", "did you mean 'stove'"]),
     "unknown preset, evaluated": ("evaluate run --data stov", ["stov", "did you mean 'stove'"]),
     # data and model
@@ -162,6 +207,10 @@ CASES = {
     "one slot, imagined": ("rollout run --slots 1 --steps 2", ["at least 2 slots", "given 1"]),
     "no slot": (f"{TRAIN} --slots 0 --out x", ["0", "at least 1"]),
     "unknown model": (f"{TRAIN} --model rnem --out x", ["'rnem'", "did you mean 'r_nem'"]),
+    "another size in a file": (
+        f"{TRAIN} --config size.yaml --out x",
+        ["size is 20x20", "discs.h5 are 32x32", "leave it out"],
+    ),
     "unknown architecture": (f"{TRAIN} --architecture conv3 --out x", ["'conv3'", "did you mean 'conv32'"]),
     "unknown architecture, no data": ("train --architecture conv3 --out x", ["did you mean 'conv32'"]),
     "unknown environment": (f"{TRAIN} --env ball --out x", ["'ball'", "did you mean 'balls'"]),
@@ -224,6 +273,10 @@ CASES = {
     "new steps when resuming": ("train --resume --out run --steps 4", ["leave out"]),
     "actions when resuming": ("train --resume --out run --feed-actions", ["leave out"]),
     "a file when resuming": ("train --resume --out run --config wrong.yaml", ["leave out"]),
+    **{
+        f"{given} when resuming": (f"train --resume --out run {given}", ["leave out"])
+        for given in ("--env CartPole-v1", "--env balls", "--preset avoid", "--env atari --game Pong")
+    },
     "a start when resuming": ("train --resume --out run --start-from lstm", ["leave out"]),
     # rollouts
     "a long context": ("rollout run --context 6 --steps 2", ["context of 6", "9 frames", "have 8", "fewer"]),
@@ -239,6 +292,28 @@ CASES = {
     "an evaluation's figure": ("evaluate run --figure x.bmp", ["x.bmp", ".png, .pdf, .svg"]),
     "no speed": ("rollout run --steps 2 --fps 0 --out x.gif", ["fps=0", "above 0"]),
     "steps in an evaluation": ("evaluate run --steps 20", ["21 frames", "have 8"]),
+    # Each measure refuses what it has no use for.
+    **{
+        f"{option.split()[0]} beside {measure or 'none'}": (
+            f"evaluate run {measure} {option}",
+            [option.split()[0], *([measure.split()[0], "leave one out"] if measure else ["give that too"])],
+        )
+        for measure, options in {
+            "": ("--context 7", "--players random", "--trust-policy"),
+            "--imagine 2": ("--steps 3", "--ami-sequences 100", "--players random", "--trust-policy"),
+            "--obedience 3": (
+                *(
+                    "--data nonexistent.h5",
+                    "--split test",
+                    "--slots 99",
+                    "--steps 3",
+                    "--noise-probability 0",
+                ),
+                *("--ami-sequences 1", "--imagine 2", "--batch-size 32", "--figure x.png"),
+            ),
+        }.items()
+        for option in options
+    },
     # seeds
     **{
         f"a negative seed: {command}": (f"{command} --seed -1", ["seed is -1", "at least 0"])

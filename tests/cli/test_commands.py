@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rnem_world.cli.main import COMMANDS, group
-from rnem_world.models.config import MODELS
+from rnem_world.models.config import FAMILIES, MODELS
 from rnem_world.training import checkpoint
 from rnem_world.training.logging import read_log
 
@@ -196,6 +196,25 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(good, place):
         1,
         str(place / "data" / "stove.h5"),
     )
+
+
+@pytest.mark.parametrize("size", [20, 32])
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_a_family_of_architectures_takes_the_size_of_the_frames(architecture, size, good, place, make_discs):
+    """Named by a flag or in a file; the run's own configuration, which holds the size, serves as such a file too."""
+    make_discs(place / "discs.h5", size=size)
+    Path("family.yaml").write_text(f"model: {{architecture: {architecture}, size: null}}")
+    runs = [f"{architecture}-{size}-{origin}" for origin in ("flag", "file", "run")]
+    data = "--data discs.h5"
+    flags = (
+        f"{data} --architecture {architecture}",
+        f"{data} --config family.yaml",
+        f"--config {runs[0]}/config.json",
+    )
+    for run, given in zip(runs, flags, strict=True):
+        good(f"train {given} {TINY} --max-updates 1 --out {run}")
+        model = checkpoint.read_config(place / run).model
+        assert (model.architecture, model.size) == (architecture, (size, size))
 
 
 def test_starting_from_a_checkpoint(good, place):

@@ -120,6 +120,42 @@ def test_dreams_are_measured(run, place):
     assert json.loads((place / "again.json").read_text()) == figures
 
 
+@pytest.mark.parametrize("data", ["avoid.h5", "discs.h5"])
+def test_dreams_are_drawn(data, run, place, monkeypatch):
+    """By the balls' positions where they are known, else by pixels; beside a dream in pixels one in latents."""
+    from rnem_world.evaluation import pictures
+
+    drawn, draw = [], pictures.curves_figure
+
+    def noted(curves, *texts):
+        drawn.append((curves, *texts))
+        return draw(curves, *texts)
+
+    monkeypatch.setattr(pictures, "curves_figure", noted)
+    figure = place / f"{data}.png"
+    dreams = f"evaluate run --data {data} --imagine 3 --context 4 --threads 1 --out drawn.json"
+    outcome = run(f"{dreams} --figure {figure}")
+    assert outcome.code == 0, outcome
+    assert figure.stat().st_size > 0
+    ((curves, title, _, unit),) = drawn
+    found = json.loads((place / "drawn.json").read_text())
+    if data == "avoid.h5":
+        expected = {
+            "in pixels": found["position_errors"],
+            "latent": found["latent"]["position_errors"],
+            "constant velocity and walls": found["constant_velocity_errors"],
+        }
+        assert (title, unit) == ("imagined frames: errors of the balls' positions", "radii")
+    else:
+        expected = {
+            "in pixels": found["wrong_pixels"],
+            "latent": found["latent"]["wrong_pixels"],
+            "copy of the last frame": found["copy_wrong_pixels"],
+        }
+        assert (title, unit) == ("imagined frames: wrong pixels", "pixels a frame")
+    assert curves == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
