@@ -97,7 +97,7 @@ def try_environment(name: str, folder: Path) -> Report:
     data, run = folder / "data.h5", folder / "run"
     env, *options = CASES[name]
     collect = ("collect", "--env", env, *options, "--steps-of-data", str(FRAMES), "--out", str(data))
-    train = ("train", "--data", str(data), "--world-model", "--env", "any")
+    train = ("train", "--data", str(data), "--world-model", "--env", env)
     limits = ("--max-minutes", str(MINUTES), "--threads", "1", "--out", str(run))
     evaluate = ("evaluate", str(run), "--imagine", str(HORIZON), "--threads", "1")
     stages: dict[str, Callable[[], None]] = {

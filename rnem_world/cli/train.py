@@ -37,6 +37,8 @@ from rnem_world.models.config import FAMILIES, MODELS, ModelConfig
 from rnem_world.training.config import RunConfig
 
 ENVIRONMENTS, GAME = ("balls", "atari"), "SpaceInvaders"
+ANY = "any"
+"""Stands for environments of others beside data that is given, of which nobody may know the name."""
 # These may change when a run is resumed; everything else is part of what the run is.
 _RESUMABLE = """
     epochs patience max_updates max_minutes checkpoint_minutes keep_checkpoints save_epochs score_every
@@ -62,7 +64,7 @@ FIXED = flags_of(
     "environment",
     show_default="balls",
     help="Where data comes from, and whose usual options hold: balls, atari, or any environment of Gymnasium by its id "
-    "(MODULE:ID imports MODULE first; MODULE:CLASS needs no id).",
+    "(MODULE:ID imports MODULE first; MODULE:CLASS needs no id); beside --data also any, which names none.",
 )
 @frame_options
 @click.option("--policy", help="Who acts where data is collected, see `rnem-world collect`.")
@@ -242,7 +244,7 @@ def _check(parameters: dict[str, Any]) -> None:
     """Refuses names that don't exist and flags that belong to other environments."""
     environment, game, model = _environment(parameters), parameters["game"], parameters["model_name"]
     is_known = environment in ENVIRONMENTS
-    if not is_known:
+    if not is_known and environment != ANY:
         from rnem_world.agents.collecting import check_environment
 
         check_environment(environment)
@@ -322,7 +324,7 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
             set_path(flags, f"model.{name}", parameters[name])
     file = {} if parameters["options_file"] is None else read_options_file(parameters["options_file"])
     environment = _environment(parameters)
-    known = environment if environment in ENVIRONMENTS else "any"
+    known = environment if environment in ENVIRONMENTS else ANY
     given, family = _without_family(merged(file, flags))
     values = merged(usual_options(model or "r_nem", known, is_world_model, given), given)
     # Before any data is collected, so that a wrong option costs no time; what the data decides is not known yet.
@@ -330,7 +332,7 @@ def _new(parameters: dict[str, Any]) -> tuple[RunConfig, Path]:
     parameters["architecture"] = family or values["model"].get("architecture")
     _check_collects(parameters, config)
     data = _data_of(parameters, config)
-    if known == "any" and is_world_model:
+    if known == ANY and is_world_model:
         fitting = usual_options(model or "r_nem", known, is_world_model, given, info_for_training(data))
         config = build(RunConfig, merged(fitting, given))
     return config, data
@@ -353,9 +355,12 @@ def _data_of(parameters: dict[str, Any], config: RunConfig) -> Path:
 
     environment, is_world_model = _environment(parameters), parameters["world_model"]
     data = parameters["data"] or config.data
+    if environment == ANY and not data:
+        raise ConfigError("--env any is for data that is given: give --data, or the environment's own id")
     if data and environment not in ENVIRONMENTS:
         found = resolve_data(data)
-        _check_is_of(environment, found)
+        if environment != ANY:
+            _check_is_of(environment, found)
         return found
     if environment == "atari" and not data:
         return resolve_game(parameters["game"] or GAME)

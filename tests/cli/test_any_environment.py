@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from datetime import datetime
@@ -144,6 +145,18 @@ def test_data_that_is_there_is_said_to_be_taken(rnem, world):
         "delete that file",
     ):
         assert part in said
+
+
+def test_data_of_nobody_knows_whom_has_the_usual_options_of_others(rnem, world):
+    name = world.name.removeprefix("world-")
+    data = Path("data") / f"{name}.h5"
+    result = rnem(
+        "train", "--env", "any", "--world-model", "--data", data, *SMALL.split()[2:], "--out", "runs/any"
+    )
+    assert result.code == 0, result.err
+    ours, theirs = (json.loads((run / "config.json").read_text()) for run in (Path("runs/any"), world))
+    assert ours["training"]["head_loss"] == theirs["training"]["head_loss"]
+    assert ours["environment"] == theirs["environment"]
 
 
 @pytest.fixture

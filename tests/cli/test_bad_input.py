@@ -163,6 +163,7 @@ CASES = {
     },
     "unknown id, collected": ("collect --env CartPol-v1", ["CartPol-v1", "did you mean 'CartPole-v1'"]),
     "unknown id, trained on": ("train --env CartPol-v1 --world-model", ["did you mean 'CartPole-v1'"]),
+    "no environment in particular": ("train --env any --world-model", ["--env any", "give --data"]),
     "frames of balls": ("collect --env balls --size 48", ["--size", "other environments"]),
     "balls' preset for others": ("train --env CartPole-v1 --preset stove", ["--preset names balls"]),
     "a game's rewards for others": (
