@@ -89,7 +89,7 @@ def fit_code_gain(
     if prior is None or not prior.has_learned or dataset.info(split).number_of_frames < needed or context < 3:
         return None
     try:
-        truth = read_truth(dataset, split, SEQUENCES, needed, prior.gain.device, context)
+        truth = read_truth(dataset, split, SEQUENCES, needed, prior.gain.device, context, with_objects=False)
     except DataError:
         return None
     state, spread = _measure(model, truth, context, generator)
